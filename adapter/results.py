@@ -1,0 +1,165 @@
+"""The table every task ends in: methods by metrics, with the rows of every seed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass
+class MethodResult:
+    """What one method reached.
+
+    Attributes:
+        name: as printed, for example ``"zero-shot template"``.
+        seeds: one dict a seed, ``{"seed": 1, "base": 92.1, "new": 64.0, "H": 75.5}``.
+        group: ``"ours"``, ``"baseline"``, ``"control"`` or ``"published"``.
+        note: what a reader must know to compare fairly, shown under the table.
+        parameters: trained parameters, if any.
+        seconds: training time, mean over seeds.
+        details: anything for the JSON alone: per-class accuracy, confusion, chosen settings.
+    """
+
+    name: str
+    seeds: list[dict[str, float]]
+    group: str = "baseline"
+    note: str = ""
+    parameters: int | None = None
+    seconds: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def mean(self, metric: str) -> float:
+        """Return the mean over the seeds that have the metric; ``nan`` if none has."""
+        values = [row[metric] for row in self.seeds if metric in row]
+        return sum(values) / len(values) if values else math.nan
+
+    def std(self, metric: str) -> float:
+        """Return the sample standard deviation over seeds; 0 for one seed, ``nan`` for none."""
+        values = [row[metric] for row in self.seeds if metric in row]
+        if len(values) < 2:
+            return 0.0 if values else math.nan
+        mean = sum(values) / len(values)
+        return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+@dataclass
+class Results:
+    """One table: a task on a data set under a protocol.
+
+    Attributes:
+        task: ``classification``, ``retrieval``, ``captioning`` or ``vqa``.
+        protocol: name and version, for example ``"base2new/1"``.
+        metrics: column order; ``units`` maps a metric to ``"%"`` or ``""``.
+        best: which metric ranks methods; higher is better for every metric in the table.
+        notes: sentences under the table (``lite`` encoder, own splits, small test set, …).
+        intervals: ``{"ours - baseline": {"metric": [low, high]}}``, paired bootstrap, 95 %.
+        samples: examples for the report: ``{"image": data URI or path, "truth": …, "output": …}``.
+    """
+
+    task: str
+    protocol: str
+    dataset: str
+    encoder: str
+    metrics: list[str]
+    methods: list[MethodResult]
+    best: str = ""
+    title: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def method(self, name: str) -> MethodResult:
+        """Return the method of that name; ``KeyError`` if the table has none."""
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise KeyError(name)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON, per-seed rows and mean ± deviation included."""
+        value = asdict(self)
+        for method, row in zip(self.methods, value["methods"]):
+            row["summary"] = {
+                metric: {"mean": method.mean(metric), "std": method.std(metric)}
+                for metric in self.metrics
+                if not math.isnan(method.mean(metric))
+            }
+        write_json(path, value)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read a table written by :meth:`save`.
+
+        Raises:
+            UserError: the file is absent or of another schema version.
+        """
+        value = read_json(path)
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise UserError(f"{path} is not a results file of schema {SCHEMA}.")
+        methods = []
+        for row in value.pop("methods"):
+            row.pop("summary", None)
+            methods.append(MethodResult(**row))
+        return cls(methods=methods, **value)
+
+    def cell(self, method: MethodResult, metric: str, plus_minus: str = " ± ") -> str:
+        """Return ``mean ± std`` as text, ``"–"`` where the method has no such figure."""
+        mean = method.mean(metric)
+        if math.isnan(mean):
+            return "–"
+        text = f"{mean:.2f}"
+        return f"{text}{plus_minus}{method.std(metric):.2f}" if len(method.seeds) > 1 else text
+
+    def to_markdown(self) -> str:
+        """Return a Markdown table, the best mean of the ranking metric in bold, notes below."""
+        head = ["method", *self.metrics]
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        ranked = [m for m in self.methods if m.group != "published"]
+        scores = [method.mean(self.best) for method in ranked] if self.best else []
+        top = max((score for score in scores if not math.isnan(score)), default=math.nan)
+        for method in self.methods:
+            cells = [self.cell(method, metric) for metric in self.metrics]
+            bold = self.best and method in ranked and method.mean(self.best) == top
+            name = f"**{method.name}**" if bold else method.name
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+        return "\n".join([*lines, "", *[f"- {note}" for note in self.all_notes()]]) + "\n"
+
+    def all_notes(self) -> list[str]:
+        """Return the table's notes followed by the methods' own."""
+        return self.notes + [f"{m.name}: {m.note}" for m in self.methods if m.note]
+
+    def to_csv(self) -> str:
+        """Return one line a method and seed, for spreadsheets and pandas."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["task", "protocol", "dataset", "encoder", "method", "seed", *self.metrics])
+        lead = [self.task, self.protocol, self.dataset, self.encoder]
+        for method in self.methods:
+            for row in method.seeds:
+                values = [row.get(metric, "") for metric in self.metrics]
+                writer.writerow([*lead, method.name, row.get("seed", ""), *values])
+        return out.getvalue()
+
+    def to_latex(self) -> str:
+        """Return a ``tabular`` with booktabs rules."""
+        escape = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
+        plus_minus = r" \pm "
+        head = [text.translate(escape) for text in ("method", *self.metrics)]
+        rows = [" & ".join(head) + r" \\", r"\midrule"]
+        for method in self.methods:
+            cells = [f"${self.cell(method, metric, plus_minus)}$" for metric in self.metrics]
+            rows.append(" & ".join([method.name.translate(escape), *cells]) + r" \\")
+        body = "\n".join([r"\toprule", *rows, r"\bottomrule"])
+        return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"

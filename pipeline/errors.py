@@ -1,0 +1,38 @@
+"""The errors a user reads: one sentence that says what is wrong, one that says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input or a broken environment, as opposed to a bug.
+
+    The command line prints ``message`` and ``hint`` and exits with status 2. Nothing that was
+    finished before it was raised is lost.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Build the error for a name that is not in a closed list: the nearest named, all listed."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    guess = f"Did you mean {near[0]!r}? " if near else ""
+    return UserError(f"Unknown {kind} {name!r}.", f"{guess}Known: {', '.join(names)}.")
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> UserError:
+    """Build the error for an optional dependency that is not installed."""
+    return UserError(
+        f"{purpose} needs the package {package!r}, which is not installed.",
+        f"Install it with: pip install 'aape[{extra}]'.",
+    )

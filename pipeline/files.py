@@ -1,0 +1,138 @@
+"""Files that are either whole or absent: atomic writes, content hashes, locks, the cache folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+_CHUNK = 1 << 20
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return (and make) a folder below ``$AAPE_HOME``, by default ``~/.cache/aape``."""
+    home = os.environ.get("AAPE_HOME")
+    root = Path(home) if home else Path.home() / ".cache" / "aape"
+    folder = root.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` and rename it over ``path`` on success.
+
+    The content is flushed to disk before the rename, so a crash leaves the old file or the new
+    one, never a part of one. On an error the temporary file is removed.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; the result gets the permissions any new file would have
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        _remove(temporary)
+        raise disk_error(error, path) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def disk_error(error: OSError, path: Path) -> Exception:
+    """Turn the disk troubles a user can mend into a :class:`UserError`; return others unchanged."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"No space left on the disk while writing {path}.",
+            "Free some space and run the same command again: finished work is kept.",
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
+        return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another folder.")
+    return error
+
+
+def _remove(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented UTF-8 JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is absent or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_value(value: Any) -> str:
+    """Return the SHA-256 of a JSON-able value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@contextmanager
+def exclusive(path: str | Path, purpose: str) -> Iterator[None]:
+    """Hold a lock file for the block. The lock goes with the process, also when it is killed.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    import fcntl
+
+    lock = Path(f"{path}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."
+            ) from error
+        yield
