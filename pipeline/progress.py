@@ -1,0 +1,42 @@
+"""What a user sees while long work goes on: a bar with time left, or one line a step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+T = TypeVar("T")
+
+_console = Console(file=sys.stderr)
+
+
+def bar() -> Progress:
+    """Return a progress display on standard error: description, bar, count, elapsed, time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeLeft(),
+        console=_console,
+        refresh_per_second=2,
+    )
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items under a progress bar."""
+    with bar() as progress:
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        yield from progress.track(items, total=total, description=description)
+
+
+def step(message: str) -> None:
+    """Print one line about what is going on, on standard error."""
+    _console.print(message, highlight=False, markup=False)
