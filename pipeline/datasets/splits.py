@@ -1,0 +1,116 @@
+"""Which images are trained on: the few-shot samples of the field, base and new classes, own splits.
+
+Letters: ``s`` shots, ``n`` classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+
+from .records import Item, Split
+
+OWN_SPLIT_NOTE = "own deterministic split"
+
+
+def few_shot(items: Sequence[Item], shots: int, seed: int, *, repeat: bool = True) -> list[Item]:
+    """Sample ``shots`` images of every class exactly as CoOp does.
+
+    The reference is ``generate_fewshot_dataset`` of Dassl: Python's generator is seeded, then
+    ``random.sample`` is called once a class, in the order in which classes first occur in
+    ``items``. In CoOp's base-to-new protocol the sample is drawn over all classes and the base
+    classes are kept afterwards; do the same to get the same images.
+
+    Args:
+        items: a training split in the order of its split file (the order decides the sample).
+        shots: images a class, at least 1.
+        seed: CoOp uses 1, 2 and 3.
+        repeat: draw a class with fewer images than ``shots`` with replacement, as CoOp does;
+            otherwise take each of its images once, as ``cross_modal_adaptation`` does.
+    """
+    return _sample(items, shots, random.Random(seed), repeat)
+
+
+def few_shot_train_val(
+    train: Sequence[Item],
+    val: Sequence[Item],
+    shots: int,
+    seed: int,
+    *,
+    max_val_shots: int = 4,
+    repeat: bool = True,
+) -> tuple[list[Item], list[Item]]:
+    """Sample the training shots and, with the same generator going on, the validation shots.
+
+    Validation gets ``min(shots, max_val_shots)`` images a class. The first list equals
+    ``few_shot(train, shots, seed)``; the second depends on it, as in CoOp.
+    """
+    generator = random.Random(seed)
+    chosen = _sample(train, shots, generator, repeat)
+    return chosen, _sample(val, min(shots, max_val_shots), generator, repeat)
+
+
+def _sample(
+    items: Sequence[Item], shots: int, generator: random.Random, repeat: bool
+) -> list[Item]:
+    if shots < 1:
+        raise ValueError(f"shots must be at least 1, not {shots}")
+    by_label: dict[int, list[Item]] = {}
+    for item in items:
+        by_label.setdefault(item.label, []).append(item)
+    chosen: list[Item] = []
+    for candidates in by_label.values():
+        if len(candidates) >= shots:
+            chosen += generator.sample(candidates, shots)
+        elif repeat:
+            chosen += generator.choices(candidates, k=shots)
+        else:
+            chosen += candidates
+    return chosen
+
+
+def base_new_classes(n: int) -> tuple[list[int], list[int]]:
+    """Return CoOp's base class ids, the first ``ceil(n / 2)``, and the new ones, the rest."""
+    half = math.ceil(n / 2)
+    return list(range(half)), list(range(half, n))
+
+
+def own_split(
+    keys: Sequence[str], fractions: tuple[float, float, float] = (0.5, 0.2, 0.3)
+) -> list[Split]:
+    """Assign the images of one class to splits, by the rank of the hash of their relative paths.
+
+    The same files get the same split on every machine, whatever the order of the listing. The
+    default fractions are those that CoOp uses for data sets without a published split.
+
+    Args:
+        keys: the paths of all images of the class, relative to the data set.
+        fractions: of train, val, test; they add up to 1, and a split of fraction 0 stays empty.
+    """
+    ranked = sorted(range(len(keys)), key=lambda i: (path_hash(keys[i]), keys[i]))
+    n = len(keys)
+    n_test = _share(n, fractions[2], spare=1)
+    n_val = _share(n, fractions[1], spare=n_test + 1)
+    splits: list[Split] = ["train"] * n
+    for rank, i in enumerate(ranked):
+        if rank < n_test:
+            splits[i] = "test"
+        elif rank < n_test + n_val:
+            splits[i] = "val"
+    return splits
+
+
+def _share(n: int, fraction: float, spare: int) -> int:
+    """Round ``n * fraction``, at least 1 where ``spare`` images remain for the other splits."""
+    if fraction == 0 or n <= spare:
+        return 0
+    return min(max(1, round(n * fraction)), n - spare)
+
+
+def path_hash(key: str) -> int:
+    """Return 64 bits of the SHA-256 of a relative path."""
+    return int.from_bytes(
+        hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big"
+    )
