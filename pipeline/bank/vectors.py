@@ -1,0 +1,99 @@
+"""Embeddings mapped from the bank's file: nothing is read until it is used, nothing is decoded.
+
+The writer stores each row group's embeddings as one plain, uncompressed page, so the floats lie in
+the Parquet file as they lie in memory; the footer says where.
+
+Letters: n rows, d embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .footer import REMAKE, Footer
+
+
+class MappedVectors:
+    """The ``(n, d)`` float32 embeddings of a bank.
+
+    The first use of a row group checks its bytes against the checksum, so a damaged bank is never
+    used silently.
+    """
+
+    def __init__(self, path: Path, footer: Footer) -> None:
+        self._path, self._footer = path, footer
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._starts = np.cumsum([0, *(group.rows for group in footer.groups)])
+        self._checked: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._footer.rows
+
+    def group(self, index: int) -> np.ndarray:
+        """Return a row group's embeddings as a read-only view of the file, perhaps unaligned.
+
+        Raises:
+            UserError: the row group is damaged.
+        """
+        self.check(index)
+        group, dim = self._footer.groups[index], self._footer.metadata.dim
+        end = group.vectors + 4 * dim * group.rows
+        return np.frombuffer(self._bytes[group.vectors : end], "<f4").reshape(-1, dim)
+
+    def groups(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, embeddings) of every row group."""
+        for index in range(len(self._footer.groups)):
+            yield int(self._starts[index]), self.group(index)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return a copy of the embeddings of ``rows``, ``(len(rows), d)``."""
+        out = np.empty((len(rows), self._footer.metadata.dim), np.float32)
+        group_of = self.groups_of(rows)
+        for index in np.unique(group_of):
+            here = np.flatnonzero(group_of == index)
+            out[here] = self.group(index)[rows[here] - self._starts[index]]
+        return out
+
+    def groups_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the row group in which each row lies."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def start(self, index: int) -> int:
+        """Return the first row of a row group."""
+        return int(self._starts[index])
+
+    def check(self, index: int) -> None:
+        """Compare a row group's bytes with its checksum, once.
+
+        Raises:
+            UserError: they differ; the error names the row group and its classes.
+        """
+        if index in self._checked:
+            return
+        if not self.intact(index):
+            raise UserError(f"The bank {self._path} is damaged in {self.describe(index)}.", REMAKE)
+        self._checked.add(index)
+
+    def intact(self, index: int) -> bool:
+        """Say whether a row group's bytes have their checksum."""
+        groups = self._footer.groups
+        start = groups[index - 1].end if index else 0
+        data = self._bytes[start : groups[index].end].data
+        return hashlib.sha256(data).hexdigest() == groups[index].sha256
+
+    def describe(self, index: int) -> str:
+        """Name a row group for a user: its number, rows and classes."""
+        first, last = self.start(index), self.start(index + 1) - 1
+        inside = [
+            entry
+            for entry in self._footer.classes
+            if entry.start <= last and entry.start + entry.rows > first
+        ]
+        ends = [f"{entry.dataset} class {entry.class_id}" for entry in (inside[0], inside[-1])]
+        classes = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+        return f"row group {index} (rows {first} to {last}, {classes})"
