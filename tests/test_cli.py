@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ HEAVY = ("torch", "open_clip", "transformers", "vllm", "faiss", "duckdb", "pyarr
 def verbs() -> list[list[str]]:
     """Every verb and sub-verb of the command line, found in the app itself."""
     import typer
+
     from aape.cli import app
 
     found: list[list[str]] = [[]]
@@ -81,7 +83,7 @@ def test_a_wheel_works_outside_the_checkout(tmp_path):
     """Build the wheel and run it with nothing of the checkout on the path, manifests included."""
     from aape import __file__ as package
 
-    root = os.path.dirname(package)
+    root = str(Path(package).parent)
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q"]
     source = tmp_path / "source"
     subprocess.run(["git", "clone", "-q", root, str(source)], check=True)
