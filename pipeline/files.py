@@ -118,11 +118,11 @@ def hash_value(value: Any) -> str:
 
 
 @contextmanager
-def exclusive(path: str | Path, purpose: str) -> Iterator[None]:
+def exclusive(path: str | Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file for the block. The lock goes with the process, also when it is killed.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it (with ``wait``, its end is awaited instead).
     """
     import fcntl
 
@@ -130,7 +130,7 @@ def exclusive(path: str | Path, purpose: str) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."

@@ -1,0 +1,173 @@
+"""What a dual encoder is to the rest of the package, and the pieces all encoders share.
+
+b images in a batch, n texts, d width of the joint space, t tokens of an image, e their width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..files import cache_folder, hash_file, hash_value, read_json, write_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ImageTransform = Callable[["Image.Image"], torch.Tensor]
+
+# CoOp's augmentation (Zhou et al. 2022, `random_resized_crop` and `random_flip`)
+CROP_SCALE = (0.08, 1.0)
+TRANSFORM_VERSION = 1
+
+
+class Encoder(Protocol):
+    """A frozen pair of towers that puts texts and images into one space of unit vectors.
+
+    ``transform`` and ``augment`` are plain picklable callables that do not hold the towers, so that
+    they can run in other processes.
+    """
+
+    id: str
+    weights_hash: str
+    dim: int
+    token_dim: int
+    logit_scale: float
+    context_length: int
+    preprocessing: str
+    notes: str
+    device: torch.device
+    transform: ImageTransform
+    augment: ImageTransform
+
+    @property
+    def fingerprint(self) -> str:
+        """Id and weights: what a bank and the features must agree on."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode one batch: (n,) texts to (n, d), float32, unit length."""
+        ...
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encode one batch: (b, 3, h, w) to (b, d), float32, unit length, on the device."""
+        ...
+
+    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the spatial features before pooling: (b, 3, h, w) to (b, t, e), float32."""
+        ...
+
+    def encode_images_and_tokens(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the two methods above return, in one pass through the tower."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text, start and end included, before any truncation."""
+        ...
+
+
+def fingerprint(id: str, weights_hash: str) -> str:
+    """Return the name under which banks and features remember an encoder."""
+    return f"{id}@{weights_hash[:16]}"
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Scale the rows of (..., d) to length 1, in float32."""
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device to run on; ``auto`` is the GPU if there is one.
+
+    Raises:
+        UserError: the name is not a device of this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"The device {name!r} is not usable here.", "Use --device auto, cpu or cuda."
+        ) from error
+    return device
+
+
+def evaluation_transform(size: int, resize: int, mean: Any, std: Any) -> ImageTransform:
+    """Resize the short side, cut the centre square, scale to the tower's range: (3, size, size)."""
+    from torchvision import transforms as T
+
+    return T.Compose(
+        [
+            to_rgb,
+            T.Resize(resize, interpolation=T.InterpolationMode.BICUBIC),
+            T.CenterCrop(size),
+            *_to_tensor(mean, std),
+        ]
+    )
+
+
+def augmentation(size: int, mean: Any, std: Any) -> ImageTransform:
+    """Random resized crop and flip as in CoOp: (3, size, size)."""
+    from torchvision import transforms as T
+
+    return T.Compose(
+        [
+            to_rgb,
+            T.RandomResizedCrop(size, scale=CROP_SCALE, interpolation=T.InterpolationMode.BICUBIC),
+            T.RandomHorizontalFlip(),
+            *_to_tensor(mean, std),
+        ]
+    )
+
+
+def _to_tensor(mean: Any, std: Any) -> list[Any]:
+    from torchvision import transforms as T
+
+    return [T.ToTensor(), T.Normalize(tuple(mean), tuple(std))]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB, before any resizing: a palette cannot be interpolated."""
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def describe_preprocessing(size: int, resize: int, mean: Any, std: Any) -> str:
+    """Name a preprocessing so that two that differ have different names."""
+    numbers = ",".join(f"{value:.4f}" for value in (*mean, *std))
+    return f"v{TRANSFORM_VERSION} bicubic {resize} centre {size} mean,std {numbers}"
+
+
+def hash_state(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a state dict: names, types, shapes and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def hash_weights_file(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, remembered by its size and time of change."""
+    path = path.resolve()
+    stat = path.stat()
+    seen = {"path": str(path), "size": stat.st_size, "mtime": stat.st_mtime_ns}
+    note = cache_folder("models", "hashes") / f"{hash_value(seen)[:32]}.json"
+    if note.exists():
+        return read_json(note)["sha256"]
+    digest = hash_file(path)
+    write_json(note, {**seen, "sha256": digest})
+    return digest
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Yield the slices that cut ``count`` rows into batches."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
