@@ -5,10 +5,12 @@ Letters: n rows (prompts), c classes, k prompts of a class, d embedding width.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +18,24 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .footer import ClassRows, Footer, read_footer
-from .schema import COLUMNS, KEPT, BankMetadata, embedding_array
+from .schema import COLUMNS, KEPT, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
+
+if TYPE_CHECKING:
+    from .index import BankIndex, IndexReport
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A prompt that a search found: its cosine to the query, and where it stands."""
+
+    cosine: float
+    row: int
+    prompt_id: str
+    dataset: str
+    class_id: int
+    class_name: str
+    text: str
 
 
 class HasFingerprint(Protocol):
@@ -38,7 +56,8 @@ class PromptBank:
         self.path = path
         self.footer = footer
         self.vectors = MappedVectors(path, footer)
-        self._decoded: dict[tuple[int, str], pa.ChunkedArray] = {}
+        # Classes are mostly visited in order, and many lie in one row group.
+        self._columns = lru_cache(maxsize=8)(self._read_columns)
 
     @classmethod
     def open(cls, path: str | Path) -> PromptBank:
@@ -74,7 +93,12 @@ class PromptBank:
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
+        return pq.ParquetFile(self.path, memory_map=True)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows."""
+        return arrow_schema(self.metadata.dim)
 
     # --- classes ---
 
@@ -107,44 +131,58 @@ class PromptBank:
         empty = ClassRows(dataset=part.dataset, class_id=class_id, start=0, rows=0, kept=0)
         return self._directory.get((part.dataset, class_id), empty)
 
+    def find_class(self, name: str, dataset: str = "") -> list[ClassRows]:
+        """Return the classes with this id or name, over all data sets unless one is named.
+
+        Names may repeat, so there may be several. Case matters only if two names differ by it.
+
+        Raises:
+            UserError: there is none; the nearest names are given.
+        """
+        parts = [self.metadata.of(dataset)] if dataset else self.metadata.datasets
+        named = [(p.dataset, n, known) for p in parts for n, known in enumerate(p.class_names)]
+        found = [(owner, number) for owner, number, known in named if known == name]
+        if not found and name.isdecimal():
+            found = [(owner, number) for owner, number, _ in named if number == int(name)]
+        if not found:
+            folded = name.casefold()
+            found = [(owner, n) for owner, n, known in named if known.casefold() == folded]
+        if not found:
+            near = difflib.get_close_matches(name, {known for *_, known in named}, cutoff=0.4)
+            guess = f"Nearest: {', '.join(map(repr, near))}. " if near else ""
+            raise UserError(
+                f"The bank has no class {name!r}.", f"{guess}List them with: aape bank stats."
+            )
+        return [self.class_rows(number, owner) for owner, number in found]
+
     # --- rows ---
 
     @cached_property
     def table(self) -> pa.Table:
-        """All rows as an Arrow table; embeddings are mapped where their place in the file is
-        aligned, else copied."""
-        facts = [self._group_columns(index, COLUMNS) for index in range(len(self.footer.groups))]
-        schema = self._file.schema_arrow.remove_metadata()
-        parts = [
-            part.append_column(schema.field("embedding"), embedding_array(vectors))
-            for part, (_, vectors) in zip(facts, self.vectors.groups(), strict=True)
-        ]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        """All rows as an Arrow table. Embeddings are mapped where they lie aligned in the file."""
+        parts = [self.group_table(index) for index in range(len(self.footer.groups))]
+        return pa.concat_tables(parts) if parts else self.schema.empty_table()
+
+    def group_table(self, index: int) -> pa.Table:
+        """Return the rows of one row group, embeddings included."""
+        column = embedding_array(self.vectors.group(index))
+        facts = self._columns(index, tuple(COLUMNS))
+        return facts.append_column(self.schema.field("embedding"), column)
 
     def rows(self, start: int, stop: int, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """Return columns (without embeddings) of the rows from ``start`` up to ``stop``."""
         if start >= stop:
-            return self._file.schema_arrow.remove_metadata().empty_table().select(list(columns))
+            return self.schema.empty_table().select(list(columns))
         first, last = self.vectors.groups_of(np.array([start, stop - 1]))
-        parts = [self._group_columns(index, columns) for index in range(first, last + 1)]
-        offset = self.vectors.start(first)
-        return pa.concat_tables(parts).slice(start - offset, stop - start)
+        parts = [self._columns(index, tuple(columns)) for index in range(first, last + 1)]
+        return pa.concat_tables(parts).slice(start - self.vectors.start(first), stop - start)
 
-    def take(self, rows: np.ndarray, columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
-        """Return columns (without embeddings) of single rows, in the order asked, as dicts."""
-        return [self.rows(int(row), int(row) + 1, columns).to_pylist()[0] for row in rows]
-
-    def _group_columns(self, index: int, columns: Sequence[str]) -> pa.Table:
-        """Decode columns of a row group, once."""
+    def _read_columns(self, index: int, columns: tuple[str, ...]) -> pa.Table:
+        """Decode columns of a row group, after checking its bytes."""
         self.vectors.check(index)
-        missing = [name for name in columns if (index, name) not in self._decoded]
-        if missing:
-            part = self._file.read_row_group(index, columns=missing)
-            for name in missing:
-                self._decoded[index, name] = part.column(name)
-        return pa.table({name: self._decoded[index, name] for name in columns}).cast(
-            pa.schema([self._file.schema_arrow.field(name) for name in columns])
-        )
+        part = self._file.read_row_group(index, columns=list(columns))
+        fields = [self.schema.field(name) for name in columns]
+        return part.select(list(columns)).cast(pa.schema(fields))
 
     def prompts(self, class_id: int, verdict: str = KEPT, dataset: str = "") -> list[str]:
         """Return the texts of a class with this verdict, in bank order; ``""`` for any verdict."""
@@ -229,3 +267,67 @@ class PromptBank:
                 f"Use --encoder {self.metadata.encoder_id} with the same weights, or make the "
                 "bank again with this encoder.",
             )
+
+    # --- questions ---
+
+    def search(
+        self,
+        text_embedding: np.ndarray,
+        k: int = 10,
+        class_id: int | None = None,
+        dataset: str = "",
+        exact: bool = False,
+    ) -> list[SearchHit]:
+        """Return the ``k`` kept prompts nearest to a text embedding ``(d,)``, best first.
+
+        Uses the FAISS index where there is one. Within a class, without an index, or with
+        ``exact``, every candidate is looked at.
+
+        Raises:
+            UserError: the embedding has another width, the index is of other rows, or something
+                is damaged.
+        """
+        from .index import exact_search, kept_rows
+
+        query = np.asarray(text_embedding, np.float32).reshape(1, -1)
+        if query.shape[1] != self.metadata.dim:
+            raise UserError(
+                f"The query has the width {query.shape[1]}, the bank {self.metadata.dim}.",
+                f"Encode it with {self.metadata.encoder_id}.",
+            )
+        query = query / np.linalg.norm(query).clip(1e-12)
+        if class_id is not None:
+            cosines, rows = exact_search(self, query, k, self.kept_rows(class_id, dataset))
+        elif exact or not self.index_path.exists():
+            cosines, rows = exact_search(self, query, k, kept_rows(self))
+        else:
+            cosines, rows = self._index.search(query, k)
+        found = [(c, r) for c, r in zip(cosines[0].tolist(), rows[0].tolist()) if r >= 0]
+        return [self._hit(cosine, row) for cosine, row in found]
+
+    @cached_property
+    def _index(self) -> BankIndex:
+        from .index import BankIndex
+
+        return BankIndex(self)
+
+    def _hit(self, cosine: float, row: int) -> SearchHit:
+        columns = ["prompt_id", "dataset", "class_id", "class_name", "text"]
+        return SearchHit(cosine, row, **self.rows(row, row + 1, columns).to_pylist()[0])
+
+    def reindex(self, kind: str = "auto") -> IndexReport:
+        """Build the FAISS index of this bank again; see :func:`.index.build_index`."""
+        from .index import build_index
+
+        self.__dict__.pop("_index", None)
+        return build_index(self, kind)
+
+    def sql(self, query: str) -> pa.Table:
+        """Run one SELECT over the views ``bank`` and ``classes``; see :mod:`.query`.
+
+        Raises:
+            UserError: it is not a SELECT, or DuckDB refuses it.
+        """
+        from .query import run_sql
+
+        return run_sql(self, query)

@@ -1,0 +1,91 @@
+"""SQL over a bank, by DuckDB, in a closed room: no files, no network, no writing.
+
+Two views: ``bank``, one row a prompt with every column (``embedding`` as ``FLOAT[d]``, so that
+``array_cosine_similarity`` works), and ``classes``, one row a class.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from .bank import PromptBank
+
+VIEWS = "Views: bank (one row a prompt), classes (dataset, class_id, class_name, rows, kept)."
+
+
+def run_sql(bank: PromptBank, query: str) -> pa.Table:
+    """Run one SELECT over the bank and return its result.
+
+    The database reads the bank's columns through Arrow, only those that the query names, and can
+    reach nothing else: external access is off and the configuration is locked.
+
+    Raises:
+        UserError: the query is not a single SELECT, or DuckDB refuses it.
+    """
+    import duckdb
+
+    with _closed_room(bank) as connection:
+        try:
+            statements = connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise UserError("Only a single SELECT can be run: a bank is read-only.", VIEWS)
+            # As Arrow, not as Python objects: those would need pytz for the time column.
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise UserError(f"The query failed: {first}.", VIEWS) from error
+        except OSError as error:  # a page that does not have its checksum
+            raise UserError(
+                f"The bank {bank.path} could not be read: {error}.",
+                f"Look at it with: aape bank verify {bank.path}",
+            ) from error
+
+
+def _closed_room(bank: PromptBank) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "python_enable_replacements": "false",  # a query must not see Python variables
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "temp_directory": "",
+        },
+    )
+    reading = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    rows = ds.dataset(
+        str(bank.path), format=ds.ParquetFileFormat(default_fragment_scan_options=reading)
+    )
+    connection.register("_rows", rows)
+    connection.register("classes", _classes(bank))
+    dim = bank.metadata.dim
+    connection.execute(
+        f"CREATE VIEW bank AS SELECT * REPLACE (embedding::FLOAT[{dim}] AS embedding) FROM _rows"
+    )
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _classes(bank: PromptBank) -> pa.Table:
+    """One row for every class of every data set, also those without prompts."""
+    rows = []
+    for part in bank.metadata.datasets:
+        for class_id, name in enumerate(part.class_names):
+            entry = bank.class_rows(class_id, part.dataset)
+            rows.append((part.dataset, class_id, name, entry.rows, entry.kept))
+    kinds = [pa.string(), pa.int32(), pa.string(), pa.int64(), pa.int64()]
+    names = ["dataset", "class_id", "class_name", "rows", "kept"]
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in names]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    return pa.table(dict(zip(names, arrays, strict=True)))

@@ -1,0 +1,89 @@
+"""Is a bank whole? Every byte against its checksum, every row against the content hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from ..config import Section
+from ..errors import UserError
+from .bank import PromptBank
+from .content import ContentHash
+from .index import index_intact, read_report
+
+
+class VerifyReport(Section):
+    """The findings. ``problems`` is empty for a sound bank; ``index`` says how the index is."""
+
+    path: str
+    rows: int = 0
+    row_groups: int = 0
+    content_hash: str = ""
+    problems: list[str] = Field(default_factory=list)
+    index: str = "absent"
+    remedy: str = ""
+
+    @property
+    def sound(self) -> bool:
+        """True where the bank, and its index if there is one, can be used."""
+        return not self.problems and self.index in ("absent", "sound")
+
+
+def verify_bank(path: str | Path) -> VerifyReport:
+    """Check a bank and its index completely: reads every byte once, and decodes every row.
+
+    Damage is reported, not raised, and named by row group and class.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        PromptBank.open(path)  # says what is wrong
+    try:
+        bank = PromptBank.open(path)
+    except UserError as error:
+        return VerifyReport(path=str(path), problems=[error.message], remedy=error.hint)
+    groups = range(len(bank.footer.groups))
+    problems = [
+        f"Damaged: {bank.vectors.describe(index)}."
+        for index in groups
+        if not bank.vectors.intact(index)
+    ]
+    if not problems and (found := _content_hash(bank)) != bank.content_hash:
+        problems.append(f"The rows hash to {found}, the footer says {bank.content_hash}.")
+    index = _index_state(bank)
+    remedy = ""
+    if problems:
+        remedy = (
+            "Repeat the command that made the bank (finished answers are reused), or restore it."
+        )
+    elif index not in ("absent", "sound"):
+        remedy = f"aape bank reindex {path}"
+    return VerifyReport(
+        path=str(path),
+        rows=len(bank),
+        row_groups=len(groups),
+        content_hash=bank.content_hash,
+        problems=problems,
+        index=index,
+        remedy=remedy,
+    )
+
+
+def _content_hash(bank: PromptBank) -> str:
+    content = ContentHash()
+    for start, vectors in bank.vectors.groups():
+        content.update(bank.rows(start, start + len(vectors)), vectors)
+    return content.hexdigest()
+
+
+def _index_state(bank: PromptBank) -> str:
+    if not bank.index_path.exists():
+        return "absent"
+    try:
+        report = read_report(bank)
+    except UserError as error:
+        return error.message
+    return "sound" if index_intact(bank, report) else f"{bank.index_path} is damaged"
