@@ -8,16 +8,45 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..files import cache_folder
 from .catalogue import load_manifest
-from .manifest import Layout, Manifest
+from .layouts import Layout
+from .manifest import Manifest
+from .read_captions import (
+    read_captioned_folders,
+    read_coco,
+    read_karpathy,
+    read_nocaps,
+    read_sugarcrepe,
+)
+from .read_labels import read_coop_split, read_cub, read_image_folders, read_listing
+from .read_matlab import read_matlab
+from .read_questions import read_question_table, read_vqa
 from .read_shapes import read_shapes
+from .read_tables import read_hugging_face, read_table
 from .records import CaptionedImage, Contents, Contrast, Item, Question, Split
 
-Reader = Callable[[Path, Layout, Manifest], Contents]
-READERS: dict[str, Reader] = {"easy_vqa": read_shapes}
+# The reader of each layout kind; each takes its own section of the union ``Layout``.
+READERS: dict[str, Callable[[Path, Any, Manifest], Contents]] = {
+    "captioned_folders": read_captioned_folders,
+    "coco_captions": read_coco,
+    "coop_split": read_coop_split,
+    "cub": read_cub,
+    "easy_vqa": read_shapes,
+    "hugging_face": read_hugging_face,
+    "image_folders": read_image_folders,
+    "karpathy": read_karpathy,
+    "listing": read_listing,
+    "matlab": read_matlab,
+    "nocaps": read_nocaps,
+    "question_table": read_question_table,
+    "sugarcrepe": read_sugarcrepe,
+    "table": read_table,
+    "vqa": read_vqa,
+}
 
 
 @dataclass(frozen=True)
@@ -97,9 +126,9 @@ def open_dataset(name: str | Path | Manifest, root: Path | None = None) -> Datas
     manifest = name if isinstance(name, Manifest) else load_manifest(name)
     roots = [Path(root)] if root is not None else candidate_roots(manifest)
     for folder in roots:
-        for layout in manifest.layouts:
-            if folder.is_dir() and is_present(folder, layout):
-                return Dataset(manifest, folder, layout)
+        found = find_layout(folder, manifest)
+        if found is not None:
+            return Dataset(manifest, *found)
     existing = [folder for folder in roots if folder.is_dir()]
     if existing:
         titles = ", ".join(layout.title for layout in manifest.layouts)
@@ -133,8 +162,12 @@ def candidate_roots(manifest: Manifest) -> list[Path]:
     return roots
 
 
-def is_present(root: Path, layout: Layout) -> bool:
-    """Say whether the file or folder that marks a layout lies below ``root``."""
-    if layout.kind == "easy_vqa":
-        return (root / "train" / "questions.json").is_file()
-    return False
+def find_layout(root: Path, manifest: Manifest) -> tuple[Path, Layout] | None:
+    """Return the first layout that a root has, itself or in a folder named like the data set."""
+    names = [manifest.name, *manifest.folders, *manifest.aliases]
+    for folder in (root, *(root / name for name in dict.fromkeys(names))):
+        for layout in manifest.layouts if folder.is_dir() else []:
+            marks = layout.marks(folder)
+            if marks and all((folder / mark).exists() for mark in marks):
+                return folder, layout
+    return None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ..config import Section
 from ..files import hash_value
+from .layouts import Layout
 from .records import SPLITS, Split
 
-Task = Literal["classification", "retrieval", "captioning", "vqa"]
+Task = Literal["classification", "retrieval", "captioning", "vqa", "contrast"]
 
 
 class ClassEntry(Section):
@@ -77,43 +78,6 @@ class Splits(Section):
     test: int = Field(default=0, ge=0)
     unit: Literal["images", "questions"] = "images"
     source: str = Field(default="", description="which split this is, and where it comes from")
-
-
-class CoopSplit(Section):
-    """Images listed in a ``split_zhou_*.json`` of CoOp: ``{split: [[path, label, name], …]}``."""
-
-    kind: Literal["coop_split"]
-    title: str = "CoOp"
-    split_file: str
-    images: list[str] = Field(
-        default=["{path}"],
-        description="patterns with {path}, {folder}, {name}; the first that is there",
-    )
-
-
-class ImageFolders(Section):
-    """One folder a class, below one folder a split, or without splits."""
-
-    kind: Literal["image_folders"]
-    title: str = "image folders"
-    splits: dict[Split, str] = Field(
-        default={}, description="folder of each split; empty: train, val(idation), test if present"
-    )
-    class_folder: Literal["name", "id"] = "name"
-    flat: str = Field(default="", description="folder of the classes where there are no splits")
-    flat_split: Split | None = Field(
-        default=None, description="the one split that a flat folder is; None: split it here"
-    )
-
-
-class EasyVqa(Section):
-    """The folder ``data`` of the package ``easy_vqa``."""
-
-    kind: Literal["easy_vqa"]
-    title: str = "easy-VQA"
-
-
-Layout = Annotated[CoopSplit | ImageFolders | EasyVqa, Field(discriminator="kind")]
 
 
 class Manifest(Section):

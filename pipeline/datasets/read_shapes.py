@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import read_json
-from .manifest import Layout, Manifest
+from .layouts import Layout
+from .manifest import Manifest
 from .records import CaptionedImage, Contents, Item, Question, Split
 from .splits import OWN_SPLIT_NOTE, path_hash
 

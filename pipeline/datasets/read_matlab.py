@@ -1,0 +1,63 @@
+"""Reader of labels in MATLAB files: Flowers102 and Stanford Cars as they were released."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .layouts import MatlabLabels
+from .manifest import Manifest
+from .records import Contents, Item, Split
+
+
+def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Contents:
+    """Read the published split. Labels there count from 1 in the order of CoOp's class ids."""
+    base = root / layout.folder
+    if layout.style == "flowers":
+        return Contents(_flowers(base))
+    return Contents(_cars(base))
+
+
+def _flowers(base: Path) -> dict[Split, list[Item]]:
+    labels = _load(base / "imagelabels.mat")["labels"].ravel()
+    numbers = _load(base / "setid.mat")
+    parts: dict[Split, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
+    return {
+        split: [
+            Item(base / "jpg" / f"image_{int(i):05d}.jpg", int(labels[i - 1]) - 1)
+            for i in numbers[part].ravel()
+        ]
+        for split, part in parts.items()
+    }
+
+
+def _cars(base: Path) -> dict[Split, list[Item]]:
+    files: dict[Split, tuple[str, str]] = {
+        "train": ("devkit/cars_train_annos.mat", "cars_train"),
+        "test": ("cars_test_annos_withlabels.mat", "cars_test"),
+    }
+    items: dict[Split, list[Item]] = {}
+    for split, (file, folder) in files.items():
+        rows = _load(base / file)["annotations"].ravel()
+        items[split] = [
+            Item(base / folder / str(row["fname"].item()), int(row["class"].item()) - 1)
+            for row in rows
+        ]
+    return items
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UserError(
+            f"Reading {path.name} needs the package 'scipy', which is not installed.",
+            "Install it with: pip install scipy.",
+        ) from error
+    try:
+        return loadmat(str(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{path} is not a MATLAB file that can be read: {error}.") from error

@@ -1,0 +1,209 @@
+"""Readers of tables: paths and labels in CSV, JSON lines or Parquet; Hugging Face folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..files import atomic_path, cache_folder, hash_value
+from .images import ClassIndex
+from .layouts import HuggingFace, Table
+from .manifest import Manifest
+from .read_labels import SPLIT_FOLDERS, split_by_class
+from .records import CaptionedImage, Contents, Item, Split
+from .splits import OWN_SPLIT_NOTE, own_split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table whatever its format, as its suffix says: csv, tsv, jsonl, parquet, arrow.
+
+    Raises:
+        UserError: the file is absent, of another format, or lacks a column.
+    """
+    import pyarrow as pa
+    from pyarrow import csv, ipc, parquet
+    from pyarrow import json as arrow_json
+
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            options = csv.ParseOptions(
+                delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
+            )
+            # a column of digits or of "yes" and "no" is still a column of names
+            header = csv.open_csv(path, parse_options=options).schema.names
+            convert = csv.ConvertOptions(
+                column_types={name: pa.string() for name in header}, strings_can_be_null=True
+            )
+            table = csv.read_csv(path, parse_options=options, convert_options=convert)
+        elif suffix in (".jsonl", ".ndjson"):
+            table = arrow_json.read_json(path)
+        elif suffix == ".arrow":
+            with pa.memory_map(str(path)) as source:
+                try:
+                    table = ipc.open_stream(source).read_all()
+                except pa.ArrowInvalid:
+                    table = ipc.open_file(source).read_all()
+        elif suffix == ".parquet":
+            table = parquet.read_table(path, columns=None)
+        else:
+            raise UserError(f"{path} is no table.", "Known: csv, tsv, jsonl, parquet, arrow.")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except pa.ArrowException as error:
+        raise UserError(f"{path} cannot be read as a table: {error}.") from error
+    absent = [name for name in columns or [] if name not in table.column_names]
+    if absent:
+        raise UserError(
+            f"{path} has no column {', '.join(map(repr, absent))}.",
+            f"Its columns: {', '.join(table.column_names)}.",
+        )
+    return table
+
+
+def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
+    """Read paths with labels or captions. A label is a class name or a class id."""
+    index = ClassIndex(manifest)
+    wanted = [name for name in (layout.path, layout.label, layout.caption, layout.split) if name]
+    items: dict[Split, list[Item]] = {"train": [], "val": [], "test": []}
+    captions: dict[Path, list[str]] = {}
+    of_path: dict[Path, Split] = {}
+    by_class: defaultdict[int, list[Item]] = defaultdict(list)
+    for file in layout.files:
+        for row in read_arrow(root / file, wanted).select(wanted).to_pylist():
+            path = root / layout.images / _text(row[layout.path], layout.path, root / file)
+            split = _split(row[layout.split], root / file) if layout.split else None
+            if split is not None:
+                of_path[path] = split
+            if layout.caption:
+                captions.setdefault(path, []).append(str(row[layout.caption]))
+            if layout.label:
+                item = Item(path, _label(row[layout.label], index, manifest, root / file))
+                by_class[item.label].append(item)
+                if split is not None:
+                    items[split].append(item)
+    if not layout.split:
+        items = split_by_class(root, dict(by_class))
+        of_path = {item.path: split for split, some in items.items() for item in some}
+        others = [path for path in captions if path not in of_path]
+        of_path |= dict(zip(others, own_split([str(path.relative_to(root)) for path in others])))
+    captioned: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
+    for path, texts in captions.items():
+        image_id = str(path.relative_to(root / layout.images))
+        captioned[of_path[path]].append(CaptionedImage(image_id, path, tuple(texts)))
+    note = "" if layout.split else OWN_SPLIT_NOTE
+    return Contents(items, captioned, split_note=note)
+
+
+def _text(value: Any, column: str, file: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{file} has a row without a {column!r}.")
+    return value
+
+
+def _split(value: Any, file: Path) -> Split:
+    split = SPLIT_FOLDERS.get(str(value).strip().lower())
+    if split is None:
+        raise UserError(f"{file} has the split {value!r}.", "Known: train, val, test.")
+    return split
+
+
+def _label(value: Any, index: ClassIndex, manifest: Manifest, file: Path) -> int:
+    """Return the class id of a label that is a name or, where it fits no name, an id."""
+    label = index.find(str(value))
+    if label is None and str(value).isdigit() and int(value) < len(manifest.classes):
+        label = int(value)
+    if label is None:
+        raise UserError(f"{file} has the label {value!r}, which is no class of {manifest.name!r}.")
+    return label
+
+
+def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Contents:
+    """Read images kept as bytes in tables; they are written to the cache once, named by content."""
+    index = ClassIndex(manifest)
+    items: dict[Split, list[Item]] = {}
+    captions: dict[Split, list[CaptionedImage]] = {}
+    for split, files in layout.files.items():
+        for file in files:
+            for path, row in _extracted(root / file, layout):
+                if layout.label:
+                    label = _label(row[layout.label], index, manifest, root / file)
+                    items.setdefault(split, []).append(Item(path, label))
+                if layout.caption:
+                    texts = row[layout.caption]
+                    texts = (texts,) if isinstance(texts, str) else tuple(texts)
+                    captions.setdefault(split, []).append(CaptionedImage(path.stem, path, texts))
+    if set(items) != {"train"}:
+        return Contents(items, captions)
+    by_class: defaultdict[int, list[Item]] = defaultdict(list)
+    for item in items["train"]:
+        by_class[item.label].append(item)
+    split_items = split_by_class(root, by_class, key=lambda _, item: item.path.name)
+    split_of: dict[Path, Split] = {
+        item.path: split for split, some in split_items.items() for item in some
+    }
+    split_captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
+    for image in captions.get("train", []):
+        split_captions[split_of[image.path]].append(image)
+    return Contents(split_items, split_captions, split_note=OWN_SPLIT_NOTE)
+
+
+def _extracted(file: Path, layout: HuggingFace) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the path of every image of a file with its other columns."""
+    others = [name for name in (layout.label, layout.caption) if name]
+    table = read_arrow(file, [layout.image, *others]).select([layout.image, *others])
+    status = file.stat()
+    key = hash_value([str(file.resolve()), status.st_size, status.st_mtime_ns])[:16]
+    folder = cache_folder("images", f"{file.stem[:40]}-{key}")
+    number = 0
+    for batch in table.to_batches(max_chunksize=256):
+        for row in batch.to_pylist():
+            yield _image_path(row[layout.image], number, folder, file), row
+            number += 1
+
+
+def _image_path(value: Any, number: int, folder: Path, file: Path) -> Path:
+    """Return where an image lies, writing it first if it is kept as bytes.
+
+    The name begins with the hash of the content, so that an own split depends on content alone.
+    """
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(content, bytes):
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}-{number:07d}{_suffix(content)}"
+        path = folder / name
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        return path
+    name = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(name, str) or not (file.parent / name).is_file():
+        raise UserError(f"{file} has an image with neither bytes nor a file: {name!r}.")
+    return file.parent / name
+
+
+def _suffix(content: bytes) -> str:
+    """Return the file suffix of an image by its first bytes."""
+    starts = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp"}
+    for start, suffix in starts.items():
+        if content.startswith(start):
+            return suffix
+    return ".webp" if content[8:12] == b"WEBP" else ".img"
+
+
+def hugging_face_features(table: pa.Table) -> dict[str, Any]:
+    """Return the features that the ``datasets`` library wrote into the metadata of a table."""
+    metadata = (table.schema.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return {}
+    try:
+        return json.loads(metadata)["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
