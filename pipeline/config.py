@@ -71,20 +71,98 @@ class SamplingConfig(Section):
     """How the language model samples. Defaults: CuPL's temperature (Huang et al., section 4)."""
 
     temperature: float = Field(default=0.99, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(
+        default=0.95, gt=0, le=1, description="below 1: small models wander off in the far tail"
+    )
     max_tokens: int = Field(default=60, ge=1)
+    stop: tuple[str, ...] = Field(default=(), description="texts at which an answer ends")
+
+
+class VllmConfig(Section):
+    """Options passed to vLLM's ``LLM``; what is left empty is vLLM's own choice."""
+
+    python: str = Field(default="", description="interpreter that has vllm; empty: look for one")
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    dtype: str = "auto"
+    max_model_len: int = Field(default=1024, ge=64)
+    quantization: str = ""
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    enforce_eager: bool | None = None
+    options: dict[str, Any] = Field(default={}, description="any other argument of vllm.LLM")
+    start_timeout: float = Field(default=1800, gt=0, description="seconds to load the model")
+
+
+class ServerConfig(Section):
+    """An OpenAI-compatible server. The key is read from ``OPENAI_API_KEY``."""
+
+    base_url: str = Field(default="", description="empty: $OPENAI_BASE_URL or api.openai.com")
+    concurrency: int = Field(default=16, ge=1, description="requests in flight")
+    timeout: float = Field(default=120, gt=0, description="seconds for one request")
+    retries: int = Field(default=6, ge=0, description="further tries of a failed request")
+    send_seed: bool = Field(default=True, description="off for servers that refuse a seed")
+
+
+class RayConfig(Section):
+    """Generation on a Ray cluster: every actor holds one engine."""
+
+    address: str = Field(default="", description="empty: $RAY_ADDRESS or a local cluster")
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    actors: int = Field(default=1, ge=1)
+    cpus: float = Field(default=1, gt=0, description="processors of an actor")
+    gpus: float = Field(default=0, ge=0, description="GPUs of an actor")
+    batch_size: int = Field(default=64, ge=1, description="requests handed to an actor at once")
+
+
+class VerdictConfig(Section):
+    """When a prompt is kept. A prompt that is not kept stays in the bank with its verdict."""
+
+    max_sentences: int = Field(default=1, ge=1, description="an answer is cut after this many")
+    max_tokens: int = Field(default=77, ge=8, description="in the encoder's own tokenizer")
+    min_words: int = Field(default=4, ge=1, description="fewer are a fragment")
+    near_duplicate: float = Field(
+        default=0.98, ge=0, le=1, description="cosine to an earlier prompt of the class; 1: off"
+    )
+    other_classes: bool = Field(default=True, description="drop texts that name another class")
+    language: str = Field(default="en", description="language asked for; empty: any")
+    refusals: bool = True
+    preambles: bool = True
+
+
+class TopUpConfig(Section):
+    """More samples for a class that was left with too few kept prompts."""
+
+    min_kept: int = Field(default=5, ge=0, description="kept prompts a class should have; 0: off")
+    max_samples: int = Field(
+        default=5, ge=0, description="further samples per query that may be spent on a class"
+    )
 
 
 class GenerationConfig(Section):
     """Which language model writes the prompts, through which engine, and how many."""
 
     engine: Literal["auto", "vllm", "transformers", "openai", "ray"] = "auto"
-    model: str = "auto"
+    model: str = Field(default="auto", description="smollm2, a folder, or a model id")
     revision: str = ""
     samples: int = Field(default=10, ge=1, description="samples per query and class")
     seed: int = 0
+    instruction: str = Field(
+        default="Answer with one short sentence about what it looks like.",
+        description="appended to every query; empty: the query alone, as CuPL did",
+    )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    batch_size: int = Field(default=32, ge=1)
+    structured_output: bool = Field(
+        default=False, description="force the form {description: …} (vllm and openai)"
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default={"enable_thinking": False}, description="for the chat template of the model"
+    )
+    batch_size: int = Field(default=32, ge=1, description="of the transformers engine")
+    device: str = Field(default="auto", description="of the transformers engine")
+    vllm: VllmConfig = Field(default_factory=VllmConfig)
+    server: ServerConfig = Field(default_factory=ServerConfig)
+    ray: RayConfig = Field(default_factory=RayConfig)
+    verdicts: VerdictConfig = Field(default_factory=VerdictConfig)
+    top_up: TopUpConfig = Field(default_factory=TopUpConfig)
 
 
 class EncoderConfig(Section):
