@@ -237,6 +237,134 @@ def bank_card(
     write_text(out, text) if out else typer.echo(text)
 
 
+# --- train and classification ---
+
+eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")
+app.add_typer(eval_app, name="eval")
+Baselines = Annotated[
+    str, typer.Option(help="Comma-separated names, or all, fast (no training), none.")
+]
+Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]
+
+
+@app.command("train")
+def train(
+    bank: Annotated[str, typer.Option(help="Prompt bank; it knows data set and encoder.")] = "",
+    features: Annotated[str, typer.Option(help="Cached features (safetensors).")] = "",
+    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
+    seeds: Seeds = "1,2,3",
+    protocol: Annotated[
+        str, typer.Option(help="fewshot, base2new, generalized, cross-dataset, domain.")
+    ] = "base2new",
+    recipe: Annotated[str, typer.Option(help="default, literal, or a YAML file.")] = "default",
+    distillation: Annotated[
+        float | None, typer.Option("--lambda", min=0, help="Weight of the distillation.")
+    ] = None,
+    control: Annotated[
+        str,
+        typer.Option(
+            help="Rows with one thing taken away, comma-separated: shuffled, template, waffle, "
+            "no-generator, no-distillation, no-seen-terms."
+        ),
+    ] = "",
+    baselines: Baselines = "all",
+    target: Annotated[
+        list[str] | None, typer.Option(help="Banks or feature files that are only tested on.")
+    ] = None,
+    new_class_prompts: Annotated[
+        bool, typer.Option("--new-class-prompts", help="New classes use LLM prompts too.")
+    ] = False,
+    repeat_images: Annotated[
+        bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
+    ] = False,
+    init_seed: Annotated[int | None, typer.Option(help="Of weights; else the shots'.")] = None,
+    order_seed: Annotated[int | None, typer.Option(help="Of batches; else the shots'.")] = None,
+    dataset: Annotated[str, typer.Option(help="One data set of a bank of several.")] = "",
+    root: Annotated[str, typer.Option(help="Folder of the images.")] = "",
+    encoder: Annotated[str, typer.Option(help="The bank's by default.")] = "auto",
+    checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the adapter and print it beside every baseline on the same features and shots.
+
+    Example: aape train --bank cars.bank.parquet --shots 16 --seeds 1,2,3
+    """
+    from .adapter.config import Config
+    from .adapter.recipes import load_recipe
+    from .adapter.tasks.classification_run import default_folder, run_classification
+
+    values = load_recipe(recipe).model_dump()
+    if distillation is not None:
+        values["distillation"] = distillation
+    evaluation = {
+        "protocol": protocol, "shots": shots, "seeds": whole_numbers(seeds, "--seeds"),
+        "init_seed": init_seed, "order_seed": order_seed, "controls": words_of(control),
+        "baselines": words_of(baselines), "new_class_prompts": new_class_prompts,
+    }  # fmt: skip
+    data = {
+        "bank": bank, "dataset": dataset, "root": root, "features": features,
+        "targets": target or [], "repeat_images": repeat_images,
+    }  # fmt: skip
+    place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+    config = Config.parse(
+        {"data": data, "encoder": place, "recipe": values, "evaluation": evaluation},
+        "The command line",
+    )
+    show(run_classification(config, out or default_folder(config)), as_json)
+
+
+@eval_app.command("classification")
+def eval_classification(
+    run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
+    protocol: Annotated[str, typer.Option(help="Another protocol than the run's.")] = "",
+    baselines: Annotated[str, typer.Option(help="Other baselines than the run's.")] = "",
+    control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
+    target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run again, or by another protocol; what is finished is reused."""
+    from .adapter.config import Config
+    from .adapter.run import RunFolder
+    from .adapter.tasks.classification_run import run_classification
+
+    folder = RunFolder.open(run)
+    values = Config.from_yaml(folder.path / "config.yaml").model_dump()
+    changes = {
+        "protocol": protocol,
+        "baselines": words_of(baselines),
+        "controls": words_of(control),
+    }
+    values["evaluation"] |= {name: value for name, value in changes.items() if value}
+    values["data"]["targets"] = target or values["data"]["targets"]
+    show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
+
+
+def show(results: Any, as_json: bool) -> None:
+    """Print a results table for a reader or for a program."""
+    from dataclasses import asdict
+
+    from .adapter.table import print_results
+
+    print_json(asdict(results)) if as_json else print_results(results)
+
+
+def words_of(text: str) -> list[str]:
+    """Split a comma-separated option."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Split a comma-separated option into numbers."""
+    from .pipeline.errors import UserError
+
+    try:
+        return [int(word) for word in words_of(text)]
+    except ValueError as error:
+        raise UserError(f"{option} takes whole numbers, not {text!r}.", "Write 1,2,3.") from error
+
+
 def main() -> None:
     """Run the command line: a :class:`UserError` is one clear sentence and exit status 2."""
     from .pipeline.errors import UserError

@@ -160,7 +160,7 @@ class _Trainer:
                 total.backward()
                 self.optimiser.step()
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(loss) * len(rows)
+                    sums[name] = sums.get(name, 0.0) + loss.item() * len(rows)
         record: dict[str, float] = {"epoch": epoch + 1}
         record |= {name: value / len(order) for name, value in sums.items()}
         self.history.append(record)
@@ -271,7 +271,7 @@ def _schedule(kind: str, step: int, total: int) -> float:
 
 
 def _not_finite(losses: dict[str, Tensor], recipe: Recipe, epoch: int, step: int) -> UserError:
-    bad = [name for name, loss in losses.items() if not math.isfinite(float(loss))]
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss.item())]
     return UserError(
         f"Training stopped: the {' and '.join(bad) or 'summed'} loss is not finite in epoch"
         f" {epoch + 1}, step {step + 1}, with learning rate {recipe.lr:g}.",

@@ -1,0 +1,39 @@
+"""The results table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .results import Results
+
+_STYLES = {"ours": "bold green", "control": "yellow", "published": "dim"}
+
+
+def print_results(results: Results, console: Console | None = None) -> None:
+    """Print methods by metrics, the intervals of the ranking metric, and the notes."""
+    console = console or Console()
+    table = Table(title=results.title or f"{results.dataset}, {results.protocol}")
+    table.add_column("method")
+    for metric in results.metrics:
+        table.add_column(metric, justify="right")
+    intervals = {
+        name.partition(" - ")[2]: values[results.best]
+        for name, values in results.intervals.items()
+        if results.best in values
+    }
+    if intervals:
+        table.add_column(f"ours minus it, {results.best}", justify="right")
+    if any(method.seconds is not None for method in results.methods):
+        table.add_column("s/seed", justify="right")
+    for method in results.methods:
+        cells = [results.cell(method, metric) for metric in results.metrics]
+        if intervals:
+            ends = intervals.get(method.name)
+            cells.append(f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "")
+        if method.seconds is not None:
+            cells.append(f"{method.seconds:.1f}")
+        table.add_row(method.name, *cells, style=_STYLES.get(method.group))
+    console.print(table)
+    for note in results.all_notes():
+        console.print(f"· {note}", style="dim", highlight=False, markup=False)
