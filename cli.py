@@ -237,6 +237,87 @@ def bank_card(
     write_text(out, text) if out else typer.echo(text)
 
 
+# --- datasets ---
+
+datasets_app = typer.Typer(
+    no_args_is_help=True,
+    help="Data sets: which are known, what of them is here, fetch them, add your own.",
+)
+app.add_typer(datasets_app, name="datasets")
+
+DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="Name, alias or manifest file.")]
+DatasetRoot = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the data set, if not in $AAPE_DATA.")
+]
+
+
+@datasets_app.command("list")
+def datasets_list(as_json: AsJson = False) -> None:
+    """The data sets that have a manifest, and which of them are here."""
+    from .pipeline.datasets import render
+
+    rows = render.list_rows()
+    print_json(rows) if as_json else render.print_list(rows)
+
+
+@datasets_app.command("show")
+def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
+    """Classes, prompts, splits, licence of a data set, and where to get it."""
+    from .pipeline.datasets import load_manifest, render
+
+    manifest = load_manifest(name)
+    print_json(render.describe(manifest)) if as_json else render.print_manifest(manifest)
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: DatasetName,
+    root: DatasetRoot = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image: finds damaged files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is missing, file by file, and whether the counts are the published ones.
+
+    Exit status 1 if anything is missing or unreadable.
+    """
+    from .pipeline.datasets import load_manifest
+    from .pipeline.datasets.check import check_dataset
+
+    check = check_dataset(load_manifest(name), root, decode=decode)
+    print_json(check.as_dict()) if as_json else typer.echo("\n".join(check.lines()))
+    raise typer.Exit(0 if check.complete else 1)
+
+
+@datasets_app.command("fetch")
+def datasets_fetch(name: DatasetName, root: DatasetRoot = None, as_json: AsJson = False) -> None:
+    """Download what is free to download: resumed, verified, extracted."""
+    from .pipeline.datasets import load_manifest
+    from .pipeline.datasets.fetch import default_root, fetch_dataset
+
+    manifest = load_manifest(name)
+    folder = root or default_root(manifest)
+    files = [str(path) for path in fetch_dataset(manifest, folder)]
+    result = {"name": manifest.name, "root": str(folder), "files": files}
+    print_json(result) if as_json else typer.echo(f"{manifest.name} is in {folder}")
+
+
+@datasets_app.command("add")
+def datasets_add(
+    source: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or table of images.")],
+    name: Annotated[str, typer.Option("--name", help="How to ask for it later.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the manifest goes.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Use your own images: writes a manifest whose class names you can edit."""
+    from .pipeline.datasets.add import add_dataset
+
+    added = add_dataset(source, name, out=out, force=force)
+    print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
+
+
 # --- train and classification ---
 
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")

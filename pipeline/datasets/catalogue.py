@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def _plain(name: str) -> str:
 
 
 def _read(path: Path) -> Manifest:
+    modified = path.stat().st_mtime_ns if path.exists() else 0
+    return _read_once(path, modified)
+
+
+@lru_cache(maxsize=64)
+def _read_once(path: Path, modified: int) -> Manifest:
+    """Read a manifest; the 1,000 classes of ImageNet serve five of them."""
     manifest = Manifest.from_yaml(path)
     if not manifest.classes_from:
         return manifest

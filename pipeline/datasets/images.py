@@ -19,6 +19,11 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
+def has_image(folder: Path) -> bool:
+    """Say whether there is an image below a folder, stopping at the first."""
+    return any(any(map(is_image_name, files)) for _, _, files in os.walk(folder, followlinks=True))
+
+
 def is_image_name(name: str) -> bool:
     """Say whether a file name is that of an image; hidden files are none."""
     return not name.startswith(".") and f".{name.rpartition('.')[2].lower()}" in IMAGE_SUFFIXES

@@ -88,7 +88,7 @@ class ImageFolders(_Layout):
     kind: Literal["image_folders"]
     title: str = "one folder a class"
     splits: dict[Split, str] = Field(
-        default={}, description="folder of each split; empty: train, val(idation), test if present"
+        default={}, description="folder of each split; empty: no split folders"
     )
     class_folder: Literal["name", "id"] = "name"
     flat: str = Field(default="", description="folder of the classes where there are no splits")
@@ -96,6 +96,9 @@ class ImageFolders(_Layout):
         default=None, description="the one split that a flat folder is; none: split it here"
     )
     ignore: list[str] = Field(default=[], description="folders that are no classes")
+    own_val: bool = Field(
+        default=False, description="take one training image in five as validation"
+    )
 
     def marks(self, root: Path) -> list[str]:
         if self.flat:
@@ -132,6 +135,7 @@ class HuggingFace(_Layout):
     files: dict[Split, list[str]] = Field(description="Parquet or Arrow files of each split")
     image: str = "image"
     label: str = "label"
+    label_ids: bool = Field(default=False, description="labels are class ids, not names")
     caption: str = ""
 
     def marks(self, root: Path) -> list[str]:

@@ -64,7 +64,6 @@ class Download(Section):
     url: str
     file: str = Field(description="where it goes, relative to the root of the data set")
     size: int = Field(default=0, ge=0, description="bytes; 0 where not published")
-    md5: str = ""
     sha256: str = ""
     extract: bool = True
     into: str = Field(default=".", description="folder for the members of an archive")

@@ -101,21 +101,17 @@ def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
 
 def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> Contents:
     """Read one folder a class. A class folder that the manifest does not know is an error."""
-    split_folders = layout.splits or ({} if layout.flat else find_split_folders(root))
-    if not split_folders:
-        base = root / layout.flat if layout.flat else root
-        found = _by_class(base, layout, manifest)
+    if not layout.splits:
+        found = _by_class(root / layout.flat, layout, manifest)
         if layout.flat_split is not None:
             return Contents({layout.flat_split: [i for images in found.values() for i in images]})
         return Contents(split_by_class(root, found), split_note=OWN_SPLIT_NOTE)
     items: dict[Split, list[Item]] = {}
-    for split, folder in split_folders.items():
+    for split, folder in layout.splits.items():
         if (root / folder).is_dir():
             found = _by_class(root / folder, layout, manifest)
             items[split] = [item for images in found.values() for item in images]
-    if not layout.splits:
-        return with_validation(root, items)
-    return Contents(items)
+    return with_validation(root, items) if layout.own_val else Contents(items)
 
 
 def find_split_folders(root: Path) -> dict[Split, str]:

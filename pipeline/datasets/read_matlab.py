@@ -8,15 +8,16 @@ from typing import Any
 from ..errors import UserError
 from .layouts import MatlabLabels
 from .manifest import Manifest
+from .read_labels import with_validation
 from .records import Contents, Item, Split
 
 
 def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Contents:
-    """Read the published split. Labels there count from 1 in the order of CoOp's class ids."""
+    """Read the published split; labels count from 1 in CoOp's order. For cars, val is made here."""
     base = root / layout.folder
     if layout.style == "flowers":
         return Contents(_flowers(base))
-    return Contents(_cars(base))
+    return with_validation(root, _cars(base))
 
 
 def _flowers(base: Path) -> dict[Split, list[Item]]:

@@ -122,8 +122,12 @@ def _label(value: Any, index: ClassIndex, manifest: Manifest, file: Path) -> int
     if label is None and str(value).isdigit() and int(value) < len(manifest.classes):
         label = int(value)
     if label is None:
-        raise UserError(f"{file} has the label {value!r}, which is no class of {manifest.name!r}.")
+        raise _unknown_label(value, manifest, file)
     return label
+
+
+def _unknown_label(value: Any, manifest: Manifest, file: Path) -> UserError:
+    return UserError(f"{file} has the label {value!r}, which is no class of {manifest.name!r}.")
 
 
 def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Contents:
@@ -135,7 +139,10 @@ def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Co
         for file in files:
             for path, row in _extracted(root / file, layout):
                 if layout.label:
-                    label = _label(row[layout.label], index, manifest, root / file)
+                    value = row[layout.label]
+                    label = value if layout.label_ids else index.find(str(value))
+                    if not isinstance(label, int) or not 0 <= label < len(manifest.classes):
+                        raise _unknown_label(value, manifest, root / file)
                     items.setdefault(split, []).append(Item(path, label))
                 if layout.caption:
                     texts = row[layout.caption]

@@ -1,0 +1,126 @@
+"""A user's own data without code: a manifest is written that can be edited."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+from ..files import write_text
+from .catalogue import shipped_manifests, user_manifests
+from .check import check_dataset
+from .look import look_at
+from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
+
+_HEADER = """\
+# Written by `aape datasets add`. The class names below are what the language model and the encoder
+# read: make them readable ("long-sleeved shirt", not "longsleeve"). Keep the folders and the order.
+"""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A manifest just written, and what it makes of the files."""
+
+    manifest: Manifest
+    path: Path
+    counts: dict[str, dict[str, int]]
+    remarks: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was found, for ``--json``."""
+        manifest = self.manifest
+        return {
+            "name": manifest.name,
+            "manifest": str(self.path),
+            "root": manifest.installed[0],
+            "layout": manifest.layouts[0].title,
+            "tasks": manifest.tasks,
+            "classes": manifest.class_names,
+            "counts": self.counts,
+            "remarks": list(self.remarks),
+        }
+
+    def lines(self) -> list[str]:
+        """Return what was found, for people."""
+        manifest = self.manifest
+        counts = [
+            f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in some.items())
+            for split, some in self.counts.items()
+        ]
+        classes = f", {len(manifest.classes):,} classes" if manifest.classes else ""
+        return [
+            f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
+            *counts,
+            *(f"note: {remark}" for remark in self.remarks),
+            f"wrote {self.path}: edit the class names there",
+        ]
+
+
+def add_dataset(
+    source: str | Path, name: str, *, out: str | Path | None = None, force: bool = False
+) -> Added:
+    """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
+
+    Args:
+        source: one folder a class (with or without split folders), images with text files, COCO
+            annotations, a CSV, TSV, JSON lines or Parquet file, or a data set folder with images
+            in Parquet or Arrow files.
+        name: how to ask for it later.
+        out: where the manifest goes; by default among the user's manifests, where
+            :func:`load_manifest` finds it by name.
+        force: overwrite a manifest of that name, edits and all.
+
+    Raises:
+        UserError: the name is taken or not usable, or ``source`` holds no images.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(
+            f"{name!r} cannot be the name of a data set.",
+            "Use letters, digits, hyphens, underscores and dots.",
+        )
+    if (shipped_manifests() / f"{name}.yaml").exists():
+        raise UserError(f"{name!r} is the name of a known data set.", "Choose another with --name.")
+    path = Path(out) if out is not None else user_manifests() / f"{name}.yaml"
+    if path.exists() and not force:
+        raise UserError(f"{path} exists already.", "Use --force to write it anew; edits are lost.")
+    found = look_at(Path(source).expanduser().resolve())
+    manifest = Manifest(
+        name=name,
+        title=name,
+        tasks=found.tasks,
+        classes=found.classes,
+        layouts=[found.layout],
+        installed=[str(found.root)],
+        licence="not stated: write the terms of your data here",
+    )
+    check = check_dataset(manifest, found.root)
+    if check.missing:
+        raise UserError(
+            f"{len(check.missing):,} of the images that {source} lists are not there,"
+            f" the first: {check.missing[0]}.",
+            "Put them in place or remove their rows.",
+        )
+    write_text(path, _HEADER + to_yaml(manifest))
+    return Added(manifest, path, check.counts, (*found.remarks, *check.remarks))
+
+
+def to_yaml(manifest: Manifest) -> str:
+    """Return a manifest as YAML with what one may want to edit, and without other defaults."""
+    values = manifest.model_dump(mode="json", exclude_defaults=True)
+    values["category"] = manifest.category
+    values["classes"] = [
+        entry.name
+        if entry == ClassEntry(name=entry.name)
+        else entry.model_dump(exclude_defaults=True)
+        for entry in manifest.classes
+    ]
+    values["templates"] = manifest.templates
+    values["queries"] = [query.model_dump() for query in manifest.queries or DEFAULT_QUERIES]
+    # in the order of the fields, which is how people read it
+    ordered = {key: values[key] for key in Manifest.model_fields if key in values}
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,215 @@
+"""What of a data set is there, what is missing, and whether the counts are the published ones."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .dataset import Dataset, candidate_roots, find_layout
+from .manifest import Manifest
+from .records import SPLITS, Contents
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of checking one root.
+
+    Attributes:
+        layout: title of the layout found, empty if none.
+        missing: paths that are listed or needed and are not there.
+        unreadable: images that cannot be decoded, with the reason.
+        counts: per split, images and what hangs on them.
+        differences: where the counts are not the published ones.
+        remarks: what was left out on purpose, and how splits were made.
+    """
+
+    name: str
+    root: str
+    layout: str = ""
+    missing: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    get: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every listed file is there and readable."""
+        return bool(self.layout) and not self.missing and not self.unreadable
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, every missing file included, for ``--json``."""
+        return {"complete": self.complete, **asdict(self)}
+
+    def lines(self) -> list[str]:
+        """Return the report for people: what is missing first, long lists cut."""
+        out = []
+        for what, entries in (("missing", self.missing), ("unreadable", self.unreadable)):
+            out += [f"{what}: {entry}" for entry in entries[:SHOWN]]
+            if len(entries) > SHOWN:
+                out.append(f"{what}: {len(entries) - SHOWN:,} more, mostly in {_where(entries)}")
+        out += [f"counts differ: {difference}" for difference in self.differences]
+        for split, counts in self.counts.items():
+            out.append(f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+        out += [f"note: {remark}" for remark in self.remarks]
+        if not self.complete and self.get:
+            out.append(f"get it: {self.get}")
+        state = f"layout {self.layout!r}" if self.layout else "no known layout"
+        out.append(
+            f"{self.name} in {self.root}: {state}, {'complete' if self.complete else 'incomplete'}"
+        )
+        return out
+
+
+def _where(paths: list[str]) -> str:
+    """Name the folders that most of the missing paths are in."""
+    folders = Counter(str(Path(path.partition(":")[0]).parent) for path in paths)
+    return ", ".join(f"{folder} ({n:,})" for folder, n in folders.most_common(3))
+
+
+def check_dataset(manifest: Manifest, root: Path | None = None, *, decode: bool = False) -> Check:
+    """Compare the files below a root with the manifest.
+
+    Every folder that holds listed files is listed once; no file is opened unless ``decode``.
+
+    Args:
+        manifest: what should be there.
+        root: where to look; by default the places that :func:`open_dataset` tries.
+        decode: also decode every image, which finds damaged ones.
+
+    Raises:
+        UserError: the root does not exist.
+    """
+    if root is not None and not root.is_dir():
+        raise UserError(f"{root} is not a folder.")
+    roots = [root] if root is not None else candidate_roots(manifest)
+    how = where_to_get(manifest)
+    for folder in roots:
+        found = find_layout(folder, manifest)
+        if found is not None:
+            return _check_contents(Dataset(manifest, *found), how, decode)
+    existing = next((folder for folder in roots if folder.is_dir()), roots[0])
+    return Check(manifest.name, str(existing), missing=_needed(existing, manifest), get=how)
+
+
+def where_to_get(manifest: Manifest) -> str:
+    """Return in one line how to get a data set."""
+    fetch = f"aape datasets fetch {manifest.name}" if manifest.downloads else ""
+    known = (
+        manifest.get if fetch in manifest.get else "; ".join(filter(None, [fetch, manifest.get]))
+    )
+    return known or manifest.homepage
+
+
+def _needed(root: Path, manifest: Manifest) -> list[str]:
+    """Return what each layout would need, since none is there."""
+    missing = []
+    for layout in manifest.layouts:
+        absent = [mark for mark in layout.marks(root) if not (root / mark).exists()]
+        missing += [f"{root / mark} (layout {layout.title!r})" for mark in absent]
+    return missing
+
+
+def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
+    contents, manifest = dataset.contents, dataset.manifest
+    paths = _paths(contents)
+    missing = absent_files(paths)
+    gone = set(missing)
+    unreadable = unreadable_images([p for p in paths if p not in gone]) if decode else []
+    counts = {split: _counts(contents, split) for split in SPLITS}
+    counts = {split: some for split, some in counts.items() if some}
+    remarks = [*contents.remarks, *([contents.split_note] if contents.split_note else [])]
+    labels = {item.label for items in contents.items.values() for item in items}
+    empty = [name for i, name in enumerate(manifest.class_names) if i not in labels]
+    if empty and labels:
+        shown = ", ".join(map(repr, empty[:5])) + (" …" if len(empty) > 5 else "")
+        remarks.append(f"{len(empty)} of {len(manifest.classes)} classes have no image: {shown}")
+    if len(manifest.classes) == 1:
+        remarks.append("there is one class only: nothing to tell apart")
+    return Check(
+        manifest.name,
+        str(dataset.root),
+        dataset.layout.title,
+        [str(path) for path in missing],
+        unreadable,
+        counts,
+        _differences(manifest, counts),
+        remarks,
+        how,
+    )
+
+
+def _paths(contents: Contents) -> list[Path]:
+    """Return every file that the contents name, once, in order."""
+    of = (contents.items, contents.captions, contents.questions, contents.contrasts)
+    return list(
+        dict.fromkeys(entry.path for kind in of for entries in kind.values() for entry in entries)
+    )
+
+
+def absent_files(paths: list[Path]) -> list[Path]:
+    """Return the paths that do not exist, listing each folder once instead of asking per file."""
+    listed: dict[Path, set[str]] = {}
+    absent = []
+    for path in paths:
+        folder = path.parent
+        if folder not in listed:
+            try:
+                listed[folder] = {entry.name for entry in os.scandir(folder)}
+            except (FileNotFoundError, NotADirectoryError):
+                listed[folder] = set()
+        if path.name not in listed[folder]:
+            absent.append(path)
+    return absent
+
+
+def unreadable_images(paths: list[Path]) -> list[str]:
+    """Decode every image; return ``path: reason`` for those that cannot be decoded."""
+    from PIL import Image
+
+    from ..progress import track
+
+    bad = []
+    for path in track(paths, "decoding images"):
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            bad.append(f"{path}: {error}")
+    return bad
+
+
+def _counts(contents: Contents, split: Any) -> dict[str, int]:
+    captions = contents.captions.get(split, [])
+    counts = {
+        "labelled images": len(contents.items.get(split, [])),
+        "captioned images": len(captions),
+        "captions": sum(len(image.captions) for image in captions),
+        "questions": len(contents.questions.get(split, [])),
+        "caption contrasts": len(contents.contrasts.get(split, [])),
+    }
+    return {what: n for what, n in counts.items() if n}
+
+
+def _differences(manifest: Manifest, counts: dict[str, dict[str, int]]) -> list[str]:
+    """Compare with the published sizes."""
+    differences = []
+    for split, expected in manifest.expected().items():
+        some = counts.get(split, {})
+        if manifest.splits.unit == "questions":
+            found = some.get("questions", 0)
+        else:
+            found = some.get("labelled images") or some.get("captioned images", 0)
+        if found != expected:
+            differences.append(
+                f"{split} has {found:,} {manifest.splits.unit}, published are {expected:,}"
+                f" ({manifest.splits.source})"
+            )
+    return differences

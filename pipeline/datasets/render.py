@@ -1,0 +1,89 @@
+"""What `aape datasets` prints: the list of data sets and one data set in full."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .catalogue import known_datasets, load_manifest
+from .check import where_to_get
+from .dataset import candidate_roots, find_layout
+from .manifest import Manifest
+
+
+def list_rows() -> list[dict[str, Any]]:
+    """Return name, title, tasks, number of classes, licence and place of every data set."""
+    rows = []
+    for name in known_datasets():
+        manifest = load_manifest(name)
+        found = (find_layout(root, manifest) for root in candidate_roots(manifest))
+        here = next((str(place[0]) for place in found if place is not None), "")
+        rows.append(
+            {
+                "name": manifest.name,
+                "title": manifest.title,
+                "tasks": manifest.tasks,
+                "classes": len(manifest.classes),
+                "licence": manifest.licence,
+                "root": here,
+            }
+        )
+    return rows
+
+
+def print_list(rows: list[dict[str, Any]]) -> None:
+    """Print the rows of :func:`list_rows` as a table."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "tasks", "classes", "here", "licence"):
+        table.add_column(
+            heading,
+            justify="right" if heading == "classes" else "left",
+            no_wrap=heading == "licence",
+            overflow="ellipsis",
+        )
+    for row in rows:
+        tasks = ", ".join(row["tasks"])
+        here = "yes" if row["root"] else "-"
+        classes = str(row["classes"] or "-")
+        table.add_row(escape(row["name"]), tasks, classes, here, escape(row["licence"]))
+    Console().print(table)
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """Return a manifest with its hash and the places where its files are looked for."""
+    return {
+        **manifest.model_dump(mode="json"),
+        "hash": manifest.hash,
+        "where_to_get": where_to_get(manifest),
+        "looked_for_in": [str(root) for root in candidate_roots(manifest)],
+    }
+
+
+def print_manifest(manifest: Manifest) -> None:
+    """Print what one wants to know of a data set before using it."""
+    console = Console(highlight=False, soft_wrap=True)
+    names = [entry.name for entry in manifest.classes]
+    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    sizes = ", ".join(f"{split} {size:,}" for split, size in manifest.expected().items())
+    unit = manifest.splits.unit
+    facts = {
+        "tasks": ", ".join(manifest.tasks),
+        "classes": shown or "none",
+        "category": manifest.category,
+        "templates": " | ".join(manifest.templates),
+        "queries": " | ".join(query.text for query in manifest.queries),
+        "splits": f"{sizes} {unit}: {manifest.splits.source}" if sizes else "",
+        "layouts": ", ".join(layout.title for layout in manifest.layouts),
+        "licence": manifest.licence,
+        "homepage": manifest.homepage,
+        "get it": where_to_get(manifest),
+        "put it in": " or ".join(str(root) for root in candidate_roots(manifest)[:3]),
+        "notes": manifest.notes,
+    }
+    console.print(f"{manifest.name}: {manifest.title}", markup=False)
+    for what, text in facts.items():
+        if text:
+            console.print(f"  {what}: {text}", markup=False)
