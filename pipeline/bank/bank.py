@@ -6,6 +6,7 @@ Letters: n rows (prompts), c classes, k prompts of a class, d embedding width.
 from __future__ import annotations
 
 import difflib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -57,7 +58,7 @@ class PromptBank:
         self.footer = footer
         self.vectors = MappedVectors(path, footer)
         # Classes are mostly visited in order, and many lie in one row group.
-        self._columns = lru_cache(maxsize=8)(self._read_columns)
+        self._columns = lru_cache(maxsize=32)(self._read_columns)
 
     @classmethod
     def open(cls, path: str | Path) -> PromptBank:
@@ -312,8 +313,17 @@ class PromptBank:
         return BankIndex(self)
 
     def _hit(self, cosine: float, row: int) -> SearchHit:
-        columns = ["prompt_id", "dataset", "class_id", "class_name", "text"]
-        return SearchHit(cosine, row, **self.rows(row, row + 1, columns).to_pylist()[0])
+        # The directory knows the class: only two columns are decoded.
+        entry = self.footer.classes[bisect_right(self._class_starts, row) - 1]
+        name = self.metadata.of(entry.dataset).class_names[entry.class_id]
+        found = self.rows(row, row + 1, ["prompt_id", "text"]).to_pylist()[0]
+        return SearchHit(
+            cosine, row, found["prompt_id"], entry.dataset, entry.class_id, name, found["text"]
+        )
+
+    @cached_property
+    def _class_starts(self) -> list[int]:
+        return [entry.start for entry in self.footer.classes]
 
     def reindex(self, kind: str = "auto") -> IndexReport:
         """Build the FAISS index of this bank again; see :func:`.index.build_index`."""

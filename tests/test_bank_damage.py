@@ -1,0 +1,148 @@
+"""A damaged bank is never used silently: every flipped bit and every cut is found and named."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_bank import metadata, random_unit, rows
+
+from aape.pipeline.bank import PromptBank, write, write_bank
+from aape.pipeline.bank.verify import verify_bank
+from aape.pipeline.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A bank of five row groups with its index. Module-wide: tests work on copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "GROUP_ROWS", 8)
+        bank = write_bank(tmp_path_factory.mktemp("sound") / "b.parquet", rows(40), metadata())
+    bank.reindex()
+    return bank
+
+
+@pytest.fixture
+def copy(sound, tmp_path):
+    for path in (sound.path, sound.index_path):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path / sound.path.name
+
+
+def flip(path, position: int, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def test_a_sound_bank_verifies(sound):
+    report = verify_bank(sound.path)
+    assert report.sound
+    assert (report.rows, report.row_groups, report.index) == (40, 5, "sound")
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.integers(0, 10**9), bit=st.integers(0, 7))
+def test_every_flipped_bit_of_the_bank_is_found(sound, copy, position, bit):
+    size = sound.path.stat().st_size
+    position %= size
+    copy.write_bytes(sound.path.read_bytes())
+    flip(copy, position, bit)
+    report = verify_bank(copy)
+    assert not report.sound
+    assert report.remedy
+    ends = [group.end for group in sound.footer.groups]
+    if 4 <= position < ends[-1]:  # in the rows: the row group is named, and only this one
+        group = int(np.searchsorted(ends, position, side="right"))
+        assert len(report.problems) == 1
+        assert f"row group {group} " in report.problems[0]
+
+
+def test_bytes_all_over_the_footer_count(sound, copy):
+    whole = sound.path.read_bytes()
+    for position in range(sound.footer.groups[-1].end, len(whole), 37):
+        copy.write_bytes(whole)
+        flip(copy, position, 0)
+        with pytest.raises(UserError):
+            PromptBank.open(copy)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(keep=st.integers(0, 10**9))
+def test_a_truncated_bank_is_named(sound, copy, keep):
+    whole = sound.path.read_bytes()
+    keep %= len(whole)
+    copy.write_bytes(whole[:keep])
+    report = verify_bank(copy)
+    assert not report.sound
+    assert "truncated" in report.problems[0] or "not a prompt bank" in report.problems[0]
+
+
+def test_damaged_rows_are_refused_when_used_and_others_still_read(sound, copy):
+    group = sound.footer.groups[1]
+    flip(copy, group.vectors + 17, 3)
+    bank = PromptBank.open(copy)
+    rows_of_class_0 = bank.class_rows(0)
+    assert rows_of_class_0.start == 0
+    with pytest.raises(UserError, match=r"damaged in row group 1 \(rows 8 to 15, toy class 0"):
+        bank.reference_embeddings([0])
+    with pytest.raises(UserError, match="row group 1"):
+        bank.prompts(0)
+    assert bank.prompts(2) == sound.prompts(2)
+
+
+def test_sql_over_damaged_embeddings_is_refused(sound, copy):
+    flip(copy, sound.footer.groups[2].vectors + 5, 1)
+    with pytest.raises(UserError):
+        PromptBank.open(copy).sql("SELECT max(embedding[1]) FROM bank")
+
+
+def test_a_bank_that_another_program_rewrote_is_refused(sound, copy):
+    import pyarrow.parquet as pq
+
+    original = pq.ParquetFile(sound.path)
+    table = original.read()
+    table = table.replace_schema_metadata({b"aape.bank": original.metadata.metadata[b"aape.bank"]})
+    pq.write_table(table, copy, store_schema=False)
+    with pytest.raises(UserError, match=r"damaged in its footer|not a prompt bank"):
+        PromptBank.open(copy)
+
+
+# --- the index ---
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.integers(0, 10**9), bit=st.integers(0, 7))
+def test_every_flipped_bit_of_the_index_is_found_and_mended(sound, copy, position, bit):
+    index = copy.with_suffix(".faiss")
+    shutil.copy(sound.index_path, index)
+    whole = sound.index_path.read_bytes()
+    flip(index, position % len(whole), bit)
+    report = verify_bank(copy)
+    assert not report.sound
+    assert not report.problems
+    assert "reindex" in report.remedy
+    with pytest.raises(UserError, match="reindex"):
+        PromptBank.open(copy).search(random_unit(1)[0])
+    PromptBank.open(copy).reindex()
+    assert index.read_bytes() == whole
+
+
+def test_the_index_of_a_bank_that_changed_is_refused(copy):
+    write_bank(copy, rows(40, seed=1), metadata())
+    bank = PromptBank.open(copy)
+    with pytest.raises(UserError, match=r"changed since the index .* was built.*reindex"):
+        bank.search(random_unit(1)[0])
+    assert "changed" in verify_bank(copy).index
+    assert len(bank.search(random_unit(1)[0], exact=True)) == 10
+    bank.reindex()
+    assert verify_bank(copy).sound
