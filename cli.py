@@ -446,6 +446,88 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UserError(f"{option} takes whole numbers, not {text!r}.", "Write 1,2,3.") from error
 
 
+# --- suites and reports ---
+
+
+@app.command("demo")
+def demo(
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Reduced size: a check, no figures.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the results go.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """See it work, offline: descriptions, bank, training, four tasks, report.
+
+    Uses the embedded default: SmolLM2 writes, the encoder `lite` embeds, the data set is `shapes`.
+    Run it again and it says what it reuses.
+    """
+    suite(f"demo{'-fast' if fast else ''}", out, skip_missing=False, as_json=as_json)
+
+
+@eval_app.command("all")
+def eval_all(
+    name: Annotated[
+        str, typer.Option("--suite", help="A suite's name (aape suites) or a YAML file.")
+    ] = "embedded",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the results go.")] = Path("runs"),
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out data sets that are not here.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite: banks, all tasks on all its data sets, one report."""
+    suite(name, out, skip_missing, as_json)
+
+
+@app.command("suites")
+def suites(as_json: AsJson = False) -> None:
+    """List the suites that `aape eval all --suite NAME` runs, and what is in them."""
+    from .adapter.suites import SUITES
+
+    if as_json:
+        print_json({name: item.model_dump(mode="json") for name, item in SUITES.items()})
+        return
+    for name, item in SUITES.items():
+        jobs = "; ".join(f"{job.folder} ({', '.join(job.tasks)})" for job in item.jobs)
+        typer.echo(f"{name}: {item.title}\n    {jobs}")
+
+
+@app.command("report")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder with results.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html for a run folder from the tables in it."""
+    from dataclasses import asdict
+
+    from .adapter.report import report_run
+
+    results, path = report_run(run)
+    if as_json:
+        print_json([asdict(item) for item in results])
+    else:
+        typer.echo(path)
+
+
+def suite(name: str, out: Path, skip_missing: bool, as_json: bool) -> None:
+    """Run a suite below ``out`` and print its tables."""
+    from dataclasses import asdict
+
+    from .adapter.suite import run_suite
+    from .adapter.suites import load_suite
+    from .adapter.table import print_results
+
+    chosen = load_suite(name)
+    results = run_suite(chosen, out / chosen.name, skip_missing=skip_missing)
+    if as_json:
+        print_json([asdict(item) for item in results])
+        return
+    for item in results:
+        print_results(item)
+    typer.echo(f"Report: {out / chosen.name / 'report.html'}")
+
+
 def main() -> None:
     """Run the command line: a :class:`UserError` is one clear sentence and exit status 2."""
     from .pipeline.errors import UserError

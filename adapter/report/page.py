@@ -12,7 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.files import write_text
+from ...pipeline.errors import UserError
+from ...pipeline.files import read_json, write_text
 
 if TYPE_CHECKING:
     from ..results import MethodResult, Results
@@ -70,7 +71,9 @@ def write_report(
     """
     from jinja2 import Environment, StrictUndefined
 
-    template = files(__name__.rpartition(".")[0]).joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = (
+        files(__name__.rpartition(".")[0]).joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     text = page.from_string(template).render(
         title=title,
@@ -85,6 +88,28 @@ def write_report(
     )
     write_text(path, text)
     return Path(path)
+
+
+def report_run(folder: str | Path) -> tuple[list[Results], Path]:
+    """Write ``report.html`` for a run folder from the tables in it; return them and its path.
+
+    Raises:
+        UserError: the folder has no results.
+    """
+    from ..results import Results
+
+    run = Path(folder)
+    results = [Results.load(path) for path in sorted(run.glob("**/results/*.json"))]
+    if not results:
+        raise UserError(f"{run} has no results.", "Make some with aape train or aape eval.")
+    known = run / "environment.json"
+    path = write_report(
+        run / "report.html",
+        results,
+        title=f"aape: {run.resolve().name}",
+        environment=read_json(known) if known.exists() else None,
+    )
+    return results, path
 
 
 def duration(seconds: float) -> str:

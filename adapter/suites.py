@@ -1,0 +1,141 @@
+"""What a suite runs: which data sets, which tasks on them, how large. Run by :mod:`.suite`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ..pipeline.config import EncoderConfig, GenerationConfig, SamplingConfig, Section
+from ..pipeline.errors import unknown_name
+from .captions import CaptionConfig
+from .config import EvaluationConfig
+from .prefix_lm import PrefixConfig
+from .recipes import Recipe
+
+Task = Literal["classification", "retrieval", "captioning", "vqa"]
+TASKS: tuple[Task, ...] = ("classification", "retrieval", "captioning", "vqa")
+
+
+class Job(Section):
+    """One data set of a suite and what is evaluated on it."""
+
+    dataset: str
+    tasks: list[Task] = Field(default=["classification"], min_length=1)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    targets: list[str] = Field(default=[], description="data sets that are only tested on")
+    optional: bool = Field(default=False, description="left out, with a note, where it is absent")
+    key: str = Field(default="", description="folder of the results; the data set's name if empty")
+
+    @property
+    def folder(self) -> str:
+        """The name of the job's folder below the suite's."""
+        return self.key or self.dataset
+
+
+class Suite(Section):
+    """A list of jobs with one encoder, one language model and one recipe."""
+
+    name: str
+    title: str
+    jobs: list[Job] = Field(min_length=1)
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    generation: GenerationConfig = Field(default_factory=GenerationConfig)
+    recipe: Recipe = Field(default_factory=Recipe)
+    captions: CaptionConfig = Field(default_factory=CaptionConfig)
+    captioning: PrefixConfig = Field(default_factory=PrefixConfig)
+    vqa: PrefixConfig = Field(default_factory=PrefixConfig)
+    caption_seeds: list[int] = Field(
+        default=[1, 2, 3], min_length=1, description="of retrieval, captioning and VQA"
+    )
+    test_images: int = Field(default=0, ge=0, description="of the caption tasks; 0 is all")
+    test_questions: int = Field(default=0, ge=0, description="of VQA; 0 is all")
+
+
+def _shapes(**evaluation: object) -> Job:
+    return Job(
+        dataset="shapes",
+        tasks=list(TASKS),
+        evaluation=EvaluationConfig.model_validate({"protocol": "base2new", **evaluation}),
+    )
+
+
+_LITE = EncoderConfig(name="lite")
+_SHORT = SamplingConfig(max_tokens=40)
+
+_DEMO = Suite(
+    name="demo",
+    title="aape on shapes: one prompt embedding, four tasks",
+    jobs=[_shapes()],
+    encoder=_LITE,
+    generation=GenerationConfig(samples=4, sampling=_SHORT),
+    caption_seeds=[1],
+    test_images=300,
+    test_questions=600,
+)
+
+_FAST = _DEMO.model_copy(
+    update={
+        "name": "demo-fast",
+        "jobs": [_shapes(seeds=[1], baselines=["fast"], shots=4)],
+        "generation": GenerationConfig(samples=1, sampling=_SHORT),
+        "test_images": 48,
+        "test_questions": 64,
+    }
+)
+
+_EMBEDDED = _DEMO.model_copy(
+    update={
+        "name": "embedded",
+        "title": "aape on the embedded data sets: one prompt embedding, four tasks",
+        "jobs": [
+            _shapes(),
+            Job(dataset="stamps", tasks=["classification", "retrieval"], optional=True),
+        ],
+        "caption_seeds": [1, 2, 3],
+    }
+)
+
+_ELEVEN = (
+    "imagenet", "caltech101", "pets", "cars", "flowers", "food101", "aircraft", "sun397", "dtd",
+    "eurosat", "ucf101",
+)  # fmt: skip
+_CROSS = EvaluationConfig(protocol="cross-dataset", baselines=["fast"])
+_DOMAIN = EvaluationConfig(protocol="domain", baselines=["fast"])
+
+_PAPER = Suite(
+    name="paper",
+    title="Aggregate-and-Adapt Prompt Embeddings: the paper's tables",
+    jobs=[
+        *[Job(dataset=name) for name in _ELEVEN],
+        Job(
+            dataset="imagenet", key="imagenet-cross-dataset", evaluation=_CROSS,
+            targets=list(_ELEVEN[1:]),
+        ),
+        Job(
+            dataset="imagenet", key="imagenet-domain", evaluation=_DOMAIN,
+            targets=["imagenet-v2", "imagenet-sketch", "imagenet-a", "imagenet-r"],
+        ),
+        Job(dataset="coco", tasks=["retrieval", "captioning"]),
+        Job(dataset="flickr30k", tasks=["retrieval"]),
+        Job(dataset="nocaps", tasks=["captioning"]),
+        Job(dataset="vqav2", tasks=["vqa"]),
+    ],
+    encoder=EncoderConfig(name="ViT-B-16-quickgelu/openai"),
+)  # fmt: skip
+
+SUITES = {suite.name: suite for suite in (_DEMO, _FAST, _EMBEDDED, _PAPER)}
+
+
+def load_suite(name: str) -> Suite:
+    """Return a shipped suite by its name, or one from a YAML file.
+
+    Raises:
+        UserError: no suite has that name, or the file is not a suite.
+    """
+    if name in SUITES:
+        return SUITES[name]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Suite.from_yaml(name)
+    raise unknown_name("suite", name, SUITES)
