@@ -1,0 +1,200 @@
+"""Batched decoding from embeddings with a KV cache, and ranking of a closed list of answers.
+
+b  contexts in a batch   l  their length, padded on the left   v  vocabulary
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..pipeline.config import Section
+
+if TYPE_CHECKING:
+    from .prefix_lm import FrozenLM
+
+
+class DecodeConfig(Section):
+    """How text is chosen from the model's distribution."""
+
+    strategy: Literal["greedy", "beam", "sample"] = "greedy"
+    beams: int = Field(default=4, ge=1)
+    length_penalty: float = Field(default=1.0, ge=0, description="beam: divide by length to this")
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=24, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    seed: int = 0
+
+
+def length_sorted(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield batches of indices of like length, the longest first (memory fails early, not late)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@torch.no_grad()
+def generate(
+    lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig
+) -> list[tuple[str, bool]]:
+    """Continue each context (l_i, w); return the text, and whether it ended by itself.
+
+    A text ends at the model's end token or a newline, which are not part of it, or after
+    ``max_tokens``. Results are in the order of the contexts and do not depend on the batch size,
+    except for sampling.
+    """
+    longest = max((len(context) for context in contexts), default=0)
+    lm.check_length(longest + config.max_tokens)
+    out: list[tuple[str, bool]] = [("", True)] * len(contexts)
+    generator = torch.Generator(device=lm.device).manual_seed(config.seed)
+    for rows in length_sorted([len(context) for context in contexts], config.batch_size):
+        batch = [contexts[row] for row in rows]
+        if config.strategy == "beam" and config.beams > 1:
+            found = _beam(lm, batch, config)
+        else:
+            found = _one_path(lm, batch, config, generator)
+        for row, ids in zip(rows, found):
+            ended = bool(ids) and ids[-1] in lm.stops
+            text = lm.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+            out[row] = (" ".join(text.split()), ended)
+    return out
+
+
+def _prefill(lm: FrozenLM, contexts: Sequence[Tensor]) -> tuple[Tensor, Any, Tensor]:
+    """Run the contexts through the model: log-probabilities (b, v), cache, mask (b, l)."""
+    longest = max(len(context) for context in contexts)
+    embeds = torch.zeros(
+        len(contexts), longest, lm.width, dtype=lm.embedding.dtype, device=lm.device
+    )
+    mask = torch.zeros(len(contexts), longest, dtype=torch.long, device=lm.device)
+    for row, context in enumerate(contexts):
+        embeds[row, longest - len(context) :] = context
+        mask[row, longest - len(context) :] = 1
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    same = bool(mask.all())
+    out = lm.model(
+        inputs_embeds=embeds,
+        attention_mask=None if same else mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return out.logits[:, -1].float().log_softmax(-1), out.past_key_values, mask
+
+
+def _advance(lm: FrozenLM, tokens: Tensor, cache: Any, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Feed tokens (b, s) after the cache: log-probabilities (b, s, v) and the longer mask."""
+    steps = tokens.shape[1]
+    first = mask.sum(1, keepdim=True)
+    mask = torch.cat([mask, mask.new_ones(len(mask), steps)], 1)
+    positions = first + torch.arange(steps, device=tokens.device)
+    out = lm.model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return out.logits.float().log_softmax(-1), mask
+
+
+def _one_path(
+    lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig, generator: torch.Generator
+) -> list[list[int]]:
+    """Greedy or sampled continuation; rows that ended leave the batch."""
+    scores, cache, mask = _prefill(lm, contexts)
+    found: list[list[int]] = [[] for _ in contexts]
+    alive = list(range(len(contexts)))
+    for turn in range(config.max_tokens):
+        token = _choose(scores, config, generator)
+        for row, value in zip(alive, token.tolist()):
+            found[row].append(value)
+        going = [i for i, value in enumerate(token.tolist()) if value not in lm.stops]
+        if not going or turn + 1 == config.max_tokens:
+            break
+        if len(going) < len(alive):
+            index = torch.tensor(going, device=lm.device)
+            cache.batch_select_indices(index)
+            alive, token, mask = [alive[i] for i in going], token[index], mask[index]
+        steps, mask = _advance(lm, token[:, None], cache, mask)
+        scores = steps[:, -1]
+    return found
+
+
+def _choose(scores: Tensor, config: DecodeConfig, generator: torch.Generator) -> Tensor:
+    if config.strategy != "sample":
+        return scores.argmax(-1)
+    probabilities = (scores / config.temperature).softmax(-1)
+    if config.top_p < 1:
+        ordered, index = probabilities.sort(-1, descending=True)
+        outside = ordered.cumsum(-1) - ordered >= config.top_p  # the first is always inside
+        probabilities = torch.zeros_like(probabilities).scatter(
+            -1, index, ordered.masked_fill(outside, 0.0)
+        )
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _beam(lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig) -> list[list[int]]:
+    """Beam search; a finished text is kept by its log-probability over length to the penalty."""
+    b, k = len(contexts), config.beams
+    scores, cache, mask = _prefill(lm, contexts)
+    total, tokens = scores.topk(k, -1)  # (b, k)
+    cache.batch_repeat_interleave(k)
+    mask = mask.repeat_interleave(k, 0)
+    paths = [[[int(tokens[i, j])] for j in range(k)] for i in range(b)]
+    best: list[tuple[float, list[int]]] = [(-float("inf"), []) for _ in range(b)]
+    for turn in range(config.max_tokens):
+        last_turn = turn + 1 == config.max_tokens
+        for i in range(b):
+            for j in range(k):
+                path, value = paths[i][j], float(total[i, j])
+                if path[-1] in lm.stops or last_turn:
+                    value /= len(path) ** config.length_penalty
+                    best[i] = max(best[i], (value, path), key=lambda pair: pair[0])
+                    total[i, j] = -float("inf")
+        # no open beam can beat a finished text that is already better than its best possible score
+        longest = config.max_tokens**config.length_penalty
+        if last_turn or all(float(total[i].max()) / longest <= best[i][0] for i in range(b)):
+            break
+        last = torch.tensor([[path[-1] for path in row] for row in paths], device=lm.device)
+        steps, mask = _advance(lm, last.view(b * k, 1), cache, mask)
+        v = steps.shape[-1]
+        total, flat = (total[..., None] + steps[:, -1].view(b, k, v)).view(b, k * v).topk(k, -1)
+        source, token = flat // v, flat % v
+        cache.reorder_cache((source + k * torch.arange(b, device=lm.device)[:, None]).view(-1))
+        paths = [
+            [[*paths[i][int(source[i, j])], int(token[i, j])] for j in range(k)] for i in range(b)
+        ]
+    return [path for _, path in best]
+
+
+@torch.no_grad()
+def rank_answers(
+    lm: FrozenLM, contexts: Sequence[Tensor], answers: Sequence[str], batch_size: int = 32
+) -> Tensor:
+    """Return the log-likelihood (n, a) of every answer after every context, summed over tokens.
+
+    The context is run once; answers of one token cost nothing more, each longer answer one short
+    forward pass of the batch over the cached context.
+    """
+    tokens = [lm.ids(" " + answer.strip()) for answer in answers]
+    first = torch.tensor([ids[0] for ids in tokens], device=lm.device)
+    lm.check_length(max(map(len, contexts)) + max(map(len, tokens)))
+    out = torch.empty(len(contexts), len(answers))
+    for rows in length_sorted([len(context) for context in contexts], batch_size):
+        scores, cache, mask = _prefill(lm, [contexts[row] for row in rows])
+        table = scores[:, first]  # (b, a)
+        for column, ids in enumerate(tokens):
+            if len(ids) == 1:
+                continue
+            rest = torch.tensor(ids, device=lm.device).expand(len(rows), -1)
+            steps, _ = _advance(lm, rest[:, :-1], copy.deepcopy(cache), mask)
+            table[:, column] += steps.gather(-1, rest[:, 1:, None])[..., 0].sum(1)
+        out[rows] = table.cpu()
+    return out
