@@ -1,21 +1,31 @@
-"""Every method that the table prints beside ours, one file each, on the same features and shots."""
+"""Every method that the table prints beside ours, on the same features and shots."""
 
 from __future__ import annotations
 
 from ...pipeline.errors import unknown_name
+from . import feature_adapters, gda, linear_probe, literal, lp_plus_plus, tip_adapter, zero_shot
 from .base import Baseline, Fitted, Predictor
-from .zero_shot import BASELINES as ZERO_SHOT
 
-BASELINES: dict[str, Baseline] = {baseline.name: baseline for baseline in [*ZERO_SHOT]}
+_LISTS = [
+    zero_shot.BASELINES,
+    linear_probe.BASELINES,
+    tip_adapter.BASELINES,
+    feature_adapters.BASELINES,
+    gda.BASELINES,
+    lp_plus_plus.BASELINES,
+    literal.BASELINES,
+]
+BASELINES: dict[str, Baseline] = {entry.name: entry for entries in _LISTS for entry in entries}
 GROUPS = {
-    "all": list(BASELINES),
-    "fast": [baseline.name for baseline in ZERO_SHOT],
+    "all": [name for name in BASELINES if name != "literal recipe"],
+    "fast": [entry.name for entry in zero_shot.BASELINES],
+    "literal": ["literal recipe"],
     "none": [],
 }
 
 
 def choose_baselines(names: list[str]) -> list[Baseline]:
-    """Return baselines by name; ``all``, ``fast`` (no training) and ``none`` name groups.
+    """Return baselines by name; ``all``, ``fast`` (no training), ``literal``, ``none`` are groups.
 
     Raises:
         UserError: no baseline has that name.

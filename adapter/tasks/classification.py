@@ -143,7 +143,8 @@ def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> 
     methods = []
     for control in ["none", *[name for name in settings.controls if name != "none"]]:
         changed = controlled(recipe, control)
-        name = f"ours ({recipe.name})" + (f", {control}" if control != "none" else "")
+        name = "ours" if recipe.name == "default" else f"ours ({recipe.name})"
+        name += f", {control}" if control != "none" else ""
 
         def train(
             data: FewShot,
