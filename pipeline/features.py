@@ -1,8 +1,8 @@
 """Images to cached features: decoded in worker processes, encoded once, resumable.
 
-A feature depends on the content of the file, the encoder's weights, the preprocessing, and for an
-augmented view on its number and the seed. The hash of all these is its key, so a change of any
-cannot reuse an old feature, and one new image costs one image.
+A feature depends on the content of the file, the encoder's weights and precision, the
+preprocessing, and for an augmented view on its number and the seed. The hash of all these is its
+key, so a change of any cannot reuse an old feature, and one new image costs one image.
 
 n images, v augmented views, d width of the joint space, t tokens of an image, e their width.
 """
@@ -145,7 +145,7 @@ def _key(content: str, view: int, seed: int) -> bytes:
 
 
 def _folder(encoder: Encoder) -> Path:
-    key = hash_value([_VERSION, encoder.fingerprint, encoder.preprocessing])
+    key = hash_value([_VERSION, encoder.fingerprint, encoder.preprocessing, encoder.precision])
     return cache_folder("features", f"{encoder.id.replace('/', '-')}-{key[:16]}")
 
 

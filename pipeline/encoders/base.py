@@ -40,6 +40,7 @@ class Encoder(Protocol):
     logit_scale: float
     context_length: int
     preprocessing: str
+    precision: str
     notes: str
     device: torch.device
     transform: ImageTransform
@@ -97,6 +98,14 @@ def pick_device(name: str = "auto") -> torch.device:
             f"The device {name!r} is not usable here.", "Use --device auto, cpu or cuda."
         ) from error
     return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return the type a frozen image tower runs in: bfloat16 where the hardware multiplies it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def evaluation_transform(size: int, resize: int, mean: Any, std: Any) -> ImageTransform:

@@ -16,6 +16,7 @@ from ..files import atomic_path, cache_folder, hash_value
 from . import lite_alignment
 from .base import (
     augmentation,
+    batches,
     describe_preprocessing,
     evaluation_transform,
     fingerprint,
@@ -57,6 +58,7 @@ class LiteEncoder:
         self.transform = evaluation_transform(IMAGE_SIZE, _RESIZE, _MEAN, _STD)
         self.augment = augmentation(IMAGE_SIZE, _MEAN, _STD)
         self._images = ImageTower(self.device)
+        self.precision = self._images.precision
         self._texts = TextTower(self.device)
         towers = hash_weights_file(image_weights_path()) + hash_weights_file(
             text_folder() / "model.safetensors"
@@ -110,9 +112,12 @@ def _load_alignment(images: ImageTower, texts: TextTower, towers: str) -> lite_a
     path = cache_folder("models", "lite") / f"alignment-{_alignment_key(towers)[:16]}.safetensors"
     if path.exists():
         return lite_alignment.Alignment(**load_file(path))
-    names = list(IMAGENET_CLASSNAMES)
-    embedded = torch.cat([texts(names[start : start + 64]) for start in range(0, len(names), 64)])
-    alignment = lite_alignment.fit(embedded.cpu(), images.classifier.cpu())
+    phrasings = []
+    for phrasing in lite_alignment.PHRASINGS:
+        filled = [phrasing.format(name) for name in IMAGENET_CLASSNAMES]
+        rows = [texts(filled[part]) for part in batches(len(filled), 64)]
+        phrasings.append(torch.cat(rows).cpu())
+    alignment = lite_alignment.fit(phrasings, images.classifier)
     with atomic_path(path) as temporary:
         save_file(alignment.tensors(), temporary)
     return alignment

