@@ -123,4 +123,8 @@ def to_yaml(manifest: Manifest) -> str:
     values["queries"] = [query.model_dump() for query in manifest.queries or DEFAULT_QUERIES]
     # in the order of the fields, which is how people read it
     ordered = {key: values[key] for key in Manifest.model_fields if key in values}
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    if yaml.safe_load(text) == ordered:
+        return text
+    # unescaped, PyYAML loses line separators such as U+0085 in names
+    return yaml.safe_dump(ordered, sort_keys=False, width=100)

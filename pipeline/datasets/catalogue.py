@@ -55,10 +55,17 @@ def load_manifest(name: str | Path) -> Manifest:
         if _plain(known) == wanted:
             return _read(path)
     for path in files.values():
-        aliases = (read_yaml(path) or {}).get("aliases", [])
-        if wanted in map(_plain, aliases):
+        if wanted in _aliases(path, path.stat().st_mtime_ns):
             return _read(path)
     raise unknown_name("data set", text, files)
+
+
+@lru_cache(maxsize=64)
+def _aliases(path: Path, modified: int) -> frozenset[str]:
+    """Return the aliases in a manifest, which need not be valid otherwise."""
+    values = read_yaml(path)
+    aliases = values.get("aliases", []) if isinstance(values, dict) else []
+    return frozenset(_plain(str(alias)) for alias in aliases)
 
 
 def _plain(name: str) -> str:

@@ -130,10 +130,10 @@ def _download(download: Download, part: Path) -> bool:
         total = (have if resumed else 0) + int(length) if length else download.size
         done = have if resumed else 0
         with part.open("ab" if resumed else "wb") as stream, bar() as progress:
-            task = progress.add_task(f"{download.file} (MB)", total=max(total // _CHUNK, 1))
+            task = progress.add_task(f"{download.file} (MB)", total=max(-(-total // _CHUNK), 1))
             while block := response.read(_CHUNK):
                 done += stream.write(block)
-                progress.update(task, completed=done // _CHUNK)
+                progress.update(task, completed=-(-done // _CHUNK))
     return not total or done >= total
 
 

@@ -21,13 +21,12 @@ def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Content
 
 
 def _flowers(base: Path) -> dict[Split, list[Item]]:
-    labels = _load(base / "imagelabels.mat")["labels"].ravel()
-    numbers = _load(base / "setid.mat")
+    labels = _load(base / "imagelabels.mat", "labels")
     parts: dict[Split, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
     return {
         split: [
             Item(base / "jpg" / f"image_{int(i):05d}.jpg", int(labels[i - 1]) - 1)
-            for i in numbers[part].ravel()
+            for i in _load(base / "setid.mat", part)
         ]
         for split, part in parts.items()
     }
@@ -40,7 +39,7 @@ def _cars(base: Path) -> dict[Split, list[Item]]:
     }
     items: dict[Split, list[Item]] = {}
     for split, (file, folder) in files.items():
-        rows = _load(base / file)["annotations"].ravel()
+        rows = _load(base / file, "annotations")
         items[split] = [
             Item(base / folder / str(row["fname"].item()), int(row["class"].item()) - 1)
             for row in rows
@@ -48,17 +47,19 @@ def _cars(base: Path) -> dict[Split, list[Item]]:
     return items
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, name: str) -> Any:
+    """Return one variable of a MATLAB file, flat."""
     try:
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise UserError(
             f"Reading {path.name} needs the package 'scipy', which is not installed.",
             "Install it with: pip install scipy.",
         ) from error
     try:
-        return loadmat(str(path))
+        return loadmat(str(path))[name].ravel()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"{path} is not a MATLAB file that can be read: {error}.") from error

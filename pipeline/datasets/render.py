@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from .catalogue import known_datasets, load_manifest
 from .check import where_to_get
@@ -35,21 +33,17 @@ def list_rows() -> list[dict[str, Any]]:
 
 
 def print_list(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of :func:`list_rows` as a table."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "tasks", "classes", "here", "licence"):
-        table.add_column(
-            heading,
-            justify="right" if heading == "classes" else "left",
-            no_wrap=heading == "licence",
-            overflow="ellipsis",
-        )
+    """Print the rows of :func:`list_rows`, one line a data set."""
+    cells = [("name", "tasks", "classes", "here", "licence")]
     for row in rows:
-        tasks = ", ".join(row["tasks"])
         here = "yes" if row["root"] else "-"
-        classes = str(row["classes"] or "-")
-        table.add_row(escape(row["name"]), tasks, classes, here, escape(row["licence"]))
-    Console().print(table)
+        tasks = " ".join(row["tasks"])
+        cells.append((row["name"], tasks, str(row["classes"] or "-"), here, row["licence"]))
+    name, tasks, classes = (max(len(line[i]) for line in cells) for i in range(3))
+    console = Console(highlight=False, soft_wrap=True)
+    for line in cells:
+        text = f"{line[0]:{name}}  {line[1]:{tasks}}  {line[2]:>{classes}}  {line[3]:4}  {line[4]}"
+        console.print(text, markup=False)
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:
