@@ -22,6 +22,7 @@ import numpy as np
 from ..config import Section
 from ..errors import UserError, unknown_name
 from ..files import atomic_path, exclusive
+from ..progress import track
 
 if TYPE_CHECKING:
     from .bank import PromptBank
@@ -78,7 +79,8 @@ def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
         kind = "flat" if len(rows) < FLAT_BELOW else "ivf"
     index = _empty_index(bank, rows, kind)
     with exclusive(bank.index_path, "building"):
-        for part in _parts(rows):
+        parts = list(_parts(rows))
+        for part in track(parts, "Indexing") if len(rows) >= FLAT_BELOW else parts:
             index.add_with_ids(bank.vectors.take(part), part)
         effort, recall, queries = _tune(bank, index, rows, kind)
         with atomic_path(bank.index_path) as temporary:
