@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
     from .run import RunFolder
 
+T = TypeVar("T")
 WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
 
 
@@ -63,6 +64,7 @@ class CaptionConfig(Section):
     epochs: int = Field(default=10, ge=1)
     seed: int = 1
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
+    max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
 
 @dataclass
@@ -253,11 +255,8 @@ def train_captions(
         UserError: no image has captions, or the loss is not finite.
     """
     config = config or CaptionConfig()
-    images = dataset.captions("train")
-    if config.max_images and len(images) > config.max_images:
-        chosen = np.random.default_rng(0).permutation(len(images))[: config.max_images]
-        images = [images[i] for i in sorted(chosen)]
-    validation = dataset.captions("val")
+    images = some(dataset.captions("train"), config.max_images)
+    validation = some(dataset.captions("val"), config.max_validation)
     key = hash_value(
         {
             "config": config.model_dump(mode="json"),
@@ -284,6 +283,14 @@ def train_captions(
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
     return adapter
+
+
+def some(rows: Sequence[T], count: int) -> list[T]:
+    """Return ``count`` rows, always the same ones, in their order; all if ``count`` is 0."""
+    if not count or count >= len(rows):
+        return list(rows)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [rows[index] for index in sorted(chosen)]
 
 
 def _fit(
@@ -342,7 +349,7 @@ def _validate(generator: CaptionGenerator, val: CaptionSet) -> float:
     """Return the mean of R@1, R@5 and R@10 over both directions with h(x), in percent."""
     with torch.no_grad():
         h = F.normalize(generator(val.x), dim=-1).numpy()
-    texts, owner, lines = val.flat()
+    texts, owner, _ = val.flat()
     groups = relevance_groups([image.captions for image in val.images])
     there = first_relevant_rank(h, texts, groups, groups[owner])
     back = first_relevant_rank(texts, h, groups[owner], groups)

@@ -39,7 +39,6 @@ def length_sorted(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
-@torch.no_grad()
 def generate(
     lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig
 ) -> list[tuple[str, bool]]:
@@ -49,25 +48,14 @@ def generate(
     ``max_tokens``. Results are in the order of the contexts and do not depend on the batch size,
     except for sampling.
     """
-    longest = max((len(context) for context in contexts), default=0)
-    lm.check_length(longest + config.max_tokens)
-    out: list[tuple[str, bool]] = [("", True)] * len(contexts)
-    generator = torch.Generator(device=lm.device).manual_seed(config.seed)
-    for rows in length_sorted([len(context) for context in contexts], config.batch_size):
-        batch = [contexts[row] for row in rows]
-        if config.strategy == "beam" and config.beams > 1:
-            found = _beam(lm, batch, config)
-        else:
-            found = _one_path(lm, batch, config, generator)
-        for row, ids in zip(rows, found):
-            ended = bool(ids) and ids[-1] in lm.stops
-            text = lm.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
-            out[row] = (" ".join(text.split()), ended)
-    return out
+    return [(text, ended) for text, ended, _ in answer(lm, contexts, config)]
 
 
-def _prefill(lm: FrozenLM, contexts: Sequence[Tensor]) -> tuple[Tensor, Any, Tensor]:
-    """Run the contexts through the model: log-probabilities (b, v), cache, mask (b, l)."""
+Start = tuple[Tensor, Any, Tensor]  # log-probabilities (b, v), KV cache, mask (b, l)
+
+
+def _prefill(lm: FrozenLM, contexts: Sequence[Tensor]) -> Start:
+    """Run the contexts through the model."""
     longest = max(len(context) for context in contexts)
     embeds = torch.zeros(
         len(contexts), longest, lm.width, dtype=lm.embedding.dtype, device=lm.device
@@ -105,12 +93,12 @@ def _advance(lm: FrozenLM, tokens: Tensor, cache: Any, mask: Tensor) -> tuple[Te
 
 
 def _one_path(
-    lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig, generator: torch.Generator
+    lm: FrozenLM, start: Start, config: DecodeConfig, generator: torch.Generator
 ) -> list[list[int]]:
     """Greedy or sampled continuation; rows that ended leave the batch."""
-    scores, cache, mask = _prefill(lm, contexts)
-    found: list[list[int]] = [[] for _ in contexts]
-    alive = list(range(len(contexts)))
+    scores, cache, mask = start
+    found: list[list[int]] = [[] for _ in mask]
+    alive = list(range(len(mask)))
     for turn in range(config.max_tokens):
         token = _choose(scores, config, generator)
         for row, value in zip(alive, token.tolist()):
@@ -140,10 +128,10 @@ def _choose(scores: Tensor, config: DecodeConfig, generator: torch.Generator) ->
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
-def _beam(lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig) -> list[list[int]]:
+def _beam(lm: FrozenLM, start: Start, config: DecodeConfig) -> list[list[int]]:
     """Beam search; a finished text is kept by its log-probability over length to the penalty."""
-    b, k = len(contexts), config.beams
-    scores, cache, mask = _prefill(lm, contexts)
+    scores, cache, mask = start
+    b, k = len(mask), config.beams
     total, tokens = scores.topk(k, -1)  # (b, k)
     cache.batch_repeat_interleave(k)
     mask = mask.repeat_interleave(k, 0)
@@ -175,26 +163,61 @@ def _beam(lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig) -> lis
 
 
 @torch.no_grad()
+def answer(
+    lm: FrozenLM,
+    contexts: Sequence[Tensor],
+    config: DecodeConfig,
+    vocabulary: Sequence[str] = (),
+) -> list[tuple[str, bool, int]]:
+    """Answer freely and from a closed list in one go, running each context once.
+
+    Returns for each context the text, whether it ended by itself, and the position in
+    ``vocabulary`` of the likeliest answer (-1 without a vocabulary).
+    """
+    tokens = [lm.ids(" " + entry.strip()) for entry in vocabulary]
+    longest = max((len(context) for context in contexts), default=0)
+    lm.check_length(longest + max([config.max_tokens, *map(len, tokens)]))
+    generator = torch.Generator(device=lm.device).manual_seed(config.seed)
+    out: list[tuple[str, bool, int]] = [("", True, -1)] * len(contexts)
+    for rows in length_sorted([len(context) for context in contexts], config.batch_size):
+        batch = [contexts[row] for row in rows]
+        start = _prefill(lm, batch)
+        best = _likelihoods(lm, start, tokens).argmax(1).tolist() if tokens else [-1] * len(rows)
+        if config.strategy == "beam" and config.beams > 1:
+            found = _beam(lm, start, config)
+        else:
+            found = _one_path(lm, start, config, generator)
+        for row, ids, choice in zip(rows, found, best):
+            ended = bool(ids) and ids[-1] in lm.stops
+            text = lm.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+            out[row] = (" ".join(text.split()), ended, choice)
+    return out
+
+
+@torch.no_grad()
 def rank_answers(
     lm: FrozenLM, contexts: Sequence[Tensor], answers: Sequence[str], batch_size: int = 32
 ) -> Tensor:
-    """Return the log-likelihood (n, a) of every answer after every context, summed over tokens.
-
-    The context is run once; answers of one token cost nothing more, each longer answer one short
-    forward pass of the batch over the cached context.
-    """
-    tokens = [lm.ids(" " + answer.strip()) for answer in answers]
-    first = torch.tensor([ids[0] for ids in tokens], device=lm.device)
+    """Return the log-likelihood (n, a) of every answer after every context, summed over tokens."""
+    tokens = [lm.ids(" " + entry.strip()) for entry in answers]
     lm.check_length(max(map(len, contexts)) + max(map(len, tokens)))
     out = torch.empty(len(contexts), len(answers))
     for rows in length_sorted([len(context) for context in contexts], batch_size):
-        scores, cache, mask = _prefill(lm, [contexts[row] for row in rows])
-        table = scores[:, first]  # (b, a)
-        for column, ids in enumerate(tokens):
-            if len(ids) == 1:
-                continue
-            rest = torch.tensor(ids, device=lm.device).expand(len(rows), -1)
+        start = _prefill(lm, [contexts[row] for row in rows])
+        out[rows] = _likelihoods(lm, start, tokens).cpu()
+    return out
+
+
+def _likelihoods(lm: FrozenLM, start: Start, tokens: Sequence[list[int]]) -> Tensor:
+    """Return (b, a) log-likelihoods; an answer of one token costs nothing more than the context.
+
+    Each longer answer is one short forward pass of the batch over the cached context.
+    """
+    scores, cache, mask = start
+    table = scores[:, torch.tensor([ids[0] for ids in tokens], device=lm.device)]
+    for column, ids in enumerate(tokens):
+        if len(ids) > 1:
+            rest = torch.tensor(ids, device=lm.device).expand(len(mask), -1)
             steps, _ = _advance(lm, rest[:, :-1], copy.deepcopy(cache), mask)
             table[:, column] += steps.gather(-1, rest[:, 1:, None])[..., 0].sum(1)
-        out[rows] = table.cpu()
-    return out
+    return table

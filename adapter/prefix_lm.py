@@ -245,7 +245,7 @@ def train_prefix(
     seed: int,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
-    keep_maps: bool = False,
+    goal_examples: Sequence[Example] = (),
 ) -> list[float]:
     """Train the maps on examples; return the loss of every step.
 
@@ -253,7 +253,7 @@ def train_prefix(
     depends on the seed and the step alone: a killed training ends with the same weights.
 
     Args:
-        keep_maps: go on from the maps as they are (trained on another task).
+        goal_examples: texts that the warm start aims at; the examples if there are none.
 
     Raises:
         UserError: there are no examples, one is too long, or the loss is not finite.
@@ -263,11 +263,10 @@ def train_prefix(
     prompts = [lm.ids(example.prompt) if example.prompt else [] for example in examples]
     targets = [[*lm.ids(example.target), lm.newline] for example in examples]
     lm.check_length(prefix.slots + max(len(p) + len(t) for p, t in zip(prompts, targets)))
-    if not keep_maps:
-        prefix.standardise(inputs)
-        if config.warm_start:
-            goal = target_embeddings(lm, examples, len(inputs))
-            prefix.warm_start(inputs, goal, config.ridge)
+    prefix.standardise(inputs)
+    if config.warm_start:
+        goal = target_embeddings(lm, goal_examples or examples, len(inputs))
+        prefix.warm_start(inputs, goal, config.ridge)
     optimizer = torch.optim.AdamW(
         prefix.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )

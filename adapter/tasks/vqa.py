@@ -1,0 +1,362 @@
+"""Visual question answering with a frozen language model: "[image] Q: … A:".
+
+Rows as in captioning, beside the most frequent answer per question type. The prefix is trained on
+questions (``train_on="questions"``) or on captions alone and then shown 0, 1, 2 or 4 answered
+questions before the one asked, as MAGMA and LiMBeR do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import step
+from ..captions import CaptionAdapter, some
+from ..decode import DecodeConfig
+from ..metrics.vqa import exact_score, mean_by, vqa_score, write_submission
+from ..metrics.wups import WordNet, wups
+from ..prefix_lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
+from ..results import MethodResult, Results
+from .evidence import bootstrap_difference, small_set_note
+from .prefixed import TrainedRow, image_inputs, logged_answers, trained_row, with_h
+
+if TYPE_CHECKING:
+    from ...pipeline.datasets import Dataset, Question
+    from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
+
+BASELINE = "most frequent answer per question type"
+
+
+class VqaConfig(PrefixConfig):
+    """Training of the prefix, language model, prompt and decoding."""
+
+    language_model: str = "smollm2"
+    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
+    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
+    train_on: Literal["questions", "captions"] = "questions"
+    shots: list[int] = Field(default=[0], min_length=1, description="answered questions shown")
+    vocabulary: int = Field(
+        default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
+    )
+    wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
+
+
+def prompt_of(question: str) -> str:
+    """Return the text between the image and the answer.
+
+    >>> prompt_of("what is on the desk")
+    ' Q: what is on the desk? A:'
+    """
+    return f" Q: {' '.join(question.split()).rstrip('?').rstrip()}? A:"
+
+
+def usual_answer(answers: Sequence[str]) -> str:
+    """Return the answer that most annotators gave, the first such."""
+    return Counter(answers).most_common(1)[0][0]
+
+
+def most_frequent(train: Sequence[Question], test: Sequence[Question]) -> list[str]:
+    """Return for each test question the most frequent training answer of its question type.
+
+    Types never seen in training, and data without types, get the most frequent answer of all.
+    """
+    by_type: dict[str, Counter[str]] = defaultdict(Counter)
+    for question in train:
+        by_type[question.question_type][usual_answer(question.answers)] += 1
+    everything = sum(by_type.values(), Counter())
+    return [
+        by_type.get(question.question_type, everything).most_common(1)[0][0] for question in test
+    ]
+
+
+def score_answer(prediction: str, answers: Sequence[str]) -> float:
+    """Return official accuracy where there are several annotators, exact accuracy for one."""
+    return vqa_score(prediction, answers) if len(answers) > 1 else exact_score(prediction, answers)
+
+
+def evaluate_vqa(
+    dataset: Dataset,
+    encoder: Encoder,
+    adapters: Sequence[CaptionAdapter],
+    *,
+    config: VqaConfig | None = None,
+    run: RunFolder | None = None,
+    max_questions: int = 0,
+    lm: FrozenLM | None = None,
+) -> Results:
+    """Train the four prefixes and score their answers to the test questions; one adapter a seed.
+
+    Args:
+        run: trained prefixes, answers and the table go there and are reused from there.
+        max_questions: test questions to use; 0 is all.
+        lm: an open language model instead of the configured one.
+
+    Raises:
+        UserError: there are no answered questions, or a prompt is longer than the context.
+    """
+    config = config or VqaConfig()
+    if not adapters:
+        raise UserError("Question answering needs at least one adapter trained on captions.")
+    for adapter in adapters:
+        adapter.check_encoder(encoder)
+    train = _answered(dataset.questions("train"), "training")
+    train = _of_some_images(train, adapters[0].config.max_images)
+    test = some(_answered(dataset.questions("test"), "test"), max_questions)
+    train_images, train_row = _images(train)
+    test_images, test_row = _images(test)
+    train_tokens, train_x = image_inputs(encoder, train_images, config.grid)
+    test_tokens, test_x = image_inputs(encoder, test_images, config.grid)
+    captions = _captions(dataset, train_images)
+    examples = [
+        Example(train_row[i], prompt_of(q.question), f" {usual_answer(q.answers)}")
+        for i, q in enumerate(train)
+    ]
+    if config.train_on == "captions":
+        if not captions:
+            raise UserError(
+                f"{dataset.manifest.name} has no captions to train the prefix on.",
+                "Use train_on: questions.",
+            )
+        examples = captions
+    lm = lm or FrozenLM.load(config.language_model)
+    counted = Counter(usual_answer(question.answers) for question in train)
+    vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
+    scorer = _Scorer(test, WordNet.find(config.wordnet or None))
+    baseline = most_frequent(train, test)
+    methods = [MethodResult(BASELINE, [scorer.row(baseline, None)])]
+    each: dict[str, list[np.ndarray]] = {BASELINE: [scorer.each(baseline)]}
+    key = [encoder.fingerprint, hash_value([[q.question_id, *q.answers] for q in train])]
+    folder = run.path / "vqa" if run else None
+    shown: list[str] = []
+    for adapter in adapters:
+        seed = adapter.config.seed
+        inputs = with_h(train_tokens, train_x, adapter)
+        asked = with_h(test_tokens, test_x, adapter)
+        for kind in config.rows:
+            row = trained_row(
+                lm, kind, inputs, examples, config, seed=seed, folder=folder,
+                key=[*key, config.train_on, adapter.hash], goal_examples=captions,
+            )  # fmt: skip
+            for shots in config.shots:
+                name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
+                contexts = _Contexts(lm, row, inputs, asked, train, train_row, test, test_row)
+                texts = logged_answers(
+                    lm,
+                    [question.question_id for question in test],
+                    contexts.of(shots, seed),
+                    config.decode,
+                    vocabulary,
+                    row.folder / f"answers-{shots}-shot" if row.folder else None,
+                    f"Answers: {name} (seed {seed})",
+                )
+                shown = [text for text, _, _ in texts]
+                ranked = [vocabulary[place] for _, _, place in texts] if vocabulary else None
+                method = _find_or_add(methods, name, kind, row)
+                method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
+                cut = sum(not ended for _, ended, _ in texts)
+                method.details.setdefault("cut at max_tokens", []).append(cut)
+                types = [question.answer_type or "all" for question in test]
+                by_type = mean_by(types, scorer.each(shown))
+                method.details.setdefault("accuracy by answer type", []).append(by_type)
+                each.setdefault(name, []).append(scorer.each(shown))
+                if row.folder:
+                    path = row.folder / f"submission-{shots}-shot.json"
+                    write_submission(path, [q.question_id for q in test], shown)
+    metrics = list(methods[-1].seeds[0])[1:]
+    results = Results(
+        task="vqa",
+        protocol="vqa/1",
+        dataset=dataset.manifest.name,
+        encoder=encoder.id,
+        metrics=metrics,
+        methods=methods,
+        best="accuracy",
+        title=f"{len(test)} questions about {len(test_images)} images, {lm.name} (frozen)",
+        units=dict.fromkeys(metrics, "%"),
+        notes=[
+            *small_set_note(len(test), "questions"),
+            _accuracy_note(test),
+            f"{config.steps} steps of {config.batch_size} a row, from {len(examples)}"
+            f" {config.train_on} on {len(train_images)} images; rows of a seed see the same batches"
+            + ("; warm start on the images' captions" if captions and config.warm_start else ""),
+            *scorer.notes,
+            *([encoder.notes] if encoder.notes else []),
+        ],
+        intervals=_intervals(each),
+        samples=_samples(test, shown, scorer.each(shown)),
+        details={"config": config.model_dump(mode="json"), "train questions": len(train)},
+    )
+    if run:
+        run.save_results(results)
+    return results
+
+
+class _Scorer:
+    """The columns of the table for one list of answers."""
+
+    def __init__(self, test: Sequence[Question], wordnet: WordNet | None) -> None:
+        self.test = test
+        single = all(len(question.answers) == 1 for question in test)
+        # WUPS is DAQUAR's: answers are words of WordNet, or lists of them
+        self.wordnet = wordnet if single else None
+        self.notes = []
+        if single and wordnet is None:
+            self.notes.append(
+                "no WUPS: WordNet's files are not here (Debian's wordnet-base, or AAPE_WORDNET)"
+            )
+
+    def each(self, answers: Sequence[str]) -> np.ndarray:
+        return np.array([score_answer(a, q.answers) for a, q in zip(answers, self.test)])
+
+    def row(self, answers: Sequence[str], ranked: Sequence[str] | None) -> dict[str, float]:
+        row = {"accuracy": 100 * float(self.each(answers).mean())}
+        if ranked is not None:
+            row["closed-list accuracy"] = 100 * float(self.each(ranked).mean())
+        if self.wordnet is not None:
+            same = self.wordnet.word_similarity
+            for threshold in (0.9, 0.0):
+                scores = [
+                    wups(a.lower(), q.answers[0].lower(), same, threshold)
+                    for a, q in zip(answers, self.test)
+                ]
+                row[f"WUPS@{threshold}"] = 100 * float(np.mean(scores))
+        return row
+
+
+class _Contexts:
+    """Embeddings of "[image] Q: … A:" with answered questions before it."""
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        row: TrainedRow,
+        inputs: PrefixInputs,
+        asked: PrefixInputs,
+        train: Sequence[Question],
+        train_row: Sequence[int],
+        test: Sequence[Question],
+        test_row: Sequence[int],
+    ) -> None:
+        self.lm, self.train, self.test = lm, train, test
+        self.train_row, self.test_row = train_row, test_row
+        self.row, self.inputs = row, inputs
+        with torch.no_grad():
+            self.asked = row.prefix(asked)
+
+    def of(self, shots: int, seed: int) -> Any:
+        """Return the function from a test question's position to its context (l, w)."""
+
+        def context(index: int) -> Tensor:
+            parts = []
+            chosen = np.random.default_rng([seed, index]).permutation(len(self.train))[:shots]
+            for other in chosen:
+                question = self.train[other]
+                with torch.no_grad():
+                    shown = self.row.prefix(self.inputs.take([self.train_row[other]]))[0]
+                text = f"{prompt_of(question.question)} {usual_answer(question.answers)}\n"
+                parts += [shown, self.lm.embed(self.lm.ids(text))]
+            text = prompt_of(self.test[index].question)
+            parts += [self.asked[self.test_row[index]], self.lm.embed(self.lm.ids(text))]
+            return torch.cat([part.to(self.lm.device, self.lm.embedding.dtype) for part in parts])
+
+        return context
+
+
+def _answered(questions: Sequence[Question], what: str) -> list[Question]:
+    kept = [question for question in questions if any(a.strip() for a in question.answers)]
+    if len(kept) < len(questions):
+        step(f"{len(questions) - len(kept)} {what} questions have no answer and are left out.")
+    if not kept:
+        raise UserError(f"No {what} question has an answer.", "Check the annotation file.")
+    return kept
+
+
+def _of_some_images(questions: list[Question], limit: int) -> list[Question]:
+    images = list(dict.fromkeys(question.image_id for question in questions))
+    chosen = set(some(images, limit))
+    return [question for question in questions if question.image_id in chosen]
+
+
+def _images(questions: Sequence[Question]) -> tuple[list[Path], list[int]]:
+    """Return the distinct images, and for each question the position of its image."""
+    place: dict[Path, int] = {}
+    rows = [place.setdefault(question.path, len(place)) for question in questions]
+    return list(place), rows
+
+
+def _captions(dataset: Dataset, images: Sequence[Path]) -> list[Example]:
+    """Return the captions of the training images as examples; none where there are none."""
+    try:
+        captioned = dataset.captions("train")
+    except UserError:
+        return []
+    place = {path: index for index, path in enumerate(images)}
+    return [
+        Example(place[image.path], "", " " + " ".join(text.split()))
+        for image in captioned
+        if image.path in place
+        for text in image.captions
+        if text.strip()
+    ]
+
+
+def _find_or_add(
+    methods: list[MethodResult], name: str, kind: Kind, row: TrainedRow
+) -> MethodResult:
+    for method in methods:
+        if method.name == name:
+            return method
+    group = "ours" if kind in ("aape", "both") else "control" if kind == "none" else "baseline"
+    note = "a tuned prefix of the same length that never sees the image" if kind == "none" else ""
+    methods.append(
+        MethodResult(name, [], group, note, parameters=row.parameters, seconds=row.seconds)
+    )
+    return methods[-1]
+
+
+def _accuracy_note(test: Sequence[Question]) -> str:
+    if all(len(question.answers) == 1 for question in test):
+        return "accuracy: the normalised answer is the given one"
+    return "accuracy: the official VQA accuracy, against all annotators"
+
+
+def _intervals(each: dict[str, list[np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+    names = list(each)
+    pairs = [(name, BASELINE) for name in names[1:]]
+    pairs += [(NAMES["both"], NAMES["image"]), (NAMES["aape"], NAMES["none"])]
+    return {
+        f"{a} - {b}": {"accuracy": bootstrap_difference(np.mean(each[a], 0) - np.mean(each[b], 0))}
+        for a, b in pairs
+        if a in each and b in each
+    }
+
+
+def _samples(
+    test: Sequence[Question], answers: Sequence[str], score: np.ndarray
+) -> list[dict[str, Any]]:
+    """Ten right and ten wrong answers of the last row, of as many images as possible."""
+    order = np.random.default_rng(0).permutation(len(test))
+    rows = []
+    for good in (True, False):
+        chosen = [i for i in order if (score[i] > 0) == good][:10]
+        rows += [
+            {
+                "image": str(test[i].path),
+                "question": test[i].question,
+                "truth": usual_answer(test[i].answers),
+                "output": answers[i],
+                "good": good,
+            }
+            for i in chosen
+        ]
+    return rows
