@@ -151,7 +151,7 @@ def build_requests(
     requests = []
     for class_id in chosen:
         name = manifest.class_names[class_id]
-        prompts = [user_message(query.text, name, manifest.category, config) for query in queries]
+        prompts = [fill_query(asked(query, config), name, manifest.category) for query in queries]
         for sample in samples:
             for query, prompt in zip(queries, prompts):
                 content = {
@@ -160,7 +160,7 @@ def build_requests(
                     "revision": model.revision,
                     "dataset": manifest.name,
                     "class_id": class_id,
-                    "query": [query.id, query.text],
+                    "query": [query.id, asked(query, config)],
                     "prompt": prompt,
                     "sampling": sampling,
                     "template": config.chat_template_kwargs,
@@ -175,7 +175,7 @@ def build_requests(
                         class_id=class_id,
                         class_name=name,
                         query_id=query.id,
-                        query_template=query.text,
+                        query_template=asked(query, config),
                         prompt=prompt,
                         sample_index=sample,
                         seed=sample_seed(key),
@@ -185,9 +185,9 @@ def build_requests(
     return requests
 
 
-def user_message(query: str, class_name: str, category: str, config: GenerationConfig) -> str:
-    """Return the filled query with the instruction of the configuration behind it."""
-    return f"{fill_query(query, class_name, category)} {config.instruction}".strip()
+def asked(query: Query, config: GenerationConfig) -> str:
+    """Return the query as it is asked: with the instruction of the configuration behind it."""
+    return f"{query.text} {config.instruction}".strip()
 
 
 def sampling_values(config: GenerationConfig) -> dict[str, Any]:
