@@ -81,7 +81,7 @@ class _Work:
         jobs, missing = [], []
         for job in self.suite.jobs:
             try:
-                for name in (job.dataset, *job.targets):
+                for name in job.datasets:
                     self.datasets[name] = open_dataset(name)
             except UserError as error:
                 if job.optional or skip_missing:
@@ -168,7 +168,12 @@ class _Work:
         else:
             own = {"captioning": suite.captioning, "vqa": suite.vqa}.get(task)
             parts += [suite.captions.model_dump(mode="json"), suite.caption_seeds]
-            parts += [own and own.model_dump(mode="json"), suite.test_images, suite.test_questions]
+            parts += [
+                job.source,
+                own and own.model_dump(mode="json"),
+                suite.test_images,
+                suite.test_questions,
+            ]
         return hash_value(parts)
 
     def _classification(self, job: Job, folder: RunFolder) -> Results:
@@ -209,6 +214,7 @@ class _Work:
             config=self.suite.captioning,
             run=folder,
             max_images=self.suite.test_images,
+            source=self.datasets[job.source] if job.source else None,
         )
 
     def _vqa(self, job: Job, folder: RunFolder) -> Results:
@@ -224,13 +230,13 @@ class _Work:
         )
 
     def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
-        """Return one generator a seed, trained on the captions of the job's data set."""
+        """Return one generator a seed, trained on the job's captions."""
         from .captions import train_captions
 
         if job.folder not in self._adapters:
             self._adapters[job.folder] = [
                 train_captions(
-                    self.datasets[job.dataset],
+                    self.datasets[job.source or job.dataset],
                     self.encoder,
                     config=self.suite.captions.model_copy(update={"seed": seed}),
                     run=folder,

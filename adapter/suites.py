@@ -11,8 +11,9 @@ from ..pipeline.config import EncoderConfig, GenerationConfig, SamplingConfig, S
 from ..pipeline.errors import unknown_name
 from .captions import CaptionConfig
 from .config import EvaluationConfig
-from .prefix_lm import PrefixConfig
 from .recipes import Recipe
+from .tasks.captioning import CaptioningConfig
+from .tasks.vqa import VqaConfig
 
 Task = Literal["classification", "retrieval", "captioning", "vqa"]
 TASKS: tuple[Task, ...] = ("classification", "retrieval", "captioning", "vqa")
@@ -25,8 +26,14 @@ class Job(Section):
     tasks: list[Task] = Field(default=["classification"], min_length=1)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     targets: list[str] = Field(default=[], description="data sets that are only tested on")
+    source: str = Field(default="", description="captioned data set to train on, if another one")
     optional: bool = Field(default=False, description="left out, with a note, where it is absent")
     key: str = Field(default="", description="folder of the results; the data set's name if empty")
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every data set that the job reads."""
+        return [name for name in (self.dataset, *self.targets, self.source) if name]
 
     @property
     def folder(self) -> str:
@@ -44,8 +51,8 @@ class Suite(Section):
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     recipe: Recipe = Field(default_factory=Recipe)
     captions: CaptionConfig = Field(default_factory=CaptionConfig)
-    captioning: PrefixConfig = Field(default_factory=PrefixConfig)
-    vqa: PrefixConfig = Field(default_factory=PrefixConfig)
+    captioning: CaptioningConfig = Field(default_factory=CaptioningConfig)
+    vqa: VqaConfig = Field(default_factory=VqaConfig)
     caption_seeds: list[int] = Field(
         default=[1, 2, 3], min_length=1, description="of retrieval, captioning and VQA"
     )
@@ -119,8 +126,8 @@ _PAPER = Suite(
         ),
         Job(dataset="coco", tasks=["retrieval", "captioning"]),
         Job(dataset="flickr30k", tasks=["retrieval"]),
-        Job(dataset="nocaps", tasks=["captioning"]),
-        Job(dataset="vqav2", tasks=["vqa"]),
+        Job(dataset="nocaps", tasks=["captioning"], source="coco"),
+        Job(dataset="vqav2", tasks=["vqa"], source="coco"),
     ],
     encoder=EncoderConfig(name="ViT-B-16-quickgelu/openai"),
 )  # fmt: skip
