@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from .encoders.base import to_rgb
 from .errors import UserError
 from .files import cache_folder, hash_file, hash_value
 from .progress import bar
@@ -174,7 +175,8 @@ class _Pictures(Dataset):
         job = self.jobs[number]
         try:
             with Image.open(job.path) as opened:
-                image = opened.convert("RGB")
+                opened.load()
+                image = to_rgb(opened)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return str(error)
         return torch.stack([self._view(image, job.content, view) for view in _order(job)])

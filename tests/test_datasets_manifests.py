@@ -200,3 +200,12 @@ def test_hash_follows_names_and_queries_only() -> None:
 def test_yaml_round_trip_keeps_everything(name: str) -> None:
     manifest = load_manifest(name)
     assert Manifest.model_validate(yaml.safe_load(to_yaml(manifest))) == manifest
+
+
+def test_the_table_in_the_documentation_is_up_to_date() -> None:
+    from aape.pipeline.datasets.render import markdown_table
+
+    document = Path(__file__).parent.parent / "docs" / "datasets.md"
+    assert markdown_table() in document.read_text(encoding="utf-8"), (
+        "run: python -m aape.pipeline.datasets.render docs/datasets.md"
+    )

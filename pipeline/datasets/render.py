@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from .catalogue import known_datasets, load_manifest
+from ..files import write_text
+from .catalogue import known_datasets, load_manifest, shipped_manifests
 from .check import where_to_get
 from .dataset import candidate_roots, find_layout
 from .manifest import Manifest
+from .records import SPLITS
+
+TABLE_BEGIN = "<!-- table: python -m aape.pipeline.datasets.render docs/datasets.md -->"
+TABLE_END = "<!-- end of table -->"
 
 
 def list_rows() -> list[dict[str, Any]]:
@@ -81,3 +88,38 @@ def print_manifest(manifest: Manifest) -> None:
     for what, text in facts.items():
         if text:
             console.print(f"  {what}: {text}", markup=False)
+
+
+def markdown_table() -> str:
+    """Return the shipped data sets as the Markdown table of ``docs/datasets.md``."""
+    lines = [
+        "| name | data set | for | classes | train / val / test | layouts | get it | licence |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(shipped_manifests().glob("*.yaml")):
+        manifest = load_manifest(path)
+        sizes = manifest.expected()
+        counts = " / ".join(f"{sizes[split]:,}" if split in sizes else "–" for split in SPLITS)
+        cells = [
+            f"`{manifest.name}`",
+            f"[{manifest.title}]({manifest.homepage})",
+            ", ".join(manifest.tasks),
+            f"{len(manifest.classes):,}" if manifest.classes else "–",
+            f"{counts} {manifest.splits.unit}" if sizes else "–",
+            ", ".join(layout.title for layout in manifest.layouts),
+            "`fetch`" if manifest.downloads else "by hand",
+            manifest.licence,
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def update_table(document: Path) -> None:
+    """Write the table between its two comment lines in a Markdown file."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    write_text(document, f"{before}{TABLE_BEGIN}\n{markdown_table()}\n{TABLE_END}{after}")
+
+
+if __name__ == "__main__":
+    update_table(Path(sys.argv[1]))

@@ -143,8 +143,21 @@ def _to_tensor(mean: Any, std: Any) -> list[Any]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB, before any resizing: a palette cannot be interpolated."""
-    return image if image.mode == "RGB" else image.convert("RGB")
+    """Convert to RGB, before any resizing: a palette cannot be interpolated.
+
+    Transparent pixels become white; dropping the alpha channel would show whatever colour is
+    hidden under them, mostly black.
+    """
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    white.alpha_composite(layer)
+    return white.convert("RGB")
 
 
 def describe_preprocessing(size: int, resize: int, mean: Any, std: Any) -> str:
