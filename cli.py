@@ -615,6 +615,28 @@ def import_prompts_verb(
     print_json(report.model_dump()) if as_json else typer.echo(report.to_text())
 
 
+# --- encoders ---
+
+
+@app.command("encoders")
+def encoders_verb(
+    everything: Annotated[bool, typer.Option("--all", help="All models of open_clip.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the encoders, whether their weights are on this machine, and their licence."""
+    from dataclasses import asdict
+
+    from .pipeline.encoders import list_encoders
+
+    rows = list_encoders(everything)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    for row in rows:
+        here = "here" if row.available else "not here"
+        typer.echo(f"{row.name:<45} {here:<9} {row.licence:<26} {row.notes}".rstrip())
+
+
 def main() -> None:
     """Run the command line: a :class:`UserError` is one clear sentence and exit status 2."""
     from .pipeline.errors import UserError
