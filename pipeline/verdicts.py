@@ -71,34 +71,39 @@ def prompt_text(
     """
     text = _THOUGHT.sub("", unwrap(raw)).encode("utf-8", "replace").decode("utf-8")
     # A class name may hold line breaks; elsewhere a line break ends the first paragraph.
-    lines = [line for line in _protect(text, class_name).splitlines() if line.strip()]
+    names, text = _protect(text, class_name)
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return "", False
     line = _MARKUP.sub("", lines[0]).strip()
-    line = _unquote(" ".join(line.split(" ")))
+    line = _unquote(line)
     ends = [found.end() for found in _END.finditer(line) if _is_end(line, found)]
     whole = finished or len(lines) > 1
     if ends:
         # several sentences wanted and only the last one incomplete: the complete ones are enough
         cut = ends[min(sentences, len(ends)) - 1]
-        return _unprotect(line[:cut], class_name), True
-    return _unprotect(line, class_name), whole
+        return _restore(line[:cut], names), True
+    return _restore(line, names), whole
 
 
-# The class name is one character of a private use area while sentences are looked for.
+# While sentences are looked for, the class name is one character of a private use area.
 _NAME = "\ue0ff"
 
 
-def _protect(text: str, class_name: str) -> str:
+def _protect(text: str, class_name: str) -> tuple[list[str], str]:
+    """Replace each class name by one character; returns the names as they stood, and the text."""
     text = text.replace(_NAME, "")
     if not class_name.strip():
-        return text
-    return re.sub(re.escape(class_name), _NAME, text, flags=re.IGNORECASE)
+        return [], text
+    pattern = re.compile(re.escape(class_name), re.IGNORECASE)
+    return pattern.findall(text), pattern.sub(_NAME, text)
 
 
-def _unprotect(text: str, class_name: str) -> str:
+def _restore(text: str, names: Sequence[str]) -> str:
+    """Put the names back and join other white space; ``text`` may be cut at its end."""
+    left = iter(names)
     collapsed = re.sub(r"\s+", " ", text).strip()
-    return collapsed.replace(_NAME, class_name)
+    return re.sub(_NAME, lambda _: next(left), collapsed)
 
 
 def _unquote(text: str) -> str:
@@ -220,7 +225,7 @@ def _judge_text(text: str, complete: bool, class_name: str, config: VerdictConfi
         return REFUSAL
     if config.preambles and _PREAMBLE.search(text):
         return PREAMBLE
-    rest = _protect(text, class_name).replace(_NAME, " ")
+    rest = _protect(text, class_name)[1].replace(_NAME, " ")
     words = len(_words(text))
     if not complete or words < config.min_words or not any(map(str.isalpha, text)):
         return FRAGMENT

@@ -44,10 +44,9 @@ def article(name: str) -> str:
     if word is None:
         return "a"
     first = word.group()
-    if first[0].isdigit():
+    if first[0].isdecimal():
         # eight, eleven, eighteen, eighty …; years such as 1800 and 1994 do not begin with a vowel
-        number = re.match(r"\d+", first)
-        digits = number.group() if number else ""
+        digits = re.split(r"\D", first, maxsplit=1)[0]
         return "an" if digits[0] == "8" or digits in ("11", "18") else "a"
     if _is_spelled(first):
         return "an" if first[0] in _VOWEL_NAMED else "a"
