@@ -22,7 +22,13 @@ def cache_folder(*parts: str) -> Path:
     home = os.environ.get("AAPE_HOME")
     root = Path(home) if home else Path.home() / ".cache" / "aape"
     folder = root.joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {folder} cannot be made: {error.strerror}.",
+            "Set AAPE_HOME to a folder that you can write to.",
+        ) from error
     return folder
 
 
@@ -61,7 +67,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def disk_error(error: OSError, path: Path) -> Exception:
     """Turn the disk troubles a user can mend into a :class:`UserError`; return others unchanged."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UserError(
             f"No space left on the disk while writing {path}.",
             "Free some space and run the same command again: finished work is kept.",

@@ -188,6 +188,13 @@ def test_images_with_text_files_and_coco_annotations(tmp_path: Path, test_data: 
     assert coco.counts["test"] == {"captioned images": 79, "captions": 395}
 
 
+def test_question_tables(test_data: Path) -> None:
+    added = add_dataset(test_data / "daquar", "rooms")
+    assert added.manifest.tasks == ["vqa"]
+    assert added.counts == {"train": {"questions": 2236}, "test": {"questions": 1067}}
+    assert any("eval.csv is the test split" in remark for remark in added.remarks)
+
+
 def hub_rows(root: Path, n: int = 6) -> list[dict]:
     return [
         {"image": {"bytes": image(root / f"{i}.png", i).read_bytes(), "path": None}, "label": i % 2}
@@ -205,7 +212,11 @@ def test_hub_folder_with_parquet_files(tmp_path: Path) -> None:
     added = add_dataset(tmp_path / "hub", "hub")
     assert added.manifest.class_names == ["dog bowl", "cat"]
     assert added.counts == {s: {"labelled images": 6} for s in ("train", "val", "test")}
-    assert {item.label for item in open_dataset("hub").items("val")} == {0, 1}
+    first = open_dataset("hub").items("val")
+    assert {item.label for item in first} == {0, 1}
+    written = {item.path: item.path.stat().st_mtime_ns for item in first}
+    assert open_dataset("hub").items("val") == first
+    assert {path: path.stat().st_mtime_ns for path in written} == written, "written once"
 
 
 def test_folder_written_by_save_to_disk(tmp_path: Path) -> None:

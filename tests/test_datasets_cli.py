@@ -61,3 +61,12 @@ def test_fetch_of_what_needs_an_account_says_so(aape, tmp_path: Path) -> None:
     result = aape("datasets", "fetch", "imagenet", "--root", tmp_path)
     assert result.returncode == 2
     assert "Register at https://image-net.org/" in result.stderr
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_sentence(aape, tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "file" / "home"))
+    result = aape("datasets", "list")
+    assert result.returncode == 2
+    assert "Set AAPE_HOME" in result.stderr
+    assert "Traceback" not in result.stderr

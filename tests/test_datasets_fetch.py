@@ -207,6 +207,13 @@ def test_archives_are_extracted_once(server, download, tmp_path, kind) -> None:
     assert len(server.asked) == 1, "an extracted archive may be deleted and is not fetched again"
 
 
+def test_an_archive_inside_an_archive(server, download, tmp_path) -> None:
+    server.content = zipped({"caltech-101/objects.tar.gz": tarred({"objects/a.txt": b"A cat."})})
+    wanted = download("data.zip", inner=["caltech-101/objects.tar.gz"])
+    fetch_dataset(manifest_of(wanted), tmp_path)
+    assert (tmp_path / "caltech-101" / "objects" / "a.txt").read_bytes() == b"A cat."
+
+
 def test_the_command_prints_the_licence_first(server, download, tmp_path, aape) -> None:
     server.content = zipped({"a.txt": b"A cat."})
     (tmp_path / "tiny.yaml").write_text(manifest_of(download("data.zip")).to_yaml())
@@ -273,5 +280,5 @@ def test_a_damaged_archive_is_said_to_be_damaged(tmp_path: Path, name: str) -> N
 
 
 def test_nothing_to_download_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="without an account"):
+    with pytest.raises(UserError, match="nothing that can be fetched"):
         fetch_dataset(manifest_of(), tmp_path)

@@ -52,7 +52,8 @@ class Added:
             f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in some.items())
             for split, some in self.counts.items()
         ]
-        classes = f", {len(manifest.classes):,} classes" if manifest.classes else ""
+        n = len(manifest.classes)
+        classes = f", {n:,} {'class' if n == 1 else 'classes'}" if n else ""
         return [
             f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
             *counts,

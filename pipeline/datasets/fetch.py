@@ -37,10 +37,13 @@ def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
     """
     if not manifest.downloads:
         raise UserError(
-            f"Nothing of data set {manifest.name!r} can be fetched without an account or a click.",
+            f"There is nothing that can be fetched of data set {manifest.name!r}.",
             manifest.get or f"See {manifest.homepage}.",
         )
     step(f"{manifest.title}: licence: {manifest.licence}")
+    sizes = [download.size for download in manifest.downloads]
+    at_least = "" if all(sizes) else "at least "
+    step(f"{len(sizes)} files, {at_least}{sum(sizes) / 1e6:,.1f} MB, into {root}")
     files = []
     with exclusive(root / "fetch", "fetching into"):
         for download in manifest.downloads:
@@ -53,6 +56,9 @@ def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
             if download.extract and is_archive(path):
                 step(f"{download.file}: extracting")
                 extract(path, root / download.into)
+                for inner in download.inner:
+                    archive = root / download.into / inner
+                    extract(archive, archive.parent)
                 _mark(path).touch()
     return files
 

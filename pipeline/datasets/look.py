@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UserError
 from .images import has_image, is_image_name, list_images, subfolders
-from .layouts import CaptionedFolders, CocoCaptions, HuggingFace, ImageFolders, Layout, Table
+from .layouts import (
+    CaptionedFolders,
+    CocoCaptions,
+    HuggingFace,
+    ImageFolders,
+    Layout,
+    QuestionTable,
+    Table,
+)
 from .manifest import ClassEntry, Task
 from .read_labels import SPLIT_FOLDERS, find_split_folders
-from .read_tables import hugging_face_features, read_arrow
+from .read_tables import hugging_face_features, read_arrow, read_schema
 from .records import Split
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PATH_COLUMNS = ("path", "file_name", "filename", "image_path", "filepath", "file", "image")
@@ -51,7 +56,7 @@ def look_at(source: Path) -> Found:
         return _table(source)
     if not source.is_dir():
         raise UserError(f"{source} does not exist.")
-    for look in (_coco, _hugging_face, _metadata, _class_folders, _captioned):
+    for look in (_coco, _questions, _hugging_face, _metadata, _class_folders, _captioned):
         found = look(source)
         if found is not None:
             return found
@@ -171,31 +176,50 @@ def _tasks(label: str, caption: str) -> list[Task]:
     return tasks + TEXT_TASKS if caption else tasks
 
 
-def _column(table: pa.Table, known: tuple[str, ...]) -> str:
-    return next((name for name in known if name in table.column_names), "")
+def _column(names: list[str], known: tuple[str, ...]) -> str:
+    return next((name for name in known if name in names), "")
 
 
-def _values(table: pa.Table, column: str, file: Path) -> list[Any]:
-    values = table[column].unique().to_pylist()
+def _values(column: str, file: Path) -> list[Any]:
+    values = read_arrow(file, [column])[column].unique().to_pylist()
     if None in values:
         raise UserError(f"{file} has rows without a {column!r}.", "Fill or remove them.")
     return values
 
 
+def _questions(root: Path) -> Found | None:
+    """Tables with image_id, question and answer, named like splits."""
+    files: dict[Split, str] = {}
+    for file in sorted(root.glob("*.csv")):
+        split = SPLIT_FOLDERS.get(file.stem.rpartition("_")[2].lower())
+        if split is not None and {"image_id", "question", "answer"} <= set(read_schema(file).names):
+            files.setdefault(split, file.name)
+    if not files:
+        return None
+    remarks: tuple[str, ...] = ()
+    if "test" not in files and "val" in files:
+        files["test"] = files.pop("val")
+        remarks = (f"{files['test']} is the test split",)
+    patterns = [f"{folder}{{stem}}{end}" for folder in ("images/", "") for end in (".png", ".jpg")]
+    layout = QuestionTable(kind="question_table", files=files, images=patterns)
+    return Found(root, layout, [], ["vqa"], remarks)
+
+
 def _table(file: Path) -> Found:
-    table = read_arrow(file)
-    path = _column(table, PATH_COLUMNS)
-    label, caption = _column(table, LABEL_COLUMNS), _column(table, CAPTION_COLUMNS)
-    if path and file.suffix == ".parquet" and "struct" in str(table.schema.field(path).type):
+    schema = read_schema(file)
+    path = _column(schema.names, PATH_COLUMNS)
+    label = _column(schema.names, LABEL_COLUMNS)
+    caption = _column(schema.names, CAPTION_COLUMNS)
+    if path and "struct" in str(schema.field(path).type):
         found = _from_arrow(file.parent, {"train": [file.name]})
         if found is not None:
             return found
     if not path or not (label or caption):
         raise UserError(
             f"{file} has no columns for paths and labels.",
-            f"Name them path and label; its columns: {', '.join(table.column_names)}.",
+            f"Name them path and label; its columns: {', '.join(schema.names)}.",
         )
-    first = _values(table, path, file)
+    first = _values(path, file)
     if not first:
         raise UserError(f"{file} has no rows.")
     if not any((file.parent / str(value)).is_file() for value in first[:100]):
@@ -209,11 +233,10 @@ def _table(file: Path) -> Found:
         path=path,
         label=label,
         caption=caption,
-        split="split" if "split" in table.column_names else "",
+        split="split" if "split" in schema.names else "",
     )
-    names = sorted(map(str, _values(table, label, file))) if label else []
-    tasks = _tasks(label, caption)
-    return Found(file.parent, layout, [entry_of(name) for name in names], tasks)
+    names = sorted(map(str, _values(label, file))) if label else []
+    return Found(file.parent, layout, [entry_of(name) for name in names], _tasks(label, caption))
 
 
 def _hugging_face(root: Path) -> Found | None:
@@ -230,40 +253,29 @@ def _hugging_face(root: Path) -> Found | None:
 
 def _from_arrow(root: Path, files: dict[Split, list[str]]) -> Found | None:
     first = root / next(iter(files.values()))[0]
-    table = read_arrow(first)
-    image = next(
-        (
-            f.name
-            for f in table.schema
-            if f.name == "image" or str(f.type).startswith("struct<bytes")
-        ),
-        "",
-    )
-    if not image:
+    schema = read_schema(first)
+    images = [f.name for f in schema if f.name == "image" or str(f.type).startswith("struct<bytes")]
+    if not images:
         return None
-    label, caption = _column(table, LABEL_COLUMNS), _column(table, CAPTION_COLUMNS)
+    label = _column(schema.names, LABEL_COLUMNS)
+    caption = _column(schema.names, CAPTION_COLUMNS)
     if not (label or caption):
         raise UserError(
             f"{first} has images, but no labels and no captions.",
-            f"Its columns: {', '.join(table.column_names)}.",
+            f"Its columns: {', '.join(schema.names)}.",
         )
-    names = hugging_face_features(table).get(label, {}).get("names", []) if label else []
+    names = hugging_face_features(schema).get(label, {}).get("names", []) if label else []
     classes = [entry_of(str(name)) for name in names]
     if label and not classes:
-        seen = {
-            str(value)
-            for some in files.values()
-            for file in some
-            for value in _values(read_arrow(root / file, [label]), label, root / file)
-        }
+        every = [root / file for some in files.values() for file in some]
+        seen = {str(value) for file in every for value in _values(label, file)}
         classes = [entry_of(value) for value in sorted(seen)]
-    tasks = _tasks(label, caption)
     layout = HuggingFace(
         kind="hugging_face",
         files=files,
-        image=image,
+        image=images[0],
         label=label,
         label_ids=bool(names),
         caption=caption,
     )
-    return Found(root, layout, classes, tasks)
+    return Found(root, layout, classes, _tasks(label, caption))

@@ -67,6 +67,9 @@ class Download(Section):
     sha256: str = ""
     extract: bool = True
     into: str = Field(default=".", description="folder for the members of an archive")
+    inner: list[str] = Field(
+        default=[], description="archives inside it, extracted where they lie, relative to into"
+    )
 
 
 class Splits(Section):

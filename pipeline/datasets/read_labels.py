@@ -22,6 +22,7 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "eval": "val",
     "test": "test",
     "testing": "test",
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import atomic_path, cache_folder, hash_value
+from ..files import atomic_path, cache_folder, hash_value, read_json, write_json
 from .images import ClassIndex
 from .layouts import HuggingFace, Table
 from .manifest import Manifest
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Read the columns of a table and its metadata without its rows where the format allows.
+
+    Raises:
+        UserError: the file is absent or of another format.
+    """
+    from pyarrow import ArrowException, parquet
+
+    if path.suffix.lower() != ".parquet":
+        return read_arrow(path).schema
+    try:
+        return parquet.read_schema(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist.") from error
+    except ArrowException as error:
+        raise UserError(f"{path} cannot be read as a table: {error}.") from error
+
+
 def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a table whatever its format, as its suffix says: csv, tsv, jsonl, parquet, arrow.
 
@@ -29,44 +48,57 @@ def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
         UserError: the file is absent, of another format, or lacks a column.
     """
     import pyarrow as pa
-    from pyarrow import csv, ipc, parquet
-    from pyarrow import json as arrow_json
 
-    suffix = path.suffix.lower()
     try:
-        if suffix in (".csv", ".tsv"):
-            options = csv.ParseOptions(
-                delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
-            )
-            # a column of digits or of "yes" and "no" is still a column of names
-            header = csv.open_csv(path, parse_options=options).schema.names
-            convert = csv.ConvertOptions(
-                column_types={name: pa.string() for name in header}, strings_can_be_null=True
-            )
-            table = csv.read_csv(path, parse_options=options, convert_options=convert)
-        elif suffix in (".jsonl", ".ndjson"):
-            table = arrow_json.read_json(path)
-        elif suffix == ".arrow":
-            with pa.memory_map(str(path)) as source:
-                try:
-                    table = ipc.open_stream(source).read_all()
-                except pa.ArrowInvalid:
-                    table = ipc.open_file(source).read_all()
-        elif suffix == ".parquet":
-            table = parquet.read_table(path, columns=None)
-        else:
-            raise UserError(f"{path} is no table.", "Known: csv, tsv, jsonl, parquet, arrow.")
+        if columns is not None and path.suffix.lower() == ".parquet":
+            _require(columns, read_schema(path).names, path)
+        table = _read_any(path, columns)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
     except pa.ArrowException as error:
         raise UserError(f"{path} cannot be read as a table: {error}.") from error
-    absent = [name for name in columns or [] if name not in table.column_names]
+    if columns is None:
+        return table
+    _require(columns, table.column_names, path)
+    return table.select(columns)
+
+
+def _require(columns: list[str], present: list[str], path: Path) -> None:
+    absent = [name for name in columns if name not in present]
     if absent:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, absent))}.",
-            f"Its columns: {', '.join(table.column_names)}.",
+            f"Its columns: {', '.join(present)}.",
         )
-    return table
+
+
+def _read_any(path: Path, columns: list[str] | None) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv, ipc, parquet
+    from pyarrow import json as arrow_json
+
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        options = csv.ParseOptions(
+            delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True
+        )
+        # a column of digits or of "yes" and "no" is still a column of names
+        header = csv.open_csv(path, parse_options=options).schema.names
+        convert = csv.ConvertOptions(
+            column_types={name: pa.string() for name in header}, strings_can_be_null=True
+        )
+        return csv.read_csv(path, parse_options=options, convert_options=convert)
+    if suffix in (".jsonl", ".ndjson"):
+        return arrow_json.read_json(path)
+    if suffix == ".arrow":
+        with pa.memory_map(str(path)) as source:
+            try:
+                return ipc.open_stream(source).read_all()
+            except pa.ArrowInvalid:
+                return ipc.open_file(source).read_all()
+    if suffix == ".parquet":
+        return parquet.read_table(path, columns=columns)
+    raise UserError(f"{path} is no table.", "Known: csv, tsv, jsonl, parquet, arrow.")
 
 
 def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
@@ -78,7 +110,7 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
     of_path: dict[Path, Split] = {}
     by_class: defaultdict[int, list[Item]] = defaultdict(list)
     for file in layout.files:
-        for row in read_arrow(root / file, wanted).select(wanted).to_pylist():
+        for row in read_arrow(root / file, wanted).to_pylist():
             path = root / layout.images / _text(row[layout.path], layout.path, root / file)
             split = _split(row[layout.split], root / file) if layout.split else None
             if split is not None:
@@ -164,17 +196,25 @@ def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Co
 
 
 def _extracted(file: Path, layout: HuggingFace) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the path of every image of a file with its other columns."""
+    """Yield the path of every image of a file with its other columns.
+
+    The images of a file are written once; its index, written last, says that they all are there.
+    """
     others = [name for name in (layout.label, layout.caption) if name]
-    table = read_arrow(file, [layout.image, *others]).select([layout.image, *others])
     status = file.stat()
-    key = hash_value([str(file.resolve()), status.st_size, status.st_mtime_ns])[:16]
+    key = hash_value([str(file.resolve()), status.st_size, status.st_mtime_ns, layout.image])[:16]
     folder = cache_folder("images", f"{file.stem[:40]}-{key}")
-    number = 0
-    for batch in table.to_batches(max_chunksize=256):
+    index = folder / "index.json"
+    if index.exists():
+        rows = read_arrow(file, others).to_pylist()
+        yield from zip((folder / name for name in read_json(index)), rows)
+        return
+    paths: list[Path] = []
+    for batch in read_arrow(file, [layout.image, *others]).to_batches(max_chunksize=256):
         for row in batch.to_pylist():
-            yield _image_path(row[layout.image], number, folder, file), row
-            number += 1
+            paths.append(_image_path(row[layout.image], len(paths), folder, file))
+            yield paths[-1], row
+    write_json(index, [os.path.relpath(path, folder) for path in paths])
 
 
 def _image_path(value: Any, number: int, folder: Path, file: Path) -> Path:
@@ -205,9 +245,9 @@ def _suffix(content: bytes) -> str:
     return ".webp" if content[8:12] == b"WEBP" else ".img"
 
 
-def hugging_face_features(table: pa.Table) -> dict[str, Any]:
+def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
     """Return the features that the ``datasets`` library wrote into the metadata of a table."""
-    metadata = (table.schema.metadata or {}).get(b"huggingface")
+    metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return {}
     try:
