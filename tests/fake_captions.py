@@ -1,0 +1,150 @@
+"""A tiny captioned data set with questions, an encoder and a language model for unit tests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from aape.adapter.prefix_lm import FrozenLM
+from aape.pipeline.datasets import CaptionedImage, Question
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "gray": (120,) * 3}
+
+
+def _transform(picture: Image.Image) -> torch.Tensor:
+    values = np.asarray(picture.convert("RGB"), np.float32)
+    return torch.from_numpy(values / 255).permute(2, 0, 1)
+
+
+class FakeEncoder:
+    """Image feature: a random map of the mean colour. Text feature: a hash of the text."""
+
+    id, dim, token_dim, logit_scale, context_length = "fake", 16, 3, 10.0, 77
+    preprocessing, notes, precision = "none", "", "fp32"
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.weights_hash = "0" * 64
+        self.transform = self.augment = _transform
+        self.map = torch.randn(3, self.dim, generator=torch.Generator().manual_seed(0))
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.id}@{self.weights_hash[:16]}"
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        rows = []
+        for text in texts:
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+            rows.append(np.random.default_rng(seed).normal(size=self.dim))
+        table = np.array(rows, np.float32)
+        return table / np.linalg.norm(table, axis=1, keepdims=True)
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize((pixels.mean((2, 3)) - 0.4) @ self.map, dim=-1)
+
+    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
+
+    def encode_images_and_tokens(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.encode_images(pixels), self.image_tokens(pixels)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) + 2 for text in texts]
+
+
+class _Manifest:
+    name = "fake"
+
+
+class FakeDataset:
+    """Pictures of one colour; captions and questions name it."""
+
+    manifest: Any = _Manifest()
+
+    def __init__(self, folder: Path, images: int = 48) -> None:
+        rng = np.random.default_rng(0)
+        self.rows: list[tuple[str, Path]] = []
+        (folder / "pictures").mkdir(exist_ok=True)
+        for number in range(images):
+            name = list(COLOURS)[number % len(COLOURS)]
+            values = np.array(COLOURS[name]) + rng.integers(-20, 20, (8, 8, 3))
+            path = folder / "pictures" / f"{number}.png"
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
+            self.rows.append((name, path))
+
+    def _split(self, split: str) -> list[tuple[int, str, Path]]:
+        third = {"train": 0, "val": 1, "test": 2}[split]
+        rows = [(i, name, path) for i, (name, path) in enumerate(self.rows)]
+        return [row for row in rows if row[0] // 4 % 3 == third]
+
+    def captions(self, split: str) -> list[CaptionedImage]:
+        return [
+            CaptionedImage(str(i), path, (f"a {name} field", f"all is {name}")[: 1 + i % 2])
+            for i, name, path in self._split(split)
+        ]
+
+    def questions(self, split: str) -> list[Question]:
+        return [
+            Question(f"{i}/q", str(i), path, "what color is it?", (name,), "what color is", "color")
+            for i, name, path in self._split(split)
+        ]
+
+
+class FakeTokenizer:
+    """A word a token; no pad token, no special tokens in texts."""
+
+    words = tuple(
+        "<newline> <end> <unknown> red green blue gray a field all is Q : what color it ? A b c"
+        .replace("<newline>", "\n").split(" ")
+    )  # fmt: skip
+    pad_token_id = None
+    eos_token_id = 1
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        pieces = re.findall(r"\n|\w+|[^\w\s]", text)
+        return {"input_ids": [self.words.index(p) if p in self.words else 2 for p in pieces]}
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return " ".join(" ".join(self.words[i] for i in ids if i != self.eos_token_id).split())
+
+
+def tiny_lm(context: int = 64, texts: Sequence[str] = ()) -> FrozenLM:
+    """A Llama of two layers that knows ``texts``, each of one word of image and its continuation.
+
+    As a real language model would, it says of a picture's word what the texts say of it.
+    """
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(FakeTokenizer.words), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=context, eos_token_id=1, bos_token_id=None,
+        initializer_range=0.3, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    tokenizer = FakeTokenizer()
+    for _ in range(60 if texts else 0):
+        for text in texts:
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return FrozenLM(model.eval().requires_grad_(False), tokenizer, "tiny")
+
+
+@cache
+def speaking_lm(context: int = 64) -> FrozenLM:
+    """A tiny model that knows captions and answers of the four colours."""
+    texts = [f"{c} a {c} field\n" for c in COLOURS] + [f"{c} all is {c}\n" for c in COLOURS]
+    texts += [f"{c} Q: what color is it? A: {c}\n" for c in COLOURS]
+    return tiny_lm(context, texts)

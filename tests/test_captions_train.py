@@ -1,0 +1,178 @@
+"""Training on captions: masks by hand, exact resume, reuse, and what it must not do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fake_captions import FakeDataset, FakeEncoder
+
+from aape.adapter.captions import (
+    CaptionAdapter,
+    CaptionConfig,
+    CaptionGenerator,
+    caption_loss,
+    caption_set,
+    false_negatives,
+    relevance_groups,
+    some,
+    train_captions,
+)
+from aape.adapter.run import RunFolder
+from aape.adapter.tasks.retrieval import contrast_accuracy, evaluate_retrieval, mixture
+from aape.pipeline.datasets import CaptionedImage
+from aape.pipeline.errors import UserError
+
+
+def unit(rows: list[list[float]]) -> torch.Tensor:
+    return F.normalize(torch.tensor(rows).float(), dim=-1)
+
+
+def test_false_negatives_by_hand() -> None:
+    """Image 1's second caption equals image 0's only one; nothing else is near."""
+    p = torch.stack([unit([[1, 0, 0], [9, 9, 9]]), unit([[0, 1, 0], [1, 0, 0]])])
+    mask = torch.tensor([[True, False], [True, True]])
+    own, masked = false_negatives(p, mask, 0.97)
+    assert own.tolist() == [[True, False, False], [False, True, True]]
+    # image 0 must not be pushed from image 1's copy; image 1 not from image 0's
+    assert masked.tolist() == [[False, False, True], [True, False, False]]
+
+
+def test_loss_by_hand() -> None:
+    """Two images, orthogonal captions, h equal to its caption: the loss of a 2 × 2 softmax."""
+    p, mask = torch.eye(2)[:, None], torch.ones(2, 1, dtype=torch.bool)
+    loss = caption_loss(torch.eye(2), p, mask, 3.0, 0.97)
+    assert float(loss) == pytest.approx(float(np.log1p(np.exp(-3.0))), rel=1e-5)
+    # padding changes nothing, whatever is in it
+    padded = torch.cat([p, torch.full((2, 1, 2), 7.0)], 1)
+    wide = torch.tensor([[True, False]] * 2)
+    assert float(caption_loss(torch.eye(2), padded, wide, 3.0, 0.97)) == pytest.approx(float(loss))
+
+
+def test_equal_captions_do_not_push() -> None:
+    """With all captions equal every negative is masked: no loss, no gradient."""
+    p, mask = torch.tensor([[[1.0, 0.0]]] * 3), torch.ones(3, 1, dtype=torch.bool)
+    h = torch.randn(3, 2, requires_grad=True)
+    loss = caption_loss(h, p, mask, 10.0, 0.97)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+    assert h.grad is not None
+    assert float(h.grad.abs().max()) == pytest.approx(0, abs=1e-6)
+
+
+def test_forms_start_where_they_say() -> None:
+    text, image = unit([[1, 2, 3, 4]])[0], unit([[4, 3, 2, 1]])[0]
+    x = torch.randn(5, 4)
+    moved = CaptionGenerator(4, CaptionConfig(form="image"), text, image)(x)
+    torch.testing.assert_close(moved, x - image + text)
+    mean = CaptionGenerator(4, CaptionConfig(form="mean"), text, image)(x)
+    torch.testing.assert_close(mean, text.expand(5, 4))
+    literal = CaptionGenerator(4, CaptionConfig(form="literal"), text, image)
+    assert float(literal(x).std(0).min()) > 0
+    assert float(literal.mlp.mean_text.abs().max()) == 0
+
+
+def test_shared_captions_join_images() -> None:
+    groups = relevance_groups([["a", "b"], ["c"], ["b", "d"], ["d"], ["e"]])
+    assert groups[0] == groups[2] == groups[3]
+    assert len({groups[0], groups[1], groups[4]}) == 3
+
+
+def test_a_killed_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    config = CaptionConfig(epochs=4, batch_size=8, lr=0.01)
+    whole = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "whole"))
+
+    from aape.adapter import captions
+
+    kept, calls = captions.save_checkpoint, []
+
+    def killed(*arguments: object) -> None:
+        kept(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(captions, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "cut"))
+    again = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "cut"))
+    assert len(calls) == 4
+    for name, value in whole.generator.state_dict().items():
+        assert torch.equal(value, again.generator.state_dict()[name]), name
+    monkeypatch.setattr(captions, "_fit", None)  # a finished training is not run again
+    reused = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "cut"))
+    assert reused.hash == whole.hash
+    assert not list((tmp_path / "cut").rglob("training-*"))
+
+
+def test_training_helps_and_the_table_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    run = RunFolder(tmp_path / "run")
+    config = CaptionConfig(epochs=30, batch_size=16, lr=0.01)
+    adapters = [
+        train_captions(data, encoder, config=config.model_copy(update={"seed": seed}))
+        for seed in (1, 2)
+    ]
+    results = evaluate_retrieval(data, encoder, adapters, run=run)
+    plain, ours = results.method("x (zero-shot)"), results.method("h(x)")
+    assert ours.mean("mean R") > plain.mean("mean R") + 10
+    assert [row["seed"] for row in ours.seeds] == [1, 2]
+    low, high = results.intervals["h(x) - x"]["mean R"]
+    assert 0 < low < high
+    assert run.results_path("retrieval").exists()
+    assert {"image", "truth", "output"} <= set(results.samples[0])
+
+
+def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    mean = torch.zeros(encoder.dim)
+    generator = CaptionGenerator(encoder.dim, CaptionConfig(), mean, mean)
+    adapter = CaptionAdapter(generator, CaptionConfig(), "fake", encoder.fingerprint)
+    adapter.save(tmp_path)
+    again = CaptionAdapter.load(tmp_path)
+    x = np.random.default_rng(0).normal(size=(3, encoder.dim)).astype(np.float32)
+    np.testing.assert_array_equal(adapter.h(x), again.h(x))
+    encoder.weights_hash = "f" * 64
+    with pytest.raises(UserError, match="trained on features of"):
+        again.check_encoder(encoder)
+    with pytest.raises(UserError, match="aape train --task captions"):
+        CaptionAdapter.load(tmp_path / "nothing")
+
+
+def test_images_without_captions_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    images = data.captions("test")
+    bare = CaptionedImage("bare", images[0].path, (" ",))
+    found = caption_set(encoder, [bare, *images], "test")
+    assert len(found.images) == len(images)
+    assert found.mask.sum().item() == sum(len(image.captions) for image in images)
+    with pytest.raises(UserError, match="No test image has a caption"):
+        caption_set(encoder, [bare], "test")
+
+
+def test_mixture_and_contrasts_by_hand() -> None:
+    x, h = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    np.testing.assert_allclose(mixture(x, h, 0.5), [[0.5**0.5, 0.5**0.5]])
+    image = np.eye(2)[[0, 0, 1, 1]]
+    right, wrong = np.eye(2)[[0, 1, 1, 1]], np.eye(2)[[1, 0, 0, 1]]
+    row = contrast_accuracy(image, right, wrong, ["swap", "swap", "add", "add"])
+    assert row == {"add": 50.0, "swap": 50.0, "mean": 50.0}  # the last pair is a tie: an error
+
+
+def test_some_is_stable() -> None:
+    assert some(list("abcdef"), 3) == some(list("abcdef"), 3)
+    assert sorted(some(list("abcdef"), 3)) == some(list("abcdef"), 3)
+    assert some(list("abc"), 0) == list("abc")

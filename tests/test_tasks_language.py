@@ -1,0 +1,179 @@
+"""Captioning and question answering from pictures to table, with reuse after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_captions import FakeDataset, FakeEncoder, speaking_lm, tiny_lm
+
+from aape.adapter.captions import CaptionAdapter, CaptionConfig, train_captions
+from aape.adapter.decode import DecodeConfig
+from aape.adapter.results import Results
+from aape.adapter.run import RunFolder
+from aape.adapter.tasks import prefixed
+from aape.adapter.tasks.captioning import (
+    CaptioningConfig,
+    caption_scores,
+    evaluate_captioning,
+    write_coco_results,
+)
+from aape.adapter.tasks.prefixed import logged_answers
+from aape.adapter.tasks.vqa import BASELINE, VqaConfig, evaluate_vqa, most_frequent, prompt_of
+from aape.pipeline.datasets import CaptionedImage, Question
+from aape.pipeline.errors import UserError
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    adapter = train_captions(data, encoder, config=CaptionConfig(epochs=2, batch_size=8))
+    return data, encoder, [adapter]
+
+
+def test_captioning_from_pictures_to_table(
+    parts: tuple[FakeDataset, FakeEncoder, list[CaptionAdapter]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, encoder, adapters = parts
+    run = RunFolder(tmp_path / "run")
+    config = CaptioningConfig(
+        steps=60, lr=0.01, batch_size=8, decode=DecodeConfig(max_tokens=8), grid=1
+    )
+    results = evaluate_captioning(data, encoder, adapters, config=config, run=run, lm=speaking_lm())
+    assert [m.name for m in results.methods] == [
+        "no image", "image tokens", "AAPE", "image tokens + AAPE"
+    ]  # fmt: skip
+    blind, seeing = results.method("no image"), results.method("image tokens + AAPE")
+    assert seeing.mean("CIDEr-D") > blind.mean("CIDEr-D") + 50
+    assert results.method("AAPE").mean("CIDEr-D") > blind.mean("CIDEr-D") + 50
+    low, high = results.intervals["image tokens + AAPE - no image"]["CIDEr-D"]
+    assert 0 < low < high
+    assert {sample["good"] for sample in results.samples} == {True, False}
+    written = next((run.path / "captioning").glob("both-*/captions_results.json"))
+    rows = json.loads(written.read_text())
+    assert set(rows[0]) == {"image_id", "caption"}
+    assert isinstance(rows[0]["image_id"], int)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr(prefixed, "answer", refuse)
+    again = evaluate_captioning(data, encoder, adapters, config=config, run=run, lm=speaking_lm())
+    assert [m.seeds for m in again.methods] == [m.seeds for m in results.methods]
+    kept = Results.load(run.results_path("captioning"))
+    assert kept.method("AAPE").seeds == results.method("AAPE").seeds
+
+
+def test_vqa_from_pictures_to_table(parts, tmp_path: Path) -> None:
+    data, encoder, adapters = parts
+    run = RunFolder(tmp_path / "run")
+    config = VqaConfig(steps=40, lr=0.01, batch_size=8, rows=["none", "both"], grid=1)
+    results = evaluate_vqa(data, encoder, adapters, config=config, run=run, lm=speaking_lm())
+    assert results.method(BASELINE).mean("accuracy") == 25  # four colours, equally often
+    assert results.method("image tokens + AAPE").mean("accuracy") > 60
+    assert results.method("no image").mean("accuracy") <= 25
+    assert results.method("image tokens + AAPE").mean("closed-list accuracy") > 60
+    path = next((run.path / "vqa").glob("both-*/submission-0-shot.json"))
+    assert set(json.loads(path.read_text())[0]) == {"question_id", "answer"}
+    assert results.intervals[f"image tokens + AAPE - {BASELINE}"]["accuracy"][0] > 0
+
+
+def test_shots_and_training_on_captions(parts, tmp_path: Path) -> None:
+    data, encoder, adapters = parts
+    config = VqaConfig(
+        steps=1, rows=["aape"], shots=[0, 2], train_on="captions", batch_size=4, vocabulary=2
+    )
+    lm = tiny_lm(context=256)
+    results = evaluate_vqa(
+        data,
+        encoder,
+        adapters,
+        config=config,
+        lm=lm,
+        max_questions=5,
+        run=RunFolder(tmp_path / "r"),
+    )
+    assert [m.name for m in results.methods] == [BASELINE, "AAPE, 0-shot", "AAPE, 2-shot"]
+    with pytest.raises(UserError, match="positions; tiny has 24"):
+        evaluate_vqa(
+            data, encoder, adapters, config=config, lm=tiny_lm(context=24), max_questions=5
+        )
+
+
+def test_most_frequent_answer_by_hand() -> None:
+    def ask(kind: str, *answers: str) -> Question:
+        return Question("q", "i", Path(), "?", answers, kind)
+
+    train = [ask("a", "x"), ask("a", "y", "y", "x"), ask("a", "y"), ask("b", "z")] + [ask("c", "z")]
+    assert most_frequent(train, [ask("a", "?"), ask("b", "?"), ask("new", "?")]) == ["y", "z", "y"]
+
+
+def test_prompt_form() -> None:
+    assert prompt_of("what is\non the  desk") == " Q: what is on the desk? A:"
+    assert prompt_of("is it red ?") == " Q: is it red? A:"
+
+
+def test_finished_answers_are_kept_and_torn_lines_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, asked = tiny_lm(), []
+    monkeypatch.setattr(prefixed, "_GENERATED_AT_ONCE", 2)
+
+    def fake_answer(_lm, contexts, _config, _vocabulary):
+        asked.extend(contexts)
+        if len(asked) > 4:
+            raise KeyboardInterrupt
+        return [(f"text {context}", True, 0) for context in contexts]
+
+    monkeypatch.setattr(prefixed, "answer", fake_answer)
+    ids, config = list("abcdef"), DecodeConfig()
+
+    def go() -> list:
+        return logged_answers(lm, ids, lambda i: i, config, (), tmp_path / "log", "test")  # type: ignore[arg-type, return-value]
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    log = next(tmp_path.glob("log-*.jsonl"))
+    with log.open("a") as stream:
+        stream.write('{"id": "e", "text": "to')  # what a kill leaves
+    asked.clear()
+    assert [text for text, _, _ in go()] == [f"text {i}" for i in range(6)]
+    assert asked == [4, 5]
+    asked.clear()
+    go()
+    assert asked == []
+
+
+def test_caption_files_and_non_ascii(tmp_path: Path) -> None:
+    images = [CaptionedImage("42", Path(), ("a",)), CaptionedImage("train/7", Path(), ("b",))]
+    write_coco_results(tmp_path / "r.json", images, ["un café", "日本語"])
+    rows = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert rows == [
+        {"image_id": 42, "caption": "un café"},
+        {"image_id": "train/7", "caption": "日本語"},
+    ]
+    scores, each = caption_scores(["un café noir", "日本語"], [["un café noir"], ["日本語"]])
+    assert scores["BLEU-1"] == pytest.approx(100)
+    assert np.all(each > 0)
+
+
+def test_questions_without_answers_are_left_out(parts) -> None:
+    data, encoder, adapters = parts
+
+    class Empty(FakeDataset):
+        def __init__(self) -> None:
+            self.rows = data.rows
+
+        def questions(self, split: str) -> list[Question]:
+            first = super().questions(split)[0]
+            return [Question("e", first.image_id, first.path, "what?", ("", " "))]
+
+    with pytest.raises(UserError, match="No training question has an answer"):
+        evaluate_vqa(Empty(), encoder, adapters, lm=speaking_lm())
+    with pytest.raises(UserError, match="at least one adapter"):
+        evaluate_vqa(data, encoder, [], lm=speaking_lm())
