@@ -24,6 +24,7 @@ class FakeServer(ThreadingHTTPServer):
     content: bytes = b""
     patience: int = 0
     status: int = 0
+    good: int = 1 << 30  # requests answered before the server is overloaded
     ranges: bool = True
     asked: list[str]
 
@@ -34,8 +35,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get("Range", "")
         self.server.asked.append(wanted)
-        if self.server.status:
-            self.send_error(self.server.status)
+        if self.server.status or len(self.server.asked) > self.server.good:
+            self.send_error(self.server.status or 503)
             return
         start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
         if wanted and start >= len(self.server.content):
@@ -86,13 +87,13 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server, download, tmp_pa
 
 def test_what_came_before_giving_up_is_kept_for_the_next_run(server, download, tmp_path) -> None:
     server.content = bytes(range(256)) * 400
-    server.patience = 1000
-    with pytest.raises(UserError, match="4,000 bytes are kept"):
+    server.patience, server.good = 1000, 7
+    with pytest.raises(UserError, match=r"503.*7,000 bytes are kept"):
         fetch_file(download(), tmp_path / "data.bin")
-    server.patience = 0
+    server.patience, server.good = 0, 1 << 30
     fetch_file(download(sha256=sha256(server.content)), tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == server.content
-    assert server.asked[-1] == "bytes=4000-"
+    assert server.asked[-1] == "bytes=7000-"
     assert [path.name for path in tmp_path.iterdir()] == ["data.bin"]
 
 
@@ -282,3 +283,9 @@ def test_a_damaged_archive_is_said_to_be_damaged(tmp_path: Path, name: str) -> N
 def test_nothing_to_download_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing that can be fetched"):
         fetch_dataset(manifest_of(), tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(download, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match="cannot be made"):
+        fetch_dataset(manifest_of(download()), tmp_path / "file" / "data")

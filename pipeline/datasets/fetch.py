@@ -22,7 +22,7 @@ from .manifest import Download, Manifest
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
-_ATTEMPTS = 4
+_IDLE_TRIES = 4
 
 
 def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
@@ -44,6 +44,12 @@ def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
     sizes = [download.size for download in manifest.downloads]
     at_least = "" if all(sizes) else "at least "
     step(f"{len(sizes)} files, {at_least}{sum(sizes) / 1e6:,.1f} MB, into {root}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{root} cannot be made: {error.strerror}.", "Give another --root."
+        ) from error
     files = []
     with exclusive(root / "fetch", "fetching into"):
         for download in manifest.downloads:
@@ -88,22 +94,36 @@ def fetch_file(download: Download, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                if _download(download, part):
-                    break
-            except (OSError, HTTPException) as error:
-                if isinstance(error, OSError) and disk_error(error, part) is not error:
-                    raise
-                if _is_final(error) or attempt == _ATTEMPTS:
-                    raise _server_error(download, part, error) from error
-            step(f"{download.file}: the connection broke; going on (try {attempt + 1})")
-        else:
-            raise _server_error(download, part, "the connection broke again and again")
+        _download_all(download, part)
         _verify(download, part, remove=True)
         part.replace(path)
     except OSError as error:
         raise disk_error(error, part) from error
+
+
+def _download_all(download: Download, part: Path) -> None:
+    """Ask again after every break; give up after four tries that brought nothing."""
+    idle = 0
+    while True:
+        before = _size(part)
+        reason: Exception | str = "the connection broke"
+        try:
+            if _download(download, part):
+                return
+        except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and disk_error(error, part) is not error:
+                raise
+            if _is_final(error):
+                raise _server_error(download, part, error) from error
+            reason = error
+        idle = 0 if _size(part) > before else idle + 1
+        if idle == _IDLE_TRIES:
+            raise _server_error(download, part, reason)
+        step(f"{download.file}: {reason}; going on")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _is_final(error: Exception) -> bool:
@@ -121,7 +141,7 @@ def _server_error(download: Download, part: Path, error: Exception | str) -> Use
 
 def _download(download: Download, part: Path) -> bool:
     """Append to ``part`` what is left; return False if the connection ended before the end."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     headers = {"User-Agent": "aape", **({"Range": f"bytes={have}-"} if have else {})}
     request = urllib.request.Request(download.url, headers=headers)
     try:
