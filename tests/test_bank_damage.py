@@ -1,8 +1,12 @@
-"""A damaged bank is never used silently: every flipped bit and every cut is found and named."""
+"""A damaged bank is never used silently, and a fault while writing leaves the old or the new one."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from random_bank import metadata, random_unit, rows
 from aape.pipeline.bank import PromptBank, write, write_bank
 from aape.pipeline.bank.verify import verify_bank
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import exclusive
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +151,60 @@ def test_the_index_of_a_bank_that_changed_is_refused(copy):
     assert len(bank.search(random_unit(1)[0], exact=True)) == 10
     bank.reindex()
     assert verify_bank(copy).sound
+
+
+# --- faults while writing ---
+
+
+@pytest.fixture
+def bank(tmp_path):
+    return write_bank(tmp_path / "toy.bank.parquet", rows(), metadata())
+
+
+def test_two_writers_are_refused(bank):
+    with exclusive(bank.path, "writing"), pytest.raises(UserError, match="Another process"):
+        write_bank(bank.path, rows(), metadata())
+
+
+def test_a_full_disk_is_a_sentence_and_the_old_bank_stays(bank, monkeypatch):
+    before = bank.path.read_bytes()
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(write._HashingStream, "write", full)
+    with pytest.raises(UserError, match="No space left on the disk"):
+        write_bank(bank.path, rows(60), metadata())
+    assert bank.path.read_bytes() == before
+    assert sorted(p.suffix for p in bank.path.parent.iterdir()) == [".lock", ".parquet"]
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from random_bank import metadata, rows
+from aape.pipeline.bank import write_bank
+old, new = rows(3000), rows(6000, seed=1)
+print("ready", flush=True)
+while True:
+    write_bank(sys.argv[1], old, metadata())
+    write_bank(sys.argv[1], new, metadata())
+"""
+
+
+def test_killed_while_writing_leaves_the_old_bank_or_the_new(tmp_path):
+    path = tmp_path / "killed.parquet"
+    write_bank(path, rows(3000), metadata())
+    good = {PromptBank.open(path).content_hash}
+    good.add(write_bank(tmp_path / "new.parquet", rows(6000, seed=1), metadata()).content_hash)
+    random = np.random.default_rng(5)
+    for _ in range(8):
+        command = [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(random.uniform(0.01, 0.4))
+            process.kill()
+        bank = PromptBank.open(path)
+        assert bank.content_hash in good
+        assert len(bank.table) == len(bank)

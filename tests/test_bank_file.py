@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import subprocess
-import sys
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -34,7 +31,6 @@ from aape.pipeline.bank.diff import diff_banks
 from aape.pipeline.bank.export import export_bank
 from aape.pipeline.bank.merge import merge_banks
 from aape.pipeline.errors import UserError
-from aape.pipeline.files import exclusive
 
 SOME_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
@@ -355,55 +351,3 @@ def test_export_refuses_the_bank_itself_and_unknown_formats(bank):
         export_bank(bank, "csv", bank.path)
     with pytest.raises(UserError, match="Unknown export format 'xml'"):
         export_bank(bank, "xml", "x")
-
-
-# --- faults while writing ---
-
-
-def test_two_writers_are_refused(bank):
-    with exclusive(bank.path, "writing"), pytest.raises(UserError, match="Another process"):
-        write_bank(bank.path, rows(), metadata())
-
-
-def test_a_full_disk_is_a_sentence_and_the_old_bank_stays(bank, monkeypatch):
-    before = bank.path.read_bytes()
-
-    def full(self, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(write._HashingStream, "write", full)
-    with pytest.raises(UserError, match="No space left on the disk"):
-        write_bank(bank.path, rows(60), metadata())
-    assert bank.path.read_bytes() == before
-    assert sorted(p.suffix for p in bank.path.parent.iterdir()) == [".lock", ".parquet"]
-
-
-WRITER = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from random_bank import metadata, rows
-from aape.pipeline.bank import write_bank
-old, new = rows(3000), rows(6000, seed=1)
-print("ready", flush=True)
-while True:
-    write_bank(sys.argv[1], old, metadata())
-    write_bank(sys.argv[1], new, metadata())
-"""
-
-
-def test_killed_while_writing_leaves_the_old_bank_or_the_new(tmp_path):
-    path = tmp_path / "killed.parquet"
-    write_bank(path, rows(3000), metadata())
-    good = {PromptBank.open(path).content_hash}
-    good.add(write_bank(tmp_path / "new.parquet", rows(6000, seed=1), metadata()).content_hash)
-    random = np.random.default_rng(5)
-    for _ in range(8):
-        command = [sys.executable, "-c", WRITER, str(path), str(Path(__file__).parent)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(random.uniform(0.01, 0.4))
-            process.kill()
-        bank = PromptBank.open(path)
-        assert bank.content_hash in good
-        assert len(bank.table) == len(bank)
