@@ -1,4 +1,4 @@
-"""A damaged bank is never used silently, and a fault while writing leaves the old or the new one."""
+"""A damaged bank is never used silently; a fault while writing leaves the old bank or the new."""
 
 from __future__ import annotations
 
