@@ -1,0 +1,152 @@
+"""Protocols: which classes are trained on, which are told apart, and how a row is summarised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aape.adapter.classification_data import ClassificationData, ClassTexts, LabelledImages
+from aape.adapter.protocols import PROTOCOLS, load_protocol
+from aape.adapter.published import AVERAGE_BASE2NEW, ZERO_SHOT_BASE2NEW, published_rows
+from aape.pipeline.errors import UserError
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def make(c: int = 5, shots: int = 2, d: int = 8, seed: int = 0, name: str = "toy"):
+    """A data set whose new classes have prompts that must not be looked at."""
+    generator = np.random.default_rng(seed)
+
+    def images(count: int) -> LabelledImages:
+        y = np.tile(np.arange(c), count)
+        return LabelledImages(unit(generator.normal(size=(len(y), d))), y)
+
+    template = unit(generator.normal(size=(c, d)))
+    prompts = unit(generator.normal(size=(c, 3, d)))
+    texts = ClassTexts(
+        [f"{name} {i}" for i in range(c)], template, template, prompts, np.ones((c, 3), bool)
+    )
+    half = (c + 1) // 2
+    base, new = list(range(half)), list(range(half, c))
+    return ClassificationData(
+        name, "an encoder", texts, images(shots), images(1), images(4), base, new, shots, seed
+    )
+
+
+def test_base2new_tests_each_half_by_itself():
+    data = make()
+    base, new = load_protocol("base2new").test_sets(data)
+    assert (len(base.classes), len(new.classes)) == (3, 2)
+    assert base.classes.seen.tolist() == [0, 1, 2]
+    assert new.classes.seen.tolist() == [-1, -1]
+    assert sorted(set(new.images.y.tolist())) == [0, 1]
+    assert new.names == ["toy 3", "toy 4"]
+    rows = np.flatnonzero(data.test.y == 4)
+    np.testing.assert_array_equal(new.images.x[new.images.y == 1], data.test.x[rows])
+
+
+def test_generalized_tells_all_classes_apart():
+    base, new = load_protocol("generalized").test_sets(make())
+    assert len(base.classes) == len(new.classes) == 5
+    assert sorted(set(new.images.y.tolist())) == [3, 4]
+    assert base.classes.seen.tolist() == [0, 1, 2, -1, -1]
+
+
+def test_fewshot_trains_on_everything():
+    (everything,) = load_protocol("fewshot/1").test_sets(make())
+    assert (everything.classes.seen >= 0).all()
+    assert everything.name == "accuracy"
+
+
+def test_new_classes_use_prompts_only_on_demand():
+    data = make()
+    protocol = load_protocol("base2new")
+    described = torch.from_numpy(data.texts.described)
+    base, new = protocol.test_sets(data)
+    torch.testing.assert_close(new.classes.described, new.classes.template)
+    torch.testing.assert_close(base.classes.described, described[:3])
+    base_on, new_on = protocol.test_sets(data, new_class_prompts=True)
+    torch.testing.assert_close(new_on.classes.described, described[3:])
+    assert not torch.equal(new_on.classes.template, new.classes.template)
+    torch.testing.assert_close(base_on.classes.template, base.classes.template)
+
+
+def test_new_classes_need_no_prompts_but_trained_ones_do():
+    data = make()
+    mask = np.ones((5, 3), bool)
+    mask[4] = False
+    replace(data, texts=replace(data.texts, mask=mask)).few_shot(data.base_ids)
+    mask = mask.copy()
+    mask[1] = False
+    bare = replace(data, texts=replace(data.texts, mask=mask))
+    with pytest.raises(UserError, match="'toy 1'"):
+        bare.few_shot(bare.base_ids)
+
+
+def test_targets_of_cross_dataset_are_new_and_of_domain_are_matched_by_name():
+    source, other = make(), make(c=3, seed=5, name="other")
+    tests = load_protocol("cross-dataset").test_sets(source, [other])
+    assert [t.name for t in tests] == ["source", "other"]
+    assert tests[1].classes.seen.tolist() == [-1, -1, -1]
+    subset = make(c=2, seed=6)
+    subset = replace(subset, texts=replace(subset.texts, names=["toy 3", "toy 1"]), dataset="v2")
+    domain = load_protocol("domain").test_sets(source, [subset])
+    assert domain[1].classes.seen.tolist() == [3, 1]
+    with pytest.raises(UserError, match="has classes that toy has not"):
+        load_protocol("domain").test_sets(source, [other])
+    with pytest.raises(UserError, match="needs target"):
+        load_protocol("domain").test_sets(source)
+    with pytest.raises(UserError, match="has no target"):
+        load_protocol("fewshot").test_sets(source, [other])
+    with pytest.raises(UserError, match="was embedded by"):
+        load_protocol("cross-dataset").test_sets(source, [replace(other, encoder="another")])
+
+
+def test_summaries():
+    base2new = load_protocol("base2new")
+    assert base2new.row({"base": 60.0, "new": 40.0})["H"] == pytest.approx(48)
+    np.testing.assert_allclose(base2new.summarise([np.array([60.0]), np.array([40.0])]), [48.0])
+    cross = load_protocol("cross-dataset")
+    assert cross.row({"source": 90.0, "a": 10.0, "b": 20.0})["mean"] == pytest.approx(15)
+    arrays = [np.array([90.0]), np.array([10.0]), np.array([20.0])]
+    np.testing.assert_allclose(cross.summarise(arrays), [15.0])
+
+
+def test_one_trained_class_is_refused():
+    with pytest.raises(UserError, match="it needs two"):
+        load_protocol("base2new").test_sets(make(c=2))
+
+
+def test_names_and_versions():
+    assert {protocol.id for protocol in PROTOCOLS.values()} == {
+        f"{name}/1" for name in ("fewshot", "base2new", "generalized", "cross-dataset", "domain")
+    }
+    with pytest.raises(UserError, match="Did you mean 'base2new'"):
+        load_protocol("base2old")
+    with pytest.raises(UserError, match="at version 1"):
+        load_protocol("base2new/9")
+
+
+def test_published_rows_agree_with_their_own_average():
+    eleven = set(ZERO_SHOT_BASE2NEW.values())
+    assert len(eleven) == 11
+    (base, new, h), _ = AVERAGE_BASE2NEW["CLIP zero-shot"]
+    assert np.mean([v[0] for v in eleven]) == pytest.approx(base, abs=0.01)
+    assert np.mean([v[1] for v in eleven]) == pytest.approx(new, abs=0.01)
+    for (base, new, h), _ in AVERAGE_BASE2NEW.values():
+        assert 2 * base * new / (base + new) == pytest.approx(h, abs=0.011)
+    for base, new, h in eleven:
+        assert 2 * base * new / (base + new) == pytest.approx(h, abs=0.011)
+
+
+def test_published_rows_only_where_the_protocol_is_the_same():
+    there = "ViT-B-16-quickgelu/openai@0"
+    assert len(published_rows("cars", there, "base2new", 16)) == 1
+    assert not published_rows("cars", there, "base2new", 4)
+    assert not published_rows("cars", there, "fewshot", 16)
+    assert not published_rows("cars", "lite@0", "base2new", 16)
