@@ -332,6 +332,9 @@ Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a 
 def train(
     bank: Annotated[str, typer.Option(help="Prompt bank; it knows data set and encoder.")] = "",
     features: Annotated[str, typer.Option(help="Cached features (safetensors).")] = "",
+    task: Annotated[str, typer.Option(help="classification, or captions (no bank).")] = (
+        "classification"
+    ),
     shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
     seeds: Seeds = "1,2,3",
     protocol: Annotated[
@@ -371,7 +374,14 @@ def train(
     """Train the adapter and print it beside every baseline on the same features and shots.
 
     Example: aape train --bank cars.bank.parquet --shots 16 --seeds 1,2,3
+
+    With captions: aape train --task captions --dataset coco; then aape eval retrieval RUN.
     """
+    if task != "classification":
+        place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+        asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
+        show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
+        return
     from .adapter.config import Config
     from .adapter.recipes import load_recipe
     from .adapter.tasks.classification_run import default_folder, run_classification
@@ -444,6 +454,118 @@ def whole_numbers(text: str, option: str) -> list[int]:
         return [int(word) for word in words_of(text)]
     except ValueError as error:
         raise UserError(f"{option} takes whole numbers, not {text!r}.", "Write 1,2,3.") from error
+
+
+# --- caption tasks ---
+
+
+def train_on_captions(task: str, asked: dict[str, Any], seeds: list[int], out: Path | None) -> Any:
+    """Train on captions for the verb ``train``."""
+    from .adapter.tasks.caption_run import CaptionRunConfig, run_captions
+    from .pipeline.errors import UserError, unknown_name
+
+    if task != "captions":
+        raise unknown_name("task of train", task, ["classification", "captions"])
+    if not asked["dataset"]:
+        raise UserError("Training on captions needs a data set.", "Name one: --dataset shapes.")
+    weight = asked.pop("distillation")
+    captions = {} if weight is None else {"distillation": weight}
+    values = {**asked, "captions": captions, "seeds": seeds}
+    return run_captions(CaptionRunConfig.parse(values, "The command line"), out)
+
+
+CaptionRun = Annotated[Path, typer.Argument(help="A run folder of aape train --task captions.")]
+OtherData = Annotated[str, typer.Option("--dataset", help="Test data, if not the run's own.")]
+OtherRoot = Annotated[str, typer.Option("--root", help="Its folder.")]
+LanguageModel = Annotated[
+    str, typer.Option("--language-model", help="smollm2, a folder, or a model of the hub.")
+]
+Steps = Annotated[int | None, typer.Option(min=0, help="Training steps of the prefix.")]
+Grid = Annotated[int | None, typer.Option(min=1, help="Image tokens: grid x grid.")]
+Strategy = Annotated[str, typer.Option(help="greedy, beam or sample.")]
+
+
+def prefix_settings(language_model: str, steps: int | None, grid: int | None) -> dict[str, Any]:
+    """Collect the settings that were given."""
+    given = {"language_model": language_model, "steps": steps, "grid": grid}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@eval_app.command("retrieval")
+def eval_retrieval(
+    run: CaptionRun,
+    dataset: OtherData = "",
+    root: OtherRoot = "",
+    max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    contrasts: Annotated[
+        bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Image-text retrieval with x, h(x) and their mixture, both directions."""
+    from .adapter.tasks.caption_run import evaluate_run
+
+    task = "contrasts" if contrasts else "retrieval"
+    show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
+
+
+@eval_app.command("captioning")
+def eval_captioning(
+    run: CaptionRun,
+    dataset: OtherData = "",
+    root: OtherRoot = "",
+    language_model: LanguageModel = "smollm2",
+    steps: Steps = None,
+    grid: Grid = None,
+    strategy: Strategy = "greedy",
+    beams: Annotated[int, typer.Option(min=1)] = 4,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 24,
+    java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
+    max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Captions by a frozen language model: no image, image tokens, AAPE, both."""
+    from .adapter.tasks.caption_run import evaluate_run
+
+    decode = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
+    settings = {**prefix_settings(language_model, steps, grid), "decode": decode, "java": java}
+    show(
+        evaluate_run(
+            run, "captioning", dataset=dataset, root=root, settings=settings, limit=max_images
+        ),
+        as_json,
+    )
+
+
+@eval_app.command("vqa")
+def eval_vqa(
+    run: CaptionRun,
+    dataset: OtherData = "",
+    root: OtherRoot = "",
+    language_model: LanguageModel = "smollm2",
+    steps: Steps = None,
+    grid: Grid = None,
+    shots: Annotated[str, typer.Option(help="Answered questions shown, comma-separated.")] = "0",
+    train_on: Annotated[str, typer.Option(help="questions, or captions (zero-shot).")] = (
+        "questions"
+    ),
+    wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
+    max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Answers by a frozen language model, beside the most frequent answer per type."""
+    from .adapter.tasks.caption_run import evaluate_run
+
+    settings = {
+        **prefix_settings(language_model, steps, grid),
+        "shots": whole_numbers(shots, "--shots"), "train_on": train_on, "wordnet": wordnet,
+    }  # fmt: skip
+    show(
+        evaluate_run(
+            run, "vqa", dataset=dataset, root=root, settings=settings, limit=max_questions
+        ),
+        as_json,
+    )
 
 
 # --- suites and reports ---

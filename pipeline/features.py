@@ -88,7 +88,9 @@ def image_features(
     if not files:
         raise UserError("There are no images to encode.")
     contents = _hash_contents(files)
-    first = {content: path for path, content in zip(reversed(files), reversed(contents))}
+    first: dict[str, Path] = {}
+    for path, content in zip(files, contents):
+        first.setdefault(content, path)
     wanted = [PLAIN, *range(views)]
     keys = {(content, view): _key(content, view, seed) for content in first for view in wanted}
     folder = _folder(encoder)

@@ -1,0 +1,97 @@
+"""Where the weights of an open_clip model are on this machine, and how they are read safely."""
+
+from __future__ import annotations
+
+import os
+import socket
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+
+from ..errors import UserError
+
+_PROBE_SECONDS = 3.0
+
+
+def find_local(config: dict[str, Any]) -> Path | None:
+    """Return the weights of a pretrained tag if they are in a local cache; never uses the network.
+
+    Looks where open_clip, huggingface_hub and OpenAI's ``clip`` package keep them.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if hub := config.get("hf_hub", ""):
+        repository, name = os.path.split(hub)
+        named = [f"{Path(name).stem}.safetensors", name] if name else []
+        for file in [*named, "open_clip_model.safetensors", "open_clip_pytorch_model.bin"]:
+            found = try_to_load_from_cache(repository, file)
+            if isinstance(found, str):
+                return Path(found)
+    if url := config.get("url", ""):
+        path = Path.home() / ".cache" / "clip" / Path(urlparse(url).path).name
+        if path.is_file():
+            return path
+    return None
+
+
+def download(config: dict[str, Any], name: str) -> Path:
+    """Download the weights of a pretrained tag.
+
+    Raises:
+        UserError: no hub is reachable within three seconds, or the download fails.
+    """
+    from open_clip.pretrained import download_pretrained
+
+    hint = "Give a local file with --checkpoint, or use --encoder lite."
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    parts = urlparse(address if config.get("hf_hub") else config.get("url", address))
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    try:
+        if offline:
+            raise OSError("HF_HUB_OFFLINE is set")
+        socket.create_connection((parts.hostname or "", parts.port or 443), _PROBE_SECONDS).close()
+        return Path(download_pretrained(config))
+    except Exception as error:
+        raise UserError(
+            f"The weights of {name} are not on this machine and {parts.hostname} cannot be "
+            f"reached ({error}).",
+            hint,
+        ) from error
+
+
+def is_torchscript(path: Path) -> bool:
+    """Say whether a file is a TorchScript archive, the form of OpenAI's original files."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def load_into(model: torch.nn.Module, path: Path, name: str) -> None:
+    """Load weights into an open_clip model, strictly.
+
+    Reads safetensors, ``.pt``/``.bin`` without running code from the file, and OpenAI's archives.
+
+    Raises:
+        UserError: the file cannot be read, or its tensors are not those of the model.
+    """
+    from open_clip.factory import load_checkpoint
+
+    try:
+        if is_torchscript(path):
+            state = torch.jit.load(path, map_location="cpu").state_dict()
+            for extra in ("input_resolution", "context_length", "vocab_size"):
+                state.pop(extra, None)
+            model.load_state_dict({key: value.float() for key, value in state.items()})
+        else:
+            load_checkpoint(model, str(path), strict=True, weights_only=True)  # type: ignore[arg-type]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} does not hold the weights of {name}: {reason}.",
+            "Name the architecture that the file was trained with, such as "
+            "--encoder ViT-B-32-quickgelu.",
+        ) from error
