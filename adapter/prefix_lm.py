@@ -144,14 +144,14 @@ class Prefix(nn.Module):
         self.bias = nn.Parameter(torch.randn(self.slots, width) * scale * 0.5)
         if kind in ("image", "both"):
             self.from_tokens = nn.Linear(e, width, bias=False)
-            nn.init.normal_(self.from_tokens.weight, std=scale / math.sqrt(e))
+            nn.init.normal_(self.from_tokens.weight, std=scale)
             self.token_mean: Tensor
             self.token_std: Tensor
             self.register_buffer("token_mean", torch.zeros(t, e))
             self.register_buffer("token_std", torch.ones(t, e))
         if kind in ("aape", "both"):
             self.from_h = nn.Linear(h_dim, width, bias=False)
-            nn.init.normal_(self.from_h.weight, std=scale / math.sqrt(h_dim))
+            nn.init.normal_(self.from_h.weight, std=scale)
             self.h_mean: Tensor
             self.h_std: Tensor
             self.register_buffer("h_mean", torch.zeros(h_dim))
@@ -168,13 +168,23 @@ class Prefix(nn.Module):
             spread = inputs.h.std(0)
             self.h_std.copy_(spread + 0.1 * spread.mean() + 1e-6)
 
+    def scaled_tokens(self, inputs: PrefixInputs) -> Tensor:
+        """Return standardised tokens (n, t, e) of unit length: a step of Adam moves the output by
+        about the learning rate times √e, whatever the width of the tower."""
+        tokens = (inputs.tokens - self.token_mean) / self.token_std
+        return tokens / math.sqrt(tokens.shape[-1])
+
+    def scaled_h(self, inputs: PrefixInputs) -> Tensor:
+        """Return the standardised AAPE (n, d) of unit length."""
+        return (inputs.h - self.h_mean) / self.h_std / math.sqrt(inputs.h.shape[-1])
+
     def forward(self, inputs: PrefixInputs) -> Tensor:
         """Return the prefix (n, p, w)."""
         parts = []
         if self.kind in ("image", "both"):
-            parts.append(self.from_tokens((inputs.tokens - self.token_mean) / self.token_std))
+            parts.append(self.from_tokens(self.scaled_tokens(inputs)))
         if self.kind in ("aape", "both"):
-            parts.append(self.from_h((inputs.h - self.h_mean) / self.h_std)[:, None])
+            parts.append(self.from_h(self.scaled_h(inputs))[:, None])
         if not parts:
             return self.bias.expand(len(inputs), -1, -1)
         return torch.cat(parts, 1) + self.bias
@@ -185,11 +195,10 @@ class Prefix(nn.Module):
         self.bias.copy_(goal.mean(0).expand_as(self.bias))
         centred = goal - goal.mean(0)
         if self.kind in ("image", "both"):
-            x = ((inputs.tokens - self.token_mean) / self.token_std).mean(1)
+            x = self.scaled_tokens(inputs).mean(1)
             self.from_tokens.weight.copy_(_ridge(x, centred, ridge))
         if self.kind in ("aape", "both"):
-            x = (inputs.h - self.h_mean) / self.h_std
-            self.from_h.weight.copy_(_ridge(x, centred, ridge))
+            self.from_h.weight.copy_(_ridge(self.scaled_h(inputs), centred, ridge))
 
 
 def _ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:

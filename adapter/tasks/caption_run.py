@@ -1,0 +1,144 @@
+"""The run folder of the caption tasks: train once, evaluate retrieval, captioning, answering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ...pipeline.config import EncoderConfig, Section
+from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.encoders import load_encoder
+from ...pipeline.errors import UserError
+from ...pipeline.files import exclusive
+from ..captions import CaptionAdapter, CaptionConfig, train_captions
+from ..results import MethodResult, Results
+from ..run import RunFolder
+from .captioning import CaptioningConfig, evaluate_captioning
+from .retrieval import evaluate_contrasts, evaluate_retrieval
+from .vqa import VqaConfig, evaluate_vqa
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+
+
+class CaptionRunConfig(Section):
+    """What ``aape train --task captions`` was asked for; kept as the run's ``config.yaml``."""
+
+    task: Literal["captions"] = "captions"
+    dataset: str
+    root: str = ""
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    captions: CaptionConfig = Field(default_factory=CaptionConfig)
+    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
+
+
+def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
+    """Train one generator a seed in a run folder; return validation recall before and after.
+
+    Raises:
+        UserError: the data set has no captions, or its files are not here.
+    """
+    folder = RunFolder(out or Path("runs") / f"{config.dataset}-captions")
+    dataset = open_dataset(config.dataset, Path(config.root) if config.root else None)
+    dataset.captions("train")
+    encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
+    with exclusive(folder.path / "captions", "training in"):
+        kept = config.encoder.model_copy(update={"name": encoder.id})
+        folder.start(config.model_copy(update={"encoder": kept}))
+        start = MethodResult("h(x) before training", [])
+        trained = MethodResult("h(x)", [], group="ours")
+        for seed in config.seeds:
+            settings = config.captions.model_copy(update={"seed": seed})
+            adapter = train_captions(dataset, encoder, config=settings, run=folder)
+            history = adapter.details["val_recall"]
+            start.seeds.append({"seed": seed, "mean R": history[0]})
+            trained.seeds.append({"seed": seed, "mean R": max(history)})
+            trained.parameters = adapter.parameters
+    return Results(
+        task="captions",
+        protocol="captions/1",
+        dataset=config.dataset,
+        encoder=encoder.id,
+        metrics=["mean R"],
+        methods=[start, trained],
+        best="mean R",
+        title="Validation recall of the generator trained on captions",
+        units={"mean R": "%"},
+        notes=[f"next: aape eval retrieval {folder.path}"],
+    )
+
+
+def evaluate_run(
+    path: Path,
+    task: Literal["retrieval", "contrasts", "captioning", "vqa"],
+    *,
+    dataset: str = "",
+    root: str = "",
+    settings: dict[str, Any] | None = None,
+    limit: int = 0,
+) -> Results:
+    """Evaluate a task with the generators of a run; what is finished is reused.
+
+    Args:
+        dataset: test data, if not what the run was trained on.
+        settings: values of :class:`CaptioningConfig` or :class:`VqaConfig`.
+        limit: test images or questions to use; 0 is all.
+
+    Raises:
+        UserError: there is no such run, or it was made by another task.
+    """
+    folder = RunFolder.open(path)
+    config, adapters = open_adapters(folder)
+    place = config.encoder
+    encoder: Encoder = load_encoder(place.name, place.checkpoint, place.device)
+    other = bool(dataset) and dataset != config.dataset
+    where = root or ("" if other else config.root)
+    data = open_dataset(dataset or config.dataset, Path(where) if where else None)
+    # tables and prefixes of another data set must not overwrite those of the run's own
+    run = RunFolder(folder.path / data.manifest.name) if other else folder
+    values = settings or {}
+    with exclusive(folder.path / task, "evaluating"):
+        if task == "retrieval":
+            return evaluate_retrieval(data, encoder, adapters, run=run, max_images=limit)
+        if task == "contrasts":
+            return evaluate_contrasts(data, encoder, adapters, run=run)
+        if task == "captioning":
+            source = _source(config, data) if other else None
+            return evaluate_captioning(
+                data, encoder, adapters, run=run, max_images=limit, source=source,
+                config=CaptioningConfig.parse(values, "The command line"),
+            )  # fmt: skip
+        return evaluate_vqa(
+            data, encoder, adapters, run=run, max_questions=limit,
+            config=VqaConfig.parse(values, "The command line"),
+        )  # fmt: skip
+
+
+def _source(config: CaptionRunConfig, data: Dataset) -> Dataset | None:
+    """Return the run's own data set where the test data has no training captions (NoCaps)."""
+    if data.contents.captions.get("train"):
+        return None
+    return open_dataset(config.dataset, Path(config.root) if config.root else None)
+
+
+def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdapter]]:
+    """Return the configuration and the generators of a run, one a seed.
+
+    Raises:
+        UserError: the run was not made by ``aape train --task captions``, or is unfinished.
+    """
+    from ...pipeline.config import read_yaml
+
+    path = folder.path / "config.yaml"
+    values = read_yaml(path)
+    if not isinstance(values, dict) or values.get("task") != "captions":
+        raise UserError(
+            f"{folder.path} was not trained on captions.",
+            "Make such a run with: aape train --task captions --dataset NAME --out FOLDER.",
+        )
+    config = CaptionRunConfig.parse(values, str(path))
+    return config, [
+        CaptionAdapter.load(folder.path / "captions" / f"seed-{seed}") for seed in config.seeds
+    ]

@@ -1,0 +1,60 @@
+"""The run folder of the caption tasks, and the verbs that work on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_captions import FakeDataset, FakeEncoder
+
+from aape.adapter.captions import CaptionConfig
+from aape.adapter.run import RunFolder
+from aape.adapter.tasks import caption_run
+from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
+from aape.pipeline.config import EncoderConfig
+from aape.pipeline.errors import UserError
+
+
+def test_train_then_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data = FakeDataset(tmp_path)
+    monkeypatch.setattr(caption_run, "open_dataset", lambda name, root=None: data)
+    monkeypatch.setattr(caption_run, "load_encoder", lambda *_: FakeEncoder())
+    config = CaptionRunConfig(
+        dataset="fake",
+        encoder=EncoderConfig(name="fake"),
+        captions=CaptionConfig(epochs=3, batch_size=8, lr=0.01),
+        seeds=[1, 2],
+    )
+    trained = run_captions(config, tmp_path / "run")
+    assert [row["seed"] for row in trained.method("h(x)").seeds] == [1, 2]
+    results = evaluate_run(tmp_path / "run", "retrieval", limit=8)
+    assert [row["seed"] for row in results.method("h(x)").seeds] == [1, 2]
+    assert (tmp_path / "run" / "results" / "retrieval.md").exists()
+
+
+def test_other_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run folder"):
+        evaluate_run(tmp_path, "retrieval")
+    (tmp_path / "config.yaml").write_text("recipe: {}\n")
+    with pytest.raises(UserError, match="was not trained on captions"):
+        evaluate_run(tmp_path, "vqa")
+    RunFolder(tmp_path).start(CaptionRunConfig(dataset="shapes"))
+    with pytest.raises(UserError, match="has no adapter trained on captions"):
+        evaluate_run(tmp_path, "captioning")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--task", "captions"], "--dataset shapes"),
+        (["train", "--task", "caption", "--dataset", "shapes"], "Did you mean 'captions'?"),
+        (["train", "--task", "captions", "--dataset", "shape"], "Did you mean 'shapes'?"),
+        (["eval", "vqa", "nowhere"], "not a run folder"),
+    ],
+)
+def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = aape(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())
