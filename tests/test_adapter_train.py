@@ -1,0 +1,245 @@
+"""Training: exact resume, seeds, controls, faults, saving; on small problems with known answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aape.adapter.classification_data import ClassSet, FewShot
+from aape.adapter.fitted import FittedAdapter
+from aape.adapter.recipes import DEFAULT, LITERAL, Recipe, controlled, load_recipe
+from aape.adapter.train import Seeds, fit
+from aape.pipeline.errors import UserError
+
+C, D, SHOTS = 4, 16, 6
+SHORT = DEFAULT.model_copy(update={"epochs": 3, "batch_size": 8})
+SHORT_LITERAL = LITERAL.model_copy(update={"epochs": 3, "batch_size": 8})
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def problem(validation: bool = True, views: bool = False) -> FewShot:
+    centres = unit(C, D, seed=0)
+    w = F.normalize(centres + 1.2 * unit(C, D, seed=1), dim=-1)
+    y = torch.arange(C).repeat(SHOTS)
+    x = F.normalize(centres[y] + 0.6 * unit(len(y), D, seed=2), dim=-1)
+    prompts = F.normalize(w[:, None] + 0.5 * unit(C, 5, D, seed=3), dim=-1)
+    mask = torch.arange(5).expand(C, 5) < torch.tensor([5, 2, 4, 1])[:, None]
+    val_y = torch.arange(C).repeat(2)
+    val_x = F.normalize(centres[val_y] + 0.6 * unit(len(val_y), D, seed=4), dim=-1)
+    if not validation:
+        val_x, val_y = val_x[:0], val_y[:0]
+    classes = ClassSet(w, w, F.normalize(prompts.mean(1), dim=-1), None, torch.arange(C))
+    extra = F.normalize(x[:, None] + 0.2 * unit(len(x), 3, D, seed=5), dim=-1) if views else None
+    return FewShot(x, y, extra, classes, prompts * mask[..., None], mask, val_x, val_y, 20.0, SHOTS)
+
+
+class Killed(Exception):
+    """Stands for a kill between two epochs."""
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        SHORT,
+        SHORT_LITERAL,
+        SHORT.model_copy(update={"views": 3}),
+        SHORT.model_copy(
+            update={"aggregator": DEFAULT.aggregator.model_copy(update={"kind": "random"})}
+        ),
+    ],
+    ids=["default", "literal", "views", "random aggregator"],
+)
+def test_a_killed_run_continues_to_the_same_bits(tmp_path, recipe):
+    data = problem(views=bool(recipe.views))
+    whole = fit(data, recipe, 3)
+    path = tmp_path / "run.checkpoint"
+
+    def kill(record: dict[str, float]) -> None:
+        if record.get("epoch") == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(data, recipe, 3, checkpoint=path, on_epoch=kill)
+    assert path.exists()
+    records: list[dict[str, float]] = []
+    resumed = fit(data, recipe, 3, checkpoint=path, on_epoch=records.append)
+    assert records[0] == {"resumed_at_epoch": 2}
+    assert [r["epoch"] for r in records[1:]] == [3]
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name
+    assert whole.history == resumed.history
+    assert whole.alpha == resumed.alpha
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path):
+    path = tmp_path / "run.checkpoint"
+
+    def kill(record: dict[str, float]) -> None:
+        if record["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(problem(), SHORT, 3, checkpoint=path, on_epoch=kill)
+    fresh = fit(problem(), SHORT, 4)
+    other = fit(problem(), SHORT, 4, checkpoint=path)
+    assert torch.equal(fresh.tensors()["head.out.weight"], other.tensors()["head.out.weight"])
+
+
+def test_a_damaged_checkpoint_is_not_used(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    path.write_bytes(b"cut short")
+    found = fit(problem(), SHORT, 0, checkpoint=path)
+    assert len(found.history) == 3
+
+
+def test_seeds_are_separate_and_zero_is_one():
+    def head(seeds: Seeds) -> Tensor:
+        return fit(problem(), SHORT, seeds).tensors()["head.from_text.weight"]
+
+    zero = head(Seeds(0, 0))
+    assert torch.equal(zero, head(Seeds(0, 0)))
+    assert not torch.equal(zero, head(Seeds(1, 0)))
+    assert not torch.equal(zero, head(Seeds(0, 1)))
+    before = torch.get_rng_state()
+    fit(problem(), SHORT, 0)
+    assert torch.equal(before, torch.get_rng_state())  # callers' randomness is left alone
+
+
+@pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["default", "literal"])
+def test_save_and_load_predict_the_same(recipe):
+    data = problem()
+    fitted = fit(data, recipe, 0)
+    again = FittedAdapter.load(fitted.tensors(), fitted.config())
+    new = ClassSet(*[unit(2, D, seed=8)] * 4, torch.tensor([-1, 2]))
+    for classes in (data.classes, new):
+        torch.testing.assert_close(
+            fitted.logits(data.x, classes), again.logits(data.x, classes), rtol=0, atol=0
+        )
+
+
+def test_default_learns_and_new_classes_get_neither_residual_nor_discriminant():
+    data = problem()
+    recipe = DEFAULT.model_copy(update={"epochs": 15, "batch_size": 8, "lr": 3e-3})
+    fitted = fit(data, recipe, 0)
+    logits = fitted.logits(data.x, data.classes)
+    start = data.scale * data.x @ data.w.T
+    assert F.cross_entropy(logits, data.y) < F.cross_entropy(start, data.y)
+    new = ClassSet(*[unit(3, D, seed=8)] * 4, torch.tensor([-1, -1, -1]))
+    adapter = fitted.adapter
+    expected = adapter.general(data.x, new.template, adapter.embed(data.x))
+    torch.testing.assert_close(fitted.logits(data.x, new), expected)
+
+
+def test_seen_terms_add_up():
+    data = problem()
+    fitted = fit(data, SHORT, 0)
+    fitted.alpha = 0.7
+    adapter, term = fitted.adapter, fitted.discriminant
+    assert term is not None
+    general = adapter.general(data.x, data.w, adapter.embed(data.x))
+    expected = (general + adapter.special(data.x, data.w)) / 2 + 0.7 * term(data.x)
+    torch.testing.assert_close(fitted.logits(data.x, data.classes), expected)
+    backwards = replace(data.classes, seen=torch.tensor([3, 2, 1, 0]), template=data.w.flip(0))
+    torch.testing.assert_close(
+        fitted.logits(data.x, backwards), expected.flip(1), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_literal_loss_is_the_equation():
+    data = problem()
+    fitted = fit(data, SHORT_LITERAL.model_copy(update={"epochs": 1, "lr": 1e-12}), 0)
+    record = fitted.history[0]
+    assert set(record) == {"epoch", "cross_entropy", "distillation", "reward"}
+    h = fitted.adapter.embed(data.x)
+    logits = fitted.adapter.general(data.x, data.w, h)
+    assert record["cross_entropy"] == pytest.approx(
+        float(F.cross_entropy(logits, data.y).detach()), rel=1e-4
+    )
+
+
+def test_controls():
+    data = problem()
+    shuffled = data.with_control("shuffled", 0)
+    for i in range(C):
+        same = [j for j in range(C) if torch.equal(shuffled.prompts[i], data.prompts[j])]
+        assert same
+        assert same != [i]
+        assert torch.equal(shuffled.mask[i], data.mask[same[0]])
+    template = data.with_control("template", 0)
+    torch.testing.assert_close(template.prompts[:, 0], data.w)
+    assert template.mask.shape == (C, 1)
+    with pytest.raises(UserError, match="random words"):
+        data.with_control("waffle", 0)
+    assert controlled(DEFAULT, "no-distillation").distillation == 0
+    assert fit(data, controlled(SHORT, "no-generator"), 0).adapter.generator is None
+    assert "distillation" not in fit(data, controlled(SHORT, "no-distillation"), 0).history[0]
+    bare = fit(data, controlled(SHORT, "no-seen-terms"), 0)
+    assert bare.adapter.delta is None
+    assert bare.discriminant is None
+
+
+def test_prompts_reach_the_generator_only_through_the_distillation():
+    data = problem()
+    shuffled = data.with_control("shuffled", 0)
+    silent = controlled(SHORT, "no-distillation")
+    name = "generator.outer.weight"
+    assert torch.equal(
+        fit(data, silent, 0).tensors()[name], fit(shuffled, silent, 0).tensors()[name]
+    )
+    assert not torch.equal(
+        fit(data, SHORT, 0).tensors()[name], fit(shuffled, SHORT, 0).tensors()[name]
+    )
+
+
+def test_loss_that_is_not_finite_stops_with_its_cause():
+    data = problem()
+    broken = replace(data, x=data.x.clone())
+    broken.x[3, 2] = float("nan")
+    with pytest.raises(UserError, match=r"cross_entropy.*not finite in epoch 1") as caught:
+        fit(broken, SHORT, 0)
+    assert "learning rate" in str(caught.value)
+
+
+def test_weight_of_the_discriminant_without_validation():
+    many = fit(problem(validation=False), SHORT, 0)
+    assert many.alpha in DEFAULT.seen.alphas
+    assert not np.isnan(many.chosen["validation accuracy"])
+    one = problem(validation=False)
+    one = replace(one, x=one.x[:C], y=one.y[:C], shots=1)
+    assert fit(one, SHORT, 0).alpha == DEFAULT.seen.fallback_alpha
+
+
+@pytest.mark.parametrize("kind", ["attention", "mean", "random", "mlp"])
+@pytest.mark.parametrize("query", ["literal", "image", "free"])
+def test_every_choice_of_a_recipe_trains(kind, query):
+    aggregator = DEFAULT.aggregator.model_copy(update={"kind": kind, "query": query, "prompts": 2})
+    recipe = SHORT.model_copy(update={"aggregator": aggregator, "epochs": 1})
+    assert fit(problem(), recipe, 0).history[0]["distillation"] > 0
+
+
+def test_epochs_follow_coop_where_the_recipe_says_so():
+    assert [LITERAL.epochs_for(shots, 50) for shots in (16, 8, 4, 2, 1)] == [200, 200, 100, 100, 50]
+    assert LITERAL.epochs_for(16, 1000) == 50
+    assert DEFAULT.epochs_for(1, 1000) == DEFAULT.epochs
+
+
+def test_recipes_are_files_and_names(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(LITERAL.to_yaml())
+    assert load_recipe(str(path)) == LITERAL
+    assert load_recipe("default") == Recipe()
+    with pytest.raises(UserError, match="Did you mean 'literal'"):
+        load_recipe("litteral")
+    path.write_text("head: residul\n")
+    with pytest.raises(UserError, match="head"):
+        load_recipe(str(path))
