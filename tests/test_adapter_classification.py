@@ -1,0 +1,318 @@
+"""Classification end to end: sources, the table, what is reused, faults by exit status."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from aape.adapter.classification_data import ClassificationData
+from aape.adapter.classification_sources import FileSource, waffle_templates
+from aape.adapter.config import Config, EvaluationConfig
+from aape.adapter.fitted import FittedAdapter
+from aape.adapter.recipes import DEFAULT
+from aape.adapter.results import Results
+from aape.adapter.run import RunFolder
+from aape.adapter.tasks.classification import evaluate_classification
+from aape.adapter.tasks.classification_run import run_classification
+from aape.pipeline.errors import UserError
+
+C, D = 6, 16
+QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 8})
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def feature_file(path: Path, drop: tuple[str, ...] = (), header: dict[str, str] | None = None,
+                 **changed: Any) -> Path:  # fmt: skip
+    """Write a feature file of clusters whose texts are roughly right."""
+    generator = np.random.default_rng(0)
+    centres = unit(generator.normal(size=(C, D)))
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        y = np.tile(np.arange(C), count).astype(np.int32)
+        return unit(centres[y] + 0.25 * generator.normal(size=(len(y), D))), y
+
+    tensors: dict[str, np.ndarray] = {}
+    for name, count in (("train", 10), ("val", 4), ("test", 20)):
+        tensors[f"{name}.features"], tensors[f"{name}.labels"] = images(count)
+    texts = unit(centres + 0.2 * generator.normal(size=(C, D)))
+    tensors["class_text.features"] = texts
+    tensors["waffle_text.features"] = unit(texts + 0.1 * generator.normal(size=(C, D)))
+    tensors["prompt_text.features"] = unit(texts[:, None] + 0.1 * generator.normal(size=(C, 4, D)))
+    tensors |= changed
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in drop}
+    metadata = {
+        "encoder": "toy tower",
+        "classnames": json.dumps([f"thing {i}" for i in range(C)]),
+        "logit_scale": "20",
+        "dataset": "things",
+    } | (header or {})
+    save_file({n: np.ascontiguousarray(t) for n, t in tensors.items()}, path, metadata=metadata)
+    return path
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    return feature_file(tmp_path / "things.safetensors")
+
+
+def settings(**changes: Any) -> EvaluationConfig:
+    fast: dict[str, Any] = {"shots": 4, "seeds": [0, 1], "baselines": ["fast", "GDA"]}
+    return EvaluationConfig(**(fast | {"resamples": 50} | changes))
+
+
+def test_table_has_everything(features):
+    results = evaluate_classification(
+        FileSource(features), QUICK, settings(controls=["shuffled", "no-generator"])
+    )
+    names = [method.name for method in results.methods]
+    assert names == [
+        "ours", "ours, shuffled", "ours, no-generator", "zero-shot template", "template ensemble",
+        "mean of prompts", "waffle", "GDA",
+    ]  # fmt: skip
+    assert results.metrics == ["base", "new", "H", "100-ECE"]
+    assert results.protocol == "base2new/1"
+    ours = results.method("ours")
+    assert [row["seed"] for row in ours.seeds] == [0, 1]
+    for row in ours.seeds:
+        assert row["H"] == pytest.approx(2 * row["base"] * row["new"] / (row["base"] + row["new"]))
+    assert ours.mean("H") > 60
+    assert ours.parameters
+    assert ours.details["per_class"]["new"].keys() == {"0 thing 3", "1 thing 4", "2 thing 5"}
+    matrix = np.array(ours.details["confusion"]["base"]["matrix"])
+    assert matrix.sum() == 2 * 3 * 20
+    assert np.diag(matrix).sum() / matrix.sum() == pytest.approx(ours.mean("base") / 100)
+    assert set(results.intervals) == {f"ours - {name}" for name in names[1:]}
+    low, high = results.intervals["ours - zero-shot template"]["H"]
+    assert low <= ours.mean("H") - results.method("zero-shot template").mean("H") <= high
+    assert any("never LLM prompts" in note for note in results.notes)
+    assert results.details["zero_shot_check"]
+
+
+def test_same_seed_same_table_and_other_shots_other_images(features):
+    one, two = (evaluate_classification(FileSource(features), QUICK, settings()) for _ in range(2))
+    assert [m.seeds for m in one.methods] == [m.seeds for m in two.methods]
+    source = FileSource(features)
+    assert not np.array_equal(source.draw(4, 0).train.x, source.draw(4, 1).train.x)
+    np.testing.assert_array_equal(source.draw(4, 0).train.x, source.draw(4, 0).train.x)
+
+
+def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeypatch):
+    from aape.adapter.tasks import classification
+
+    trained: list[str] = []
+    original = classification._train_and_test
+
+    def count(method, *rest):
+        trained.append(method.name)
+        return original(method, *rest)
+
+    monkeypatch.setattr(classification, "_train_and_test", count)
+    run = RunFolder(tmp_path / "run")
+    first = evaluate_classification(FileSource(features), QUICK, settings(), run=run)
+    assert len(trained) == 12
+    trained.clear()
+    second = evaluate_classification(FileSource(features), QUICK, settings(), run=run)
+    assert trained == []
+    assert [m.seeds for m in first.methods] == [m.seeds for m in second.methods]
+    evaluate_classification(FileSource(features), QUICK, settings(seeds=[0, 1, 2]), run=run)
+    assert len(trained) == 6
+    trained.clear()
+    stronger = QUICK.model_copy(update={"distillation": 9.0})
+    evaluate_classification(FileSource(features), stronger, settings(), run=run)
+    assert trained == ["ours", "ours"]
+    # the saved adapter now is the stronger one's, so the first recipe trains that seed again
+    trained.clear()
+    evaluate_classification(FileSource(features), QUICK, settings(), run=run)
+    assert trained == ["ours"]
+
+
+def test_a_kill_loses_no_finished_training(features, tmp_path, monkeypatch):
+    from aape.adapter.tasks import classification
+
+    original = classification._train_and_test
+
+    def kill(method, problem, tests, seed, *rest):
+        if (method.name, seed) == ("GDA", 1):
+            raise KeyboardInterrupt
+        return original(method, problem, tests, seed, *rest)
+
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(classification, "_train_and_test", kill)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_classification(FileSource(features), QUICK, settings(), run=run)
+    assert len(list((tmp_path / "run" / "work").glob("*.safetensors"))) == 11
+    whole = evaluate_classification(FileSource(features), QUICK, settings())
+    resumed = evaluate_classification(FileSource(features), QUICK, settings(), run=run)
+    assert [m.seeds for m in whole.methods] == [m.seeds for m in resumed.methods]
+
+
+def test_run_folder(features, tmp_path):
+    config = Config.parse(
+        {
+            "data": {"features": str(features)},
+            "recipe": QUICK.model_dump(),
+            "evaluation": settings().model_dump(),
+        },
+        "test",
+    )
+    results = run_classification(config, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    assert Config.from_yaml(run.path / "config.yaml") == config
+    assert Results.load(run.results_path("classification")).methods == results.methods
+    assert (run.path / "environment.json").exists()
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["epoch"] for line in lines} == {1, 2}
+    tensors, about = run.load_weights()
+    assert about["class_names"] == ["thing 0", "thing 1", "thing 2"]
+    assert about["encoder"] == "toy tower"
+    data = FileSource(features).draw(4, 0)
+    fitted = FittedAdapter.load(tensors, about)
+    (base, _) = _tests(data)
+    import torch
+
+    right = fitted.logits(torch.from_numpy(base.images.x), base.classes).argmax(1).numpy()
+    found = float((right == base.images.y).mean() * 100)
+    assert found == pytest.approx(results.method("ours").seeds[0]["base"])
+
+
+def _tests(data: ClassificationData):
+    from aape.adapter.protocols import load_protocol
+
+    return load_protocol("base2new").test_sets(data)
+
+
+def test_generalized_says_what_is_called_seen(features):
+    results = evaluate_classification(
+        FileSource(features), QUICK, settings(protocol="generalized", baselines=["fast"])
+    )
+    shares = results.method("ours").details["called_seen"]
+    assert np.mean(shares["base"]) > np.mean(shares["new"])
+
+
+def test_fixed_shots_are_said_and_pools_are_sampled(tmp_path):
+    path = feature_file(tmp_path / "a.safetensors")
+    pool = FileSource(path)
+    assert not any("fixes the shots" in note for note in pool.draw(4, 0).notes)
+    x, y = pool.split("train").x, pool.split("train").y
+    fixed = feature_file(
+        tmp_path / "b.safetensors",
+        drop=("train.features", "train.labels"),
+        **{"train_10shot.features": x, "train_10shot.labels": y},
+    )
+    data = FileSource(fixed).draw(10, 0)
+    assert any("fixes the shots" in note for note in data.notes)
+    with pytest.raises(UserError, match="train_3shot"):
+        FileSource(fixed).draw(3, 0)
+
+
+def test_validation_never_holds_new_classes(features):
+    data = FileSource(features).draw(4, 0)
+    problem = data.few_shot(data.base_ids)
+    assert set(problem.val_y.tolist()) == {0, 1, 2}
+    assert len(problem.w) == 3
+
+
+def test_baselines_that_cannot_be_had_are_left_out_with_the_reason(tmp_path):
+    path = feature_file(tmp_path / "a.safetensors", drop=("waffle_text.features",))
+    results = evaluate_classification(FileSource(path), QUICK, settings())
+    assert "waffle" not in [method.name for method in results.methods]
+    assert any(note.startswith("waffle is left out") for note in results.notes)
+
+
+def test_waffle_texts_know_nothing_of_the_class():
+    texts = waffle_templates("a photo of a {}.", ["red fox", "blue whale"])
+    assert len(texts) == len(set(texts)) == 8
+    assert all(text.startswith("a photo of a {}, which has ") for text in texts)
+    assert texts == waffle_templates("a photo of a {}.", ["red fox", "blue whale"])
+
+
+BAD = {
+    "labels out of range": (
+        {"train.labels": np.full(10 * C, 99, np.int32)}, (), "99", []),
+    "negative labels": ({"test.labels": np.full(20 * C, -1, np.int32)}, (), "-1", []),
+    "fewer images than shots": ({}, (), "fewer training images than 11", ["--shots", "11"]),
+    "one class": (
+        {"class_text.features": np.eye(1, D, dtype=np.float32)}, (), "at least two classes", []),
+    "other width": (
+        {"test.features": np.ones((20 * C, D + 1), np.float32)}, (), "same encoder", []),
+    "no texts": ({}, ("class_text.features",), "class_text.features", []),
+    "no labels": ({}, ("test.labels",), "test.labels", []),
+    "not finite": (
+        {"test.features": np.full((20 * C, D), np.nan, np.float32)}, (), "not finite", []),
+    "class without prompts": (
+        {"prompt_text.mask": np.array([[1] * 4] * 2 + [[0] * 4] * 4, np.uint8)}, (),
+        "'thing 2'", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_features_are_named(tmp_path, fault):
+    changed, drop, sentence, options = BAD[fault]
+    path = feature_file(tmp_path / "bad.safetensors", drop, **changed)
+    shots = int(options[1]) if options else 4
+    with pytest.raises(UserError, match=sentence):
+        evaluate_classification(FileSource(path), QUICK, settings(shots=shots))
+
+
+class FakeBank:
+    """Enough of a bank to ask whose features it belongs to."""
+
+    path = Path("x.bank.parquet")
+
+    class metadata:
+        encoder_id = "ViT-B-32-quickgelu/openai"
+        encoder_fingerprint = "ViT-B-32-quickgelu/openai@123"
+        class_names = ("thing 0",)
+
+
+def test_features_of_another_encoder_are_refused(tmp_path):
+    other = feature_file(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="come from encoder 'toy tower'"):
+        FileSource(other, FakeBank())  # type: ignore[arg-type]
+    named = feature_file(tmp_path / "b.safetensors", header={"encoder": "OpenAI CLIP ViT-B/32"})
+    source = FileSource(named, FakeBank())  # type: ignore[arg-type]
+    assert any("not its weights" in note for note in source.notes)
+    with pytest.raises(UserError, match="different class names"):
+        source.draw(4, 0)
+    wrong = feature_file(tmp_path / "c.safetensors", header={"encoder_fingerprint": "ViT@9"})
+    with pytest.raises(UserError, match="ViT@9"):
+        FileSource(wrong, FakeBank())  # type: ignore[arg-type]
+
+
+def test_command_line(features, tmp_path, aape):
+    out = tmp_path / "run"
+    common = ["--shots", "4", "--seeds", "0", "--baselines", "fast", "--json"]
+    done = aape("train", "--features", features, *common, "--out", out)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    assert {m["name"] for m in table["methods"]} >= {"ours", "zero-shot template"}
+    again = aape("eval", "classification", out, "--json")
+    assert again.returncode == 0, again.stderr
+    assert "Reused" in again.stderr
+    assert json.loads(again.stdout)["methods"][0]["seeds"] == table["methods"][0]["seeds"]
+    wrong = aape("train", "--features", features, "--shots", "40", "--out", tmp_path / "no")
+    assert wrong.returncode == 2
+    assert "fewer training images than 40 shots" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    nothing = aape("train", "--out", tmp_path / "no")
+    assert nothing.returncode == 2
+    assert "--bank" in nothing.stderr
+
+
+def test_data_hash_changes_with_what_matters(features):
+    data = FileSource(features).draw(4, 0)
+    assert data.hash == FileSource(features).draw(4, 0).hash
+    assert data.hash != replace(data, logit_scale=1.0).hash
+    assert data.hash != FileSource(features).draw(4, 1).hash
+    swapped = replace(data, base_ids=data.new_ids, new_ids=data.base_ids)
+    assert data.hash != swapped.hash
