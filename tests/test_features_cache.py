@@ -261,7 +261,7 @@ KILL_OFTEN = """
 random.seed(0)
 for kills in range(100):
     child = work()
-    time.sleep(random.uniform(0, 0.1 * (kills + 1)))  # slow disks finish too
+    time.sleep(random.uniform(0, 0.2 * 1.25**kills))  # slow disks finish too
     os.kill(child, signal.SIGKILL)
     if os.waitpid(child, 0)[1] == 0:
         break
