@@ -79,14 +79,18 @@ def read_published(path: str | Path, kind: str = "auto") -> Published:
             f"{path} is not a file of prompts: it must map class names to texts.",
             f"Known formats: {', '.join(FORMATS)}.",
         )
-    found = _detect(values) if kind == "auto" else cast(Format, _METHODS.get(kind, kind))
+    found = cast(Format, _METHODS.get(kind, kind))
     try:
+        if kind == "auto":
+            found = _detect(values)
         texts = {name: list(_texts(name, value, found)) for name, value in values.items()}
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} does not have the format {found!r} ({error}).",
             f"Name its format with --format: {', '.join((*FORMATS, *_METHODS))}.",
         ) from error
+    if not any(texts.values()):
+        raise UserError(f"{path} holds no texts.")
     return Published(path, found, texts)
 
 

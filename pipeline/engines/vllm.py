@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from ..requests import ModelIdentity, Request, as_json
 from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
 
 PYTHON_VARIABLE = "AAPE_VLLM_PYTHON"
+_TROUBLE = re.compile(r"\w(Error|Exception)\b|out of memory|Killed", re.IGNORECASE)
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 _PROBE = """
 import importlib.metadata as m, json
@@ -259,7 +261,8 @@ class VllmEngine(ClosingEngine):
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][-200:] if lines else "none."
+        telling = [line for line in lines if _TROUBLE.search(line)]
+        return (telling or lines or ["none."])[-1][-200:]
 
 
 def llm_options(config: GenerationConfig, cpu: bool) -> dict[str, Any]:
