@@ -56,6 +56,7 @@ Start = tuple[Tensor, Any, Tensor]  # log-probabilities (b, v), KV cache, mask (
 
 def _prefill(lm: FrozenLM, contexts: Sequence[Tensor]) -> Start:
     """Run the contexts through the model."""
+    contexts = [torch.cat([lm.start, context]) for context in contexts]
     longest = max(len(context) for context in contexts)
     embeds = torch.zeros(
         len(contexts), longest, lm.width, dtype=lm.embedding.dtype, device=lm.device

@@ -39,13 +39,15 @@ class PrefixConfig(Section):
 
     grid: int = Field(default=2, ge=1, description="image tokens are pooled to grid × grid")
     warm_start: bool = Field(
-        default=True, description="start at the ridge map onto the embeddings of the target words"
+        default=True,
+        description="start at the ridge map onto the target words' embeddings, after ``opening``",
     )
+    opening: str = Field(default="Image caption:", description="where the bias of the slots starts")
     ridge: float = Field(default=0.1, gt=0, description="of the warm start, relative")
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    steps: int = Field(default=60, ge=0)
+    batch_size: int = Field(default=8, ge=1)
+    steps: int = Field(default=100, ge=0)
 
 
 class FrozenLM:
@@ -59,6 +61,9 @@ class FrozenLM:
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
         newline = self.ids("\n")
         self.newline = newline[-1]
+        # models with a start token use it as the place that attention rests on; they need it
+        first = model.config.bos_token_id
+        self.start = self.embed([first] if isinstance(first, int) else [])  # (0 or 1, w)
         ends = {self.newline, tokenizer.eos_token_id, model.config.eos_token_id}
         self.stops = {token for token in ends if isinstance(token, int)}
 
@@ -80,11 +85,12 @@ class FrozenLM:
 
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Return the input embeddings (l, w) of tokens."""
-        index = torch.as_tensor(list(ids), dtype=torch.long, device=self.device)
+        index = torch.tensor(list(ids), dtype=torch.long, device=self.device)
         return F.embedding(index, self.embedding)
 
     def check_length(self, length: int) -> None:
         """Raise :class:`UserError` if a sequence does not fit into the model's context."""
+        length += len(self.start)
         if length > self.context:
             raise UserError(
                 f"A prefix with its text needs {length} positions; {self.name} has {self.context}.",
@@ -190,9 +196,14 @@ class Prefix(nn.Module):
         return torch.cat(parts, 1) + self.bias
 
     @torch.no_grad()
-    def warm_start(self, inputs: PrefixInputs, goal: Tensor, ridge: float) -> None:
-        """Set the maps to the ridge regression of ``goal`` (n, w), the bias to its mean."""
-        self.bias.copy_(goal.mean(0).expand_as(self.bias))
+    def warm_start(self, inputs: PrefixInputs, goal: Tensor, opening: Tensor, ridge: float) -> None:
+        """Set the maps to the ridge regression of ``goal`` (n, w), the bias to a phrase (q, w).
+
+        The last slots get the last tokens of the phrase; slots before them repeat its first.
+        """
+        if len(opening):
+            places = (torch.arange(self.slots) + len(opening) - self.slots).clamp_min(0)
+            self.bias.copy_(opening[places])
         centred = goal - goal.mean(0)
         if self.kind in ("image", "both"):
             x = self.scaled_tokens(inputs).mean(1)
@@ -275,7 +286,8 @@ def train_prefix(
     prefix.standardise(inputs)
     if config.warm_start:
         goal = target_embeddings(lm, goal_examples or examples, len(inputs))
-        prefix.warm_start(inputs, goal, config.ridge)
+        opening = lm.embed(lm.ids(config.opening)).float().cpu()
+        prefix.warm_start(inputs, goal, opening, config.ridge)
     optimizer = torch.optim.AdamW(
         prefix.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
@@ -336,11 +348,14 @@ def prefix_loss(
     labels: list[int] = []
     for row, (prompt, target) in enumerate(zip(prompts, targets)):
         ids[row, : len(prompt) + len(target)] = torch.tensor(prompt + target)
-        first = p + len(prompt) - 1  # the position that predicts the first target token
+        first = (
+            len(lm.start) + p + len(prompt) - 1
+        )  # the position that predicts the first target token
         where += [(row, first + offset) for offset in range(len(target))]
         labels += target
     texts = F.embedding(ids[:, :-1].to(lm.device), lm.embedding)
-    embeds = torch.cat([prefix.to(lm.device, lm.embedding.dtype), texts], 1)
+    start = lm.start.expand(b, -1, -1)
+    embeds = torch.cat([start, prefix.to(lm.device, lm.embedding.dtype), texts], 1)
     hidden = lm.model.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
     rows, columns = torch.tensor(where, device=lm.device).T
     logits = lm.model.get_output_embeddings()(hidden[rows, columns])  # only where it counts

@@ -120,6 +120,18 @@ def test_texts_that_never_stop_are_cut(lm: FrozenLM, contexts: list[torch.Tensor
         lm.stops = stops
 
 
+def test_a_start_token_goes_first(
+    lm: FrozenLM, contexts: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, config = lm.embed([2]), DecodeConfig(max_tokens=4)
+    by_hand = generate(lm, [torch.cat([start, context]) for context in contexts], config)
+    prefix = torch.randn(1, 3, lm.width)
+    loss = prefix_loss(lm, torch.cat([start[None], prefix], 1), [[4]], [[5, 6]])
+    monkeypatch.setattr(lm, "start", start)
+    assert generate(lm, contexts, config) == by_hand
+    torch.testing.assert_close(prefix_loss(lm, prefix, [[4]], [[5, 6]]), loss)
+
+
 def test_too_long_is_named(lm: FrozenLM) -> None:
     long = [torch.zeros(lm.context, lm.width)]
     with pytest.raises(UserError, match=f"needs {lm.context + 24} positions"):
