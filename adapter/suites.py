@@ -7,7 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..pipeline.config import EncoderConfig, GenerationConfig, SamplingConfig, Section
+from ..pipeline.config import (
+    EncoderConfig,
+    GenerationConfig,
+    SamplingConfig,
+    Section,
+    TopUpConfig,
+)
 from ..pipeline.errors import unknown_name
 from .captions import CaptionConfig
 from .config import EvaluationConfig
@@ -86,7 +92,10 @@ _FAST = _DEMO.model_copy(
     update={
         "name": "demo-fast",
         "jobs": [_shapes(seeds=[1], baselines=["fast"], shots=4)],
-        "generation": GenerationConfig(samples=1, sampling=_SHORT),
+        "generation": GenerationConfig(samples=1, sampling=_SHORT, top_up=TopUpConfig(min_kept=0)),
+        "captions": CaptionConfig(max_images=256, epochs=3),
+        "captioning": CaptioningConfig(steps=8),
+        "vqa": VqaConfig(steps=8),
         "test_images": 48,
         "test_questions": 64,
     }
