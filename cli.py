@@ -432,6 +432,58 @@ def eval_classification(
     show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
 
 
+@app.command("sweep")
+def sweep_verb(
+    sources: Annotated[list[str], typer.Argument(help="Banks and feature files.")],
+    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
+    seeds: Seeds = "1,2,3",
+    recipes: Annotated[str, typer.Option(help="Names or YAML files, comma-separated.")] = "default",
+    protocol: Annotated[str, typer.Option(help="As for aape train.")] = "base2new",
+    baselines: Baselines = "all",
+    control: Annotated[str, typer.Option(help="As for aape train.")] = "",
+    processes: Annotated[int, typer.Option(min=0, help="At once; 0 is one a processor.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all runs.")] = Path(
+        "runs/sweep"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Train on many data sets and seeds in parallel; a finished training is never repeated.
+
+    Example: aape sweep cars.bank.parquet pets.bank.parquet --recipes default,literal
+    """
+    from dataclasses import asdict
+
+    from .adapter.config import Config
+    from .adapter.recipes import load_recipe
+    from .adapter.sweep import sweep
+    from .adapter.table import print_results
+
+    evaluation = {
+        "protocol": protocol, "shots": shots, "seeds": whole_numbers(seeds, "--seeds"),
+        "controls": words_of(control), "baselines": words_of(baselines),
+    }  # fmt: skip
+    configs = [
+        Config.parse(
+            {
+                "data": {"features" if s.endswith(".safetensors") else "bank": s},
+                "encoder": {"device": device},
+                "recipe": load_recipe(recipe).model_dump(),
+                "evaluation": evaluation,
+            },
+            "The command line",
+        )
+        for recipe in words_of(recipes)
+        for s in sources
+    ]
+    tables, averages = sweep(configs, out, processes)
+    if as_json:
+        print_json([asdict(table) for table in [*tables, *averages]])
+        return
+    for table in [*tables, *(averages if len(sources) > 1 else [])]:
+        print_results(table)
+
+
 def show(results: Any, as_json: bool) -> None:
     """Print a results table for a reader or for a program."""
     from dataclasses import asdict

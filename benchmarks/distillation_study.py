@@ -25,7 +25,7 @@ from aape.adapter.run import RunFolder
 from aape.adapter.tasks.classification import evaluate_classification
 
 CONTROLS: list[Control] = ["no-distillation", "no-generator", "shuffled", "template", "waffle"]
-EVERYTHING = ["all", "literal"]
+STRONG = ["fast", "CLAP", "Tip-Adapter-F", "CLIP-Adapter", "GDA"]
 DATA = ("pets", "flowers", "clothing", "birds", "imagenet", "imagenet-halves")
 
 
@@ -74,11 +74,11 @@ def study(folder: Path, name: str, seeds: list[int]) -> None:
         return
     large = name.startswith("imagenet")
     source: Source = ImageNet(file, name.endswith("halves")) if large else FileSource(file)
-    for recipe in (DEFAULT, generator_alone()):
+    for recipe in (generator_alone(), DEFAULT):
         alone = recipe is not DEFAULT
         # the largest problem gets the rows that answer the question, the others get all rows
         controls = CONTROLS if not large else CONTROLS[:4] if alone else CONTROLS[:1]
-        baselines = ["fast"] if alone else ["all"] if name.endswith("halves") else EVERYTHING
+        baselines = ["fast"] if alone else STRONG if large else ["all", "literal"]
         settings = EvaluationConfig(
             shots=3 if large else 16, seeds=seeds, controls=controls, baselines=baselines
         )

@@ -129,10 +129,11 @@ def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeyp
     stronger = QUICK.model_copy(update={"distillation": 9.0})
     evaluate_classification(FileSource(features), stronger, settings(), run=run)
     assert trained == ["ours", "ours"]
-    # the saved adapter now is the stronger one's, so the first recipe trains that seed again
+    # both recipes' adapters are kept, so going back trains nothing and brings the right one back
     trained.clear()
     evaluate_classification(FileSource(features), QUICK, settings(), run=run)
-    assert trained == ["ours"]
+    assert trained == []
+    assert run.load_weights()[1]["recipe"]["distillation"] == QUICK.distillation
 
 
 def test_a_kill_loses_no_finished_training(features, tmp_path, monkeypatch):
@@ -316,3 +317,33 @@ def test_data_hash_changes_with_what_matters(features):
     assert data.hash != FileSource(features).draw(4, 1).hash
     swapped = replace(data, base_ids=data.new_ids, new_ids=data.base_ids)
     assert data.hash != swapped.hash
+
+
+def test_sweep_repeats_nothing_and_averages(tmp_path):
+    from aape.adapter.sweep import sweep
+
+    paths = [feature_file(tmp_path / f"{name}.safetensors", header={"dataset": name})
+             for name in ("a", "b")]  # fmt: skip
+    configs = [
+        Config.parse(
+            {
+                "data": {"features": str(path)},
+                "recipe": QUICK.model_dump(),
+                "evaluation": settings(baselines=["fast"]).model_dump(),
+            },
+            "test",
+        )
+        for path in paths
+    ]
+    tables, (average,) = sweep(configs, tmp_path / "out", processes=2)
+    assert [table.dataset for table in tables] == ["a", "b"]
+    row, parts = average.method("ours").seeds[0], [t.method("ours").seeds[0] for t in tables]
+    assert row["base"] == pytest.approx(np.mean([part["base"] for part in parts]))
+    assert row["H"] == pytest.approx(2 * row["base"] * row["new"] / (row["base"] + row["new"]))
+    work = tmp_path / "out" / "work"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
+    again, _ = sweep(configs, tmp_path / "out", processes=2)
+    assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
+    assert [m.seeds for m in again[0].methods] == [m.seeds for m in tables[0].methods]
+    alone = evaluate_classification(FileSource(paths[0]), QUICK, settings(baselines=["fast"]))
+    assert [m.seeds for m in alone.methods] == [m.seeds for m in tables[0].methods]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value, read_json
+from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step
 from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
@@ -31,7 +31,7 @@ from .classification_table import Row, build_results
 from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
-_OUTCOME_VERSION = 1
+_OUTCOME_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def evaluate_classification(
     *,
     targets: Sequence[Source] = (),
     run: RunFolder | None = None,
+    work: Path | None = None,
     device: str = "cpu",
 ) -> Results:
     """Train and test every method over all seeds.
@@ -61,8 +62,9 @@ def evaluate_classification(
         recipe: of our method.
         settings: protocol, shots, seeds, controls, baselines.
         targets: sources that are only tested on (``cross-dataset`` and ``domain``).
-        run: keeps finished (method, seed) pairs, checkpoints, the adapter of the first seed and
-            the learning curves; without it nothing is kept.
+        run: gets the adapter of the first seed and the learning curves, and keeps finished
+            (method, seed) pairs and checkpoints; without it nothing is kept.
+        work: where finished pairs are kept instead, to share them between runs.
         device: of the features and all training.
 
     Returns:
@@ -76,9 +78,10 @@ def evaluate_classification(
     methods = [*_ours(recipe, settings, run), *map(_baseline, choose_baselines(settings.baselines))]
     outcomes: dict[str, list[Outcome]] = {method.name: [] for method in methods}
     draws: list[tuple[ClassificationData, list[TestSet]]] = []
+    keys: dict[tuple[str, int], str] = {}
     skipped: dict[str, str] = {}
     with (
-        tempfile.TemporaryDirectory() if run is None else nullcontext(str(run.path)) as folder,
+        tempfile.TemporaryDirectory() if run is None else nullcontext(run.path / "work") as folder,
         bar() as progress,
     ):
         task = progress.add_task("training", total=len(methods) * len(settings.seeds))
@@ -93,10 +96,9 @@ def evaluate_classification(
             for method in methods:
                 progress.update(task, description=f"seed {seed}: {method.name}"[:40].ljust(40))
                 key = _key(method, data, others, protocol, settings, seed)
-                path = Path(folder) / "work" / f"{key}.safetensors"
+                keys[method.name, seed] = key
+                path = (work or Path(folder)) / f"{key}.safetensors"
                 outcome = load_outcome(path) if run is not None else None
-                if method.group == "ours" and seed == settings.seeds[0] and run is not None:
-                    outcome = outcome if _kept(run) == key else None
                 if outcome is None and method.name not in skipped:
                     if problem is None:
                         problem = data.few_shot(protocol.trained_ids(data), device)
@@ -110,6 +112,9 @@ def evaluate_classification(
                 if outcome is not None:
                     outcomes[method.name].append(outcome)
                 progress.advance(task)
+        if run is not None:
+            key = keys[methods[0].name, settings.seeds[0]]
+            _install_adapter(run, (work or Path(folder)) / f"{key}.adapter", draws[0][0], protocol)
     _say_what_was_reused(outcomes)
     rows = [
         Row(method.name, method.group, outcomes[method.name], method.note)
@@ -168,8 +173,9 @@ def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> 
                 checkpoint=checkpoint if run is not None else None,
                 on_epoch=log,
             )
-            if run is not None and control == "none" and seed == settings.seeds[0]:
-                keep_adapter(run, fitted, seed, checkpoint.stem)
+            if run is not None and control == "none":
+                config = {"kind": "classification", "seed": seed} | fitted.config()
+                RunFolder(checkpoint.with_suffix(".adapter")).save_weights(fitted.tensors(), config)
             return fitted
 
         seen_only = changed.seen.residual or changed.seen.discriminant
@@ -220,32 +226,18 @@ def _key(
     )[:32]  # fmt: skip
 
 
-def keep_adapter(run: RunFolder, fitted: FittedAdapter, seed: int, key: str) -> None:
-    """Save the weights of the first seed; :func:`describe_adapter` adds what they belong to."""
-    config = {"kind": "classification", "seed": seed, "outcome": key} | fitted.config()
-    run.save_weights(fitted.tensors(), config)
-
-
-def _kept(run: RunFolder) -> str:
-    """Return the key of the outcome that the saved adapter belongs to, if there is one."""
-    path = run.path / "adapter_config.json"
-    if not path.exists() or not (run.path / "adapter.safetensors").exists():
-        return ""
-    return str(read_json(path).get("outcome", ""))
-
-
-def describe_adapter(run: RunFolder, data: ClassificationData, protocol: Protocol, **more) -> None:
-    """Add data set, encoder and class names to the saved adapter, so that it explains itself."""
-    tensors, config = run.load_weights()
-    names = [data.texts.names[i] for i in protocol.trained_ids(data)]
+def _install_adapter(
+    run: RunFolder, kept: Path, data: ClassificationData, protocol: Protocol
+) -> None:
+    """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
+    tensors, config = RunFolder(kept).load_weights()
     config |= {
         "dataset": data.dataset,
         "encoder": data.encoder,
         "protocol": protocol.id,
         "shots": data.shots,
-        "class_names": names,
+        "class_names": [data.texts.names[i] for i in protocol.trained_ids(data)],
         "all_class_names": data.texts.names,
-        **more,
     }
     run.save_weights(tensors, config)
 

@@ -10,17 +10,16 @@ from ...pipeline.files import exclusive, hash_file
 from ...pipeline.progress import step
 from ..classification_sources import BankSource, FileSource, Source
 from ..config import Config
-from ..protocols import load_protocol
 from ..results import Results
 from ..run import RunFolder
-from .classification import describe_adapter, evaluate_classification
+from .classification import evaluate_classification
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
 
 
-def run_classification(config: Config, out: str | Path) -> Results:
-    """Train and evaluate as configured; finished work in ``out`` is reused.
+def run_classification(config: Config, out: str | Path, work: Path | None = None) -> Results:
+    """Train and evaluate as configured; finished work in ``out`` (or ``work``) is reused.
 
     Writes the run folder: configuration, environment, ``results/classification.*``, the learning
     curves, and the adapter of the first seed.
@@ -35,13 +34,19 @@ def run_classification(config: Config, out: str | Path) -> Results:
         targets = [_open_target(name, config, encoder) for name in config.data.targets]
         run.start(config)
         results = evaluate_classification(
-            source, config.recipe, config.evaluation, targets=targets, run=run, device=device
+            source,
+            config.recipe,
+            config.evaluation,
+            targets=targets,
+            run=run,
+            work=work,
+            device=device,
         )
-        data = source.draw(config.evaluation.shots, config.evaluation.seeds[0])
-        more = {"bank": config.data.bank, "template": _template(source)}
+        tensors, about = run.load_weights()
+        about |= {"bank": config.data.bank, "template": _template(source)}
         if config.data.bank:
-            more["bank_sha256"] = hash_file(config.data.bank)
-        describe_adapter(run, data, load_protocol(config.evaluation.protocol), **more)
+            about["bank_sha256"] = hash_file(config.data.bank)
+        run.save_weights(tensors, about)
         run.save_results(results)
     step(f"Run folder: {run.path}")
     return results

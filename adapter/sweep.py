@@ -1,0 +1,173 @@
+"""Many runs at once: data sets × recipes × seeds over parallel processes.
+
+A unit is one data set with one seed: all recipes and baselines, so that nothing is trained twice.
+Finished trainings lie in one folder, keyed by all they depend on; a second sweep trains only what
+is new. When all units are done, each (data set, recipe) gets its run folder and table from them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..pipeline.errors import UserError
+from ..pipeline.files import write_json
+from ..pipeline.progress import bar
+from .config import Config
+from .metrics.accuracy import harmonic_mean
+from .published import published_average
+from .results import MethodResult, Results
+
+ELEVEN = 11  # data sets of the field's average
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One data set and one seed; one configuration a recipe."""
+
+    name: str
+    configs: tuple[Config, ...]
+    out: Path
+
+
+def sweep(
+    configs: Sequence[Config], out: Path, processes: int = 0
+) -> tuple[list[Results], list[Results]]:
+    """Run every configuration over all its seeds in parallel.
+
+    Args:
+        configs: one a data set and recipe.
+        out: run folders go to ``out/<data set>/<recipe>``, finished trainings to ``out/work``.
+        processes: at once; 0 is one a processor. Each computes with its share of the processors.
+
+    Returns:
+        One table a configuration, and one average over data sets a recipe.
+
+    Raises:
+        UserError: a unit failed; those that finished are kept.
+    """
+    from .tasks.classification_run import run_classification
+
+    units = list(_units(configs, out))
+    processes = min(processes or os.cpu_count() or 1, len(units))
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    failed: list[str] = []
+    # spawn: forked children of a process that has used torch may hang
+    context = multiprocessing.get_context("spawn")
+    with bar() as progress, ProcessPoolExecutor(processes, mp_context=context) as pool:
+        task = progress.add_task("sweep", total=len(units))
+        running = {pool.submit(_run_unit, unit, threads): unit for unit in units}
+        for done in as_completed(running):
+            unit = running[done]
+            progress.update(task, advance=1, description=f"sweep: {unit.name} done")
+            message = done.result()
+            if message:
+                failed.append(f"{unit.name}: {message}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(units)} parts of the sweep failed: {'; '.join(failed[:3])}",
+            "Mend the cause and run the same command again: finished parts are reused.",
+        )
+    tables = [run_classification(config, _folder(config, out), out / "work") for config in configs]
+    averages = average_tables(tables)
+    for table, average in zip(_recipes(configs), averages):
+        average.title = f"average of {len(tables) // len(averages)} data sets, recipe {table}"
+    write_json(out / "sweep.json", {"runs": [str(_folder(config, out)) for config in configs]})
+    for name, average in zip(_recipes(configs), averages):
+        average.save(out / f"average-{name}.json")
+    return tables, averages
+
+
+def _recipes(configs: Sequence[Config]) -> list[str]:
+    return list(dict.fromkeys(config.recipe.name for config in configs))
+
+
+def _data_name(config: Config) -> str:
+    data = config.data
+    return data.dataset or Path(data.features or data.bank).name.split(".")[0]
+
+
+def _folder(config: Config, out: Path) -> Path:
+    return out / _data_name(config) / config.recipe.name
+
+
+def _units(configs: Sequence[Config], out: Path):
+    """Yield one unit a data set and seed."""
+    groups: dict[str, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(_data_name(config), []).append(config)
+    for name, group in groups.items():
+        for seed in group[0].evaluation.seeds:
+            one = []
+            for config in group:
+                evaluation = config.evaluation.model_copy(update={"seeds": [seed], "resamples": 0})
+                one.append(config.model_copy(update={"evaluation": evaluation}))
+            yield _Unit(f"{name}, seed {seed}", tuple(one), out)
+
+
+def _run_unit(unit: _Unit, threads: int) -> str:
+    """Run in a process of its own; return what went wrong, or nothing."""
+    import torch
+
+    from .tasks.classification_run import run_classification
+
+    torch.set_num_threads(threads)
+    try:
+        for config in unit.configs:
+            seed = config.evaluation.seeds[0]
+            place = unit.out / "units" / f"{_data_name(config)}-{config.recipe.name}-{seed}"
+            run_classification(config, place, unit.out / "work")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def average_tables(tables: Sequence[Results]) -> list[Results]:
+    """Return the average over data sets, one table a recipe of ours (the first row's name).
+
+    As in the literature each column is averaged over data sets, and H is that of the averages;
+    here for every seed by itself.
+    """
+    groups: dict[str, list[Results]] = {}
+    for table in tables:
+        groups.setdefault(table.methods[0].name, []).append(table)
+    return [_average(group) for group in groups.values()]
+
+
+def _average(tables: list[Results]) -> Results:
+    first = tables[0]
+    names = [method.name for method in first.methods if method.group != "published"]
+    shared = [n for n in names if all(n in {m.name for m in t.methods} for t in tables)]
+    rows = []
+    for name in shared:
+        methods = [table.method(name) for table in tables]
+        seeds = []
+        for i, row in enumerate(methods[0].seeds):
+            mean = {
+                metric: float(np.mean([m.seeds[i][metric] for m in methods]))
+                for metric in first.metrics
+            }
+            if "H" in mean:
+                mean["H"] = harmonic_mean(mean["base"], mean["new"])
+            seeds.append({"seed": row["seed"], **mean})
+        kept = methods[0]
+        rows.append(MethodResult(name, seeds, kept.group, kept.note, None, kept.seconds))
+    if len(tables) == ELEVEN and first.protocol.startswith("base2new"):
+        rows += published_average(first.encoder)
+    return Results(
+        task=first.task,
+        protocol=first.protocol,
+        dataset=f"average of {len(tables)}",
+        encoder=first.encoder,
+        metrics=first.metrics,
+        methods=rows,
+        best=first.best,
+        units=first.units,
+        notes=[f"Data sets: {', '.join(table.dataset for table in tables)}."],
+    )
