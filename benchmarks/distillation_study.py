@@ -3,7 +3,7 @@
     python benchmarks/study_data.py TEST_DATA FOLDER
     python benchmarks/distillation_study.py FOLDER [--data pets,flowers,…] [--seeds 0,1,2,3,4]
 
-Base-to-new, 16 shots (3 for ImageNet, whose fourth image is the test image). Seeds draw other
+Base-to-new, 16 shots (birds 7; ImageNet 3, its fourth image of a class is the test image). Seeds draw other
 shots; for ``imagenet-halves`` they also draw other halves of the classes. Paired bootstrap over
 images and seeds, 95 %. Finished (method, seed) pairs are kept below FOLDER/runs.
 """
@@ -26,6 +26,8 @@ from aape.adapter.tasks.classification import evaluate_classification
 
 CONTROLS: list[Control] = ["no-distillation", "no-generator", "shuffled", "template", "waffle"]
 STRONG = ["fast", "CLAP", "Tip-Adapter-F", "CLIP-Adapter", "GDA"]
+# three of four images a class; some bird species have fewer than 16 training photos
+SHOTS = {"imagenet": 3, "imagenet-halves": 3, "birds": 7}
 DATA = ("pets", "flowers", "clothing", "birds", "imagenet", "imagenet-halves")
 
 
@@ -80,7 +82,7 @@ def study(folder: Path, name: str, seeds: list[int]) -> None:
         controls = CONTROLS if not large else CONTROLS[:4] if alone else CONTROLS[:1]
         baselines = ["fast"] if alone else STRONG if large else ["all", "literal"]
         settings = EvaluationConfig(
-            shots=3 if large else 16, seeds=seeds, controls=controls, baselines=baselines
+            shots=SHOTS.get(name, 16), seeds=seeds, controls=controls, baselines=baselines
         )
         run = RunFolder(folder / "runs" / name / recipe.name.replace(" ", "-"))
         results = evaluate_classification(source, recipe, settings, run=run)

@@ -1,0 +1,78 @@
+"""Training time of every method on the same cached features, as ratios to ours in one run.
+
+    python benchmarks/training.py FEATURES [--shots 16] [--protocol fewshot]
+    python benchmarks/training.py --imagenet IMAGENET_4SHOT     # 16,000 × 1,000
+
+With ``--imagenet`` the 4 images a class are copied with noise to 16: for speed only, no accuracy of
+it means anything. Only our method and the controls of its parts run then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from aape.adapter.baselines import BASELINES
+from aape.adapter.classification_data import ClassSet, FewShot
+from aape.adapter.classification_sources import FileSource, read_features
+from aape.adapter.protocols import load_protocol
+from aape.adapter.recipes import DEFAULT, controlled
+from aape.adapter.train import fit
+
+
+def imagenet_16_shots(path: Path) -> FewShot:
+    """Return 16,000 noisy copies of 4,000 real features, and real class texts."""
+    tensors, _ = read_features(path)
+    x = torch.from_numpy(tensors["train_4shot.features"].astype(np.float32)).repeat(4, 1)
+    y = torch.from_numpy(tensors["train_4shot.labels"].astype(np.int64)).repeat(4)
+    w = F.normalize(torch.from_numpy(tensors["class_text.features"].astype(np.float32)), dim=-1)
+    torch.manual_seed(0)
+    x = F.normalize(x + 0.02 * torch.randn_like(x), dim=-1)
+    prompts = F.normalize(w[:, None] + 0.02 * torch.randn(len(w), 50, w.shape[1]), dim=-1)
+    mask = torch.ones(prompts.shape[:2], dtype=torch.bool)
+    classes = ClassSet(w, w, w, w, torch.arange(len(w)))
+    return FewShot(x, y, None, classes, prompts, mask, x[:0], y[:0], 100.0, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("features", type=Path)
+    parser.add_argument("--imagenet", action="store_true")
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--protocol", default="fewshot")
+    options = parser.parse_args()
+    if options.imagenet:
+        data = imagenet_16_shots(options.features)
+    else:
+        draw = FileSource(options.features).draw(options.shots, 0)
+        data = draw.few_shot(load_protocol(options.protocol).trained_ids(draw))
+    print(f"{len(data.x)} images, {len(data.w)} classes, {torch.get_num_threads()} threads")
+    rows = {"ours": lambda: fit(data, DEFAULT, 0)}
+    for control in ("no-distillation", "no-seen-terms"):
+        recipe = controlled(DEFAULT, control)
+        rows[f"ours, {control}"] = lambda recipe=recipe: fit(data, recipe, 0)
+    if not options.imagenet:
+        for name, baseline in BASELINES.items():
+            rows[name] = lambda baseline=baseline: baseline.fit(data, 0)
+    fit(replace(data, x=data.x[:64], y=data.y[:64]), controlled(DEFAULT, "no-seen-terms"), 0)
+    reference = 0.0
+    print("| method | s | against ours |\n|---|---|---|")
+    for name, train in rows.items():
+        start = time.perf_counter()
+        train()
+        seconds = time.perf_counter() - start
+        reference = reference or seconds
+        print(f"| {name} | {seconds:.2f} | {seconds / reference:.2f} |", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory of the process: {peak:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
