@@ -64,7 +64,7 @@ def test_both_sides_are_unit_vectors_of_one_width(lite: Encoder) -> None:
     assert tokens.shape == (2, 49, lite.token_dim)
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, rtol=1e-5)
     torch.testing.assert_close(x.norm(dim=1), torch.ones(2))
-    assert lite.count_tokens(["a teal triangle", "a " * 400]) == [5, 402]
+    assert lite.count_tokens(["a teal triangle", "a " * 400]) == [6, 402]  # te ##al
 
 
 def test_a_text_does_not_depend_on_its_batch(lite: Encoder) -> None:
@@ -79,7 +79,8 @@ def test_the_fingerprint_is_that_of_the_inputs(
     monkeypatch.setenv("AAPE_HOME", str(tmp_path))
     fresh = load_encoder("lite", device="cpu")
     assert fresh.fingerprint == lite.fingerprint
-    np.testing.assert_array_equal(fresh.encode_text(["a cat"]), lite.encode_text(["a cat"]))
+    # the last bits depend on the processor and on the number of threads
+    np.testing.assert_allclose(fresh.encode_text(["a cat"]), lite.encode_text(["a cat"]), atol=1e-4)
     monkeypatch.setattr(lite_alignment, "VERSION", -1)
     assert load_encoder("lite", device="cpu").fingerprint != lite.fingerprint
 
