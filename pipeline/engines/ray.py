@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,9 +38,12 @@ class _Actor:
         self._engine = open_engine(inner, local, name)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
         requests = [Request(**json.loads(text)) for text in batch["request"]]
         groups = [json.dumps([a.to_json() for a in g]) for g in self._engine.generate(requests)]
-        return {"answers": groups}
+        node = ray.get_runtime_context().get_node_id()
+        return {"answers": groups, "node": [node] * len(groups)}
 
 
 class RayEngine(ClosingEngine):
@@ -54,12 +58,14 @@ class RayEngine(ClosingEngine):
             raise missing_extra("ray[data]", "ray", "The engine ray") from error
         self._ray, self._config, self._model = ray, config, model
         self.version = ray.__version__
+        self.nodes: set[str] = set()  # those that have answered
         self._started = not ray.is_initialized()
         if self._started:
             address = config.ray.address or None
             try:
+                _check_listening(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 raise UserError(
                     f"No Ray cluster at {address}: {error}.", "Start one with: ray start --head."
                 ) from error
@@ -85,6 +91,7 @@ class RayEngine(ClosingEngine):
         )
         try:
             for row in answered.iter_rows():
+                self.nodes.add(row["node"])
                 yield [Answer(**values) for values in json.loads(row["answers"])]
         except RayError as error:
             lines = [line for line in str(error).strip().splitlines() if line.strip()]
@@ -98,3 +105,10 @@ class RayEngine(ClosingEngine):
         """Leave the cluster, if we joined it."""
         if self._started and self._ray.is_initialized():
             self._ray.shutdown()
+
+
+def _check_listening(address: str | None) -> None:
+    """Raise OSError where nobody listens at host:port; Ray itself would wait for minutes."""
+    host, colon, port = (address or "").partition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
