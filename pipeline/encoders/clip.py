@@ -17,7 +17,15 @@ import torch
 
 from ..errors import UserError
 from ..progress import step
-from .base import augmentation, fast_dtype, fingerprint, hash_weights_file, pick_device, unit
+from .base import (
+    ImageTransform,
+    augmentation,
+    fast_dtype,
+    fingerprint,
+    hash_weights_file,
+    pick_device,
+    unit,
+)
 from .weights import download, find_local, is_torchscript, load_into
 
 _QUICK = "-quickgelu"
@@ -68,7 +76,8 @@ class ClipEncoder:
         self.context_length = int(model.context_length)
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
-        self.transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        self.transform: ImageTransform = transform
         side = size if isinstance(size, int) else size[0]
         self.augment = augmentation(side, settings["mean"], settings["std"])
         self.preprocessing = "open_clip " + " ".join(
@@ -179,16 +188,20 @@ def match_activation(model_name: str, tag: str, config: dict[str, Any], path: Pa
     return model_name
 
 
+def _is_causal(model: Any) -> bool:
+    from open_clip import CLIP
+
+    standard = type(model) is CLIP and model.text_pool_type == "argmax"
+    return standard and model.attn_mask is not None
+
+
 def _encode_tokens(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Encode (n, context) tokens to (n, d), cut to the longest text where that changes nothing.
 
     A causal tower that reads the end token never looks at what follows it, so the padding after
     the longest text of the batch (77 tokens hold few real ones) is not computed.
     """
-    from open_clip import CLIP
-
-    causal = isinstance(model, CLIP) and model.text_pool_type == "argmax"
-    if not causal or model.attn_mask is None:
+    if not _is_causal(model):
         return model.encode_text(tokens)
     length = int(tokens.argmax(1).max()) + 1  # the end token has the highest number
     tokens = tokens[:, :length]  # (n, l)
