@@ -37,6 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine 15 would starve them
     memory = {"object_store_memory": 100 * 2**20}
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **memory})
     running.add_node(num_cpus=2, **memory)
