@@ -63,6 +63,7 @@ class FittedAdapter:
     Attributes:
         adapter: the modules. text: (c, d) template features of the seen classes.
         discriminant: the Gaussian term of seen classes, if the recipe has it; ``alpha`` its weight.
+        trust: how far new classes go from zero-shot CLIP (0) to generator and head (1).
         seconds: training time. history: one dict an epoch. chosen: settings that validation chose.
     """
 
@@ -71,6 +72,7 @@ class FittedAdapter:
     text: Tensor
     discriminant: Discriminant | None = None
     alpha: float = 0.0
+    trust: float = 1.0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +91,9 @@ class FittedAdapter:
         parts = []
         for rows in x.split(_PREDICT_ROWS):
             out = adapter.general(rows, classes.template, adapter.embed(rows))
+            if self.trust < 1 and not seen.all():
+                zero_shot = adapter.scale * rows @ classes.template[~seen].T
+                out[:, ~seen] = torch.lerp(zero_shot, out[:, ~seen], self.trust)
             if seen.any() and adapter.delta is not None:
                 out[:, seen] = (out[:, seen] + adapter.special(rows, self.text)[:, index]) / 2
             if seen.any() and self.discriminant is not None and self.alpha:
@@ -113,6 +118,7 @@ class FittedAdapter:
             "dim": self.text.shape[1],
             "scale": self.adapter.scale,
             "alpha": self.alpha,
+            "trust": self.trust,
         }
 
     @classmethod
@@ -130,4 +136,4 @@ class FittedAdapter:
         adapter.load_state_dict(state)
         adapter.scale = float(config["scale"])
         term = None if weight is None or bias is None else Discriminant(weight, bias)
-        return cls(adapter, recipe, text, term, float(config["alpha"]))
+        return cls(adapter, recipe, text, term, float(config["alpha"]), float(config["trust"]))

@@ -55,6 +55,10 @@ class Recipe(Section):
     rank: int = Field(default=32, ge=1, description="hidden units of g")
     normalise_h: bool = Field(default=True, description="unit-length h before it enters g")
     seen: SeenRecipe = Field(default_factory=SeenRecipe)
+    hold_out: bool = Field(
+        default=True, description="held-out seen classes decide how far new ones leave zero-shot"
+    )
+    trusts: list[float] = Field(default=[0.0, 0.25, 0.5, 0.75, 1.0], min_length=1)
     # the loss
     distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
     zero_shot: float = Field(default=0.5, ge=0, description="weight of KL to zero-shot CLIP")
@@ -84,6 +88,7 @@ LITERAL = Recipe(
     generator="literal",
     head="literal",
     normalise_h=False,
+    hold_out=False,
     seen=SeenRecipe(residual=False, discriminant=False),
     zero_shot=0.0,
     optimiser="sgd",

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from torch import Tensor
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path
-from .classification_data import FewShot
+from .classification_data import ClassSet, FewShot
 from .discriminant import fit_discriminant, out_of_fold_scores
 from .fitted import Adapter, FittedAdapter
 from .model import Aggregator, clip_score, distillation_loss
-from .recipes import Recipe
+from .recipes import Recipe, controlled
 from .selection import choose
 
 _FOLDS = 4
+_LEAST_HELD_OUT = 4  # classes
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def fit(
     fitted = FittedAdapter(trainer.adapter, recipe, data.w, history=trainer.history)
     if recipe.seen.discriminant:
         _add_discriminant(fitted, data)
+    if recipe.hold_out:
+        _choose_trust(fitted, data, seeds)
     fitted.seconds = time.perf_counter() - start
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -97,6 +100,64 @@ def _add_discriminant(fitted: FittedAdapter, data: FewShot) -> None:
         y, start, term = data.y[:0], data.x[:0], data.x[:0]
     fitted.alpha, score = choose(seen.alphas, lambda a: start + a * term, y, seen.fallback_alpha)
     fitted.chosen = {"alpha": fitted.alpha, "validation accuracy": score}
+
+
+def _choose_trust(fitted: FittedAdapter, data: FewShot, seeds: Seeds) -> None:
+    """Decide how far classes without images leave zero-shot CLIP, by playing new with seen ones.
+
+    The classes are split in two; what is trained on either half alone predicts the training images
+    of the other, whose classes it has never seen. No image of a new class is looked at.
+    """
+    c = len(data.w)
+    if c < _LEAST_HELD_OUT:
+        return
+    recipe = controlled(fitted.recipe, "no-seen-terms")
+    order = torch.randperm(c, generator=torch.Generator().manual_seed(seeds.init))
+    halves = [part.sort().values for part in order.to(data.x.device).chunk(2)]
+    zero_shot, trained, labels = [], [], []
+    for known, unknown in (halves, halves[::-1]):
+        trainer = _Trainer(restrict(data, known), recipe, seeds)
+        while len(trainer.history) < trainer.epochs:
+            trainer.run_epoch()
+        held = restrict(data, unknown)
+        with torch.no_grad():
+            h = trainer.adapter.embed(held.x)
+            general = trainer.adapter.general(held.x, held.w, h)
+        plain = trainer.adapter.scale * held.x @ held.w.T
+        # halves of an odd number differ by a class; finite, so that mixtures stay finite
+        missing = (c + 1) // 2 - len(unknown)
+        trained.append(F.pad(general, (0, missing), value=-1e4))
+        zero_shot.append(F.pad(plain, (0, missing), value=-1e4))
+        labels.append(held.y)
+    start, end = torch.cat(zero_shot), torch.cat(trained)
+    fitted.trust, score = choose(
+        fitted.recipe.trusts, lambda t: torch.lerp(start, end, t), torch.cat(labels), 1.0
+    )
+    fitted.chosen |= {"trust": fitted.trust, "held-out accuracy": score}
+
+
+def restrict(data: FewShot, classes: Tensor) -> FewShot:
+    """Return the problem over some of its classes, given as ascending positions."""
+    rows = torch.isin(data.y, classes).nonzero()[:, 0]
+    texts = data.classes
+    kept = ClassSet(
+        template=texts.template[classes],
+        ensemble=texts.ensemble[classes],
+        described=texts.described[classes],
+        waffle=None if texts.waffle is None else texts.waffle[classes],
+        seen=torch.arange(len(classes), device=classes.device),
+    )
+    return replace(
+        data,
+        x=data.x[rows],
+        y=torch.searchsorted(classes, data.y[rows]),
+        views=None if data.views is None else data.views[rows],
+        classes=kept,
+        prompts=data.prompts[classes],
+        mask=data.mask[classes],
+        val_x=data.val_x[:0],
+        val_y=data.val_y[:0],
+    )
 
 
 class _Trainer:

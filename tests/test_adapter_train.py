@@ -14,7 +14,7 @@ from torch import Tensor
 from aape.adapter.classification_data import ClassSet, FewShot
 from aape.adapter.fitted import FittedAdapter
 from aape.adapter.recipes import DEFAULT, LITERAL, Recipe, controlled, load_recipe
-from aape.adapter.train import Seeds, fit
+from aape.adapter.train import Seeds, fit, restrict
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
@@ -136,8 +136,26 @@ def test_default_learns_and_new_classes_get_neither_residual_nor_discriminant():
     assert F.cross_entropy(logits, data.y) < F.cross_entropy(start, data.y)
     new = ClassSet(*[unit(3, D, seed=8)] * 4, torch.tensor([-1, -1, -1]))
     adapter = fitted.adapter
-    expected = adapter.general(data.x, new.template, adapter.embed(data.x))
-    torch.testing.assert_close(fitted.logits(data.x, new), expected)
+    general = adapter.general(data.x, new.template, adapter.embed(data.x))
+    zero_shot = data.scale * data.x @ new.template.T
+    for trust in (0.0, 0.25, 1.0):
+        fitted.trust = trust
+        expected = (1 - trust) * zero_shot + trust * general
+        torch.testing.assert_close(fitted.logits(data.x, new), expected)
+
+
+def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
+    data = problem()
+    forgetful = SHORT.model_copy(
+        update={"head": "literal", "epochs": 30, "lr": 1e-2, "zero_shot": 0.0}
+    )
+    assert fit(data, forgetful, 0).trust < 1
+    assert fit(data, forgetful.model_copy(update={"hold_out": False}), 0).trust == 1
+    part = restrict(data, torch.tensor([1, 3]))
+    assert part.y.unique().tolist() == [0, 1]
+    torch.testing.assert_close(part.x[part.y == 1], data.x[data.y == 3])
+    torch.testing.assert_close(part.prompts[1], data.prompts[3])
+    assert not len(part.val_y)
 
 
 def test_seen_terms_add_up():
