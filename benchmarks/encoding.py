@@ -14,7 +14,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def fresh_cache() -> None:
 
 def open_clip_rows(
     options: argparse.Namespace, folder: Path, files: list[Path]
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Compare with a bare loop over the same open_clip model."""
     checkpoint = folder / "random.safetensors"
     bare, _, transform = open_clip.create_model_and_transforms(options.model)
@@ -94,10 +95,8 @@ def open_clip_rows(
 
     encode_texts(encoder, texts[:8], cache=False)
     label = f"{options.model} (random weights)"
-    return [
-        compare(f"texts, {label}", len(texts), bare_texts, our_texts, options.rounds),
-        compare(f"images, {label}", len(files), bare_images, our_images, options.rounds),
-    ]
+    yield compare(f"texts, {label}", len(texts), bare_texts, our_texts, options.rounds)
+    yield compare(f"images, {label}", len(files), bare_images, our_images, options.rounds)
 
 
 def lite_row(rounds: int, count: int) -> dict[str, Any]:
@@ -141,14 +140,18 @@ def main() -> None:
         for path in files:
             noise = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((640, 480)).save(path, quality=90)
-        rows = [*open_clip_rows(options, folder, files), lite_row(options.rounds, 64)]
+        if not options.json:
+            print(f"{os.cpu_count()} processors, torch {torch.__version__}\n")
+            print(
+                "| what | bare /s | aape /s | ratio (median) | of each round |\n|---|---|---|---|---|"
+            )
+        rows = []
+        for row in chain([lite_row(options.rounds, 32)], open_clip_rows(options, folder, files)):
+            rows.append(row)
+            if not options.json:
+                print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
     if options.json:
         print(json.dumps(rows, indent=2))
-        return
-    print(f"{os.cpu_count()} processors, torch {torch.__version__}\n")
-    print("| what | bare /s | aape /s | ratio (median) | of each round |\n|---|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
 
 
 if __name__ == "__main__":
