@@ -142,9 +142,8 @@ def main() -> None:
             Image.fromarray(noise).resize((640, 480)).save(path, quality=90)
         if not options.json:
             print(f"{os.cpu_count()} processors, torch {torch.__version__}\n")
-            print(
-                "| what | bare /s | aape /s | ratio (median) | of each round |\n|---|---|---|---|---|"
-            )
+            print("| what | bare /s | aape /s | ratio (median) | of each round |")
+            print("|---|---|---|---|---|")
         rows = []
         for row in chain([lite_row(options.rounds, 32)], open_clip_rows(options, folder, files)):
             rows.append(row)
