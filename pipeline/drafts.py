@@ -148,10 +148,13 @@ def write_drafts(
     bank = write_bank(
         path, bank_rows(drafts, judge.encoder), bank_metadata(manifest, judge.encoder)
     )
-    bank.reindex()
-    write_json(note, {"recipe": recipe, "content": bank.content_hash})
     kept = sum(draft.verdict == KEPT for draft in drafts)
+    if kept:
+        bank.reindex()
+    write_json(note, {"recipe": recipe, "content": bank.content_hash})
     step(f"Wrote {path}: {len(bank):,} prompts, {kept:,} of them kept.")
+    if not kept:
+        step("None is worth keeping, so there is nothing to search; see the verdicts.")
 
 
 def bank_rows(drafts: Sequence[Draft], encoder: Encoder) -> list[PromptRow]:
