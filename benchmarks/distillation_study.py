@@ -3,7 +3,7 @@
     python benchmarks/study_data.py TEST_DATA FOLDER
     python benchmarks/distillation_study.py FOLDER [--data pets,flowers,…] [--seeds 0,1,2,3,4]
 
-Base-to-new, 16 shots (birds 7; ImageNet 3, its fourth image of a class is the test image). Seeds draw other
+Base-to-new, 16 shots (birds 7; ImageNet 3, its fourth image is the test image). Seeds draw other
 shots; for ``imagenet-halves`` they also draw other halves of the classes. Paired bootstrap over
 images and seeds, 95 %. Finished (method, seed) pairs are kept below FOLDER/runs.
 """
