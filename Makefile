@@ -52,7 +52,7 @@ demo: env  ## the main job on the embedded default: prompts, bank, training, fou
 	@$(BIN)/aape demo $(DEMO_ARGS)
 
 test: env-dev  ## the tests
-	@$(BIN)/python -m pytest $(TEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
 
 lint: env-dev  ## format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

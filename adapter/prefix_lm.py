@@ -44,9 +44,9 @@ class PrefixConfig(Section):
     )
     opening: str = Field(default="Image caption:", description="where the bias of the slots starts")
     ridge: float = Field(default=0.1, gt=0, description="of the warm start, relative")
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float = Field(default=3e-2, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     steps: int = Field(default=100, ge=0)
 
 
@@ -70,9 +70,11 @@ class FrozenLM:
     @classmethod
     def load(cls, spec: str = "smollm2", device: str = "auto") -> FrozenLM:
         """Load ``smollm2``, a folder, or a model of the hub (see pipeline.language_models)."""
+        from ..pipeline.encoders.base import fast_dtype, pick_device
         from ..pipeline.language_models import load_causal_lm
 
-        return cls(*load_causal_lm(spec, device), spec)
+        place = pick_device(device)
+        return cls(*load_causal_lm(spec, str(place), fast_dtype(place)), spec)
 
     @property
     def device(self) -> torch.device:
@@ -139,6 +141,9 @@ class PrefixInputs:
 class Prefix(nn.Module):
     """The only trained part: one linear map for image tokens, one for the AAPE.
 
+    The first t slots are the image's, the last is the AAPE's; a slot whose input a row does not
+    have holds a learned constant.
+
     Inputs are standardised with the statistics of the training images (fixed, so the whole is still
     linear) and outputs start at the scale of the model's own embeddings.
     """
@@ -146,7 +151,7 @@ class Prefix(nn.Module):
     def __init__(self, kind: Kind, tokens: tuple[int, int], h_dim: int, width: int, scale: float):
         super().__init__()
         self.kind, (t, e) = kind, tokens
-        self.slots = {"none": t + 1, "image": t, "aape": 1, "both": t + 1}[kind]
+        self.slots = t + 1  # of every kind, so that rows differ in what they see alone
         self.bias = nn.Parameter(torch.randn(self.slots, width) * scale * 0.5)
         if kind in ("image", "both"):
             self.from_tokens = nn.Linear(e, width, bias=False)
@@ -186,14 +191,14 @@ class Prefix(nn.Module):
 
     def forward(self, inputs: PrefixInputs) -> Tensor:
         """Return the prefix (n, p, w)."""
-        parts = []
+        n, t = len(inputs), self.slots - 1
+        tokens = h = self.bias.new_zeros(1, 1, 1)
         if self.kind in ("image", "both"):
-            parts.append(self.from_tokens(self.scaled_tokens(inputs)))
+            tokens = self.from_tokens(self.scaled_tokens(inputs))
         if self.kind in ("aape", "both"):
-            parts.append(self.from_h(self.scaled_h(inputs))[:, None])
-        if not parts:
-            return self.bias.expand(len(inputs), -1, -1)
-        return torch.cat(parts, 1) + self.bias
+            h = self.from_h(self.scaled_h(inputs))[:, None]
+        width = self.bias.shape[1]
+        return torch.cat([tokens.expand(n, t, width), h.expand(n, 1, width)], 1) + self.bias
 
     @torch.no_grad()
     def warm_start(self, inputs: PrefixInputs, goal: Tensor, opening: Tensor, ridge: float) -> None:

@@ -83,9 +83,12 @@ _DEMO = Suite(
     jobs=[_shapes()],
     encoder=_LITE,
     generation=GenerationConfig(samples=4, sampling=_SHORT),
+    captions=CaptionConfig(max_images=800, max_validation=200),
+    captioning=CaptioningConfig(steps=80),
+    vqa=VqaConfig(steps=60),
     caption_seeds=[1],
-    test_images=300,
-    test_questions=600,
+    test_images=200,
+    test_questions=300,
 )
 
 _FAST = _DEMO.model_copy(
@@ -93,7 +96,7 @@ _FAST = _DEMO.model_copy(
         "name": "demo-fast",
         "jobs": [_shapes(seeds=[1], baselines=["fast"], shots=4)],
         "generation": GenerationConfig(samples=1, sampling=_SHORT, top_up=TopUpConfig(min_kept=0)),
-        "captions": CaptionConfig(max_images=256, epochs=3),
+        "captions": CaptionConfig(max_images=256, max_validation=64, epochs=3),
         "captioning": CaptioningConfig(steps=8),
         "vqa": VqaConfig(steps=8),
         "test_images": 48,
@@ -109,6 +112,9 @@ _EMBEDDED = _DEMO.model_copy(
             _shapes(),
             Job(dataset="stamps", tasks=["classification", "retrieval"], optional=True),
         ],
+        "captions": CaptionConfig(),
+        "captioning": CaptioningConfig(steps=200),
+        "vqa": VqaConfig(steps=200),
         "caption_seeds": [1, 2, 3],
     }
 )
