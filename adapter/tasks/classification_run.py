@@ -29,9 +29,10 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     """
     run = RunFolder(out)
     device = _device(config)
+    # opened before the lock, so that a misspelt name leaves no folder behind
+    source, encoder = open_source(config)
+    targets = [_open_target(name, config, encoder) for name in config.data.targets]
     with exclusive(run.path / "run", "training in"):
-        source, encoder = open_source(config)
-        targets = [_open_target(name, config, encoder) for name in config.data.targets]
         run.start(config)
         results = evaluate_classification(
             source,
