@@ -634,9 +634,9 @@ def demo(
     """See it work, offline: descriptions, bank, training, four tasks, report.
 
     Uses the embedded default: SmolLM2 writes, the encoder `lite` embeds, the data set is `shapes`.
-    Run it again and it says what it reuses.
+    It is the suite `embedded` of aape eval all. Run it again and it says what it reuses.
     """
-    suite(f"demo{'-fast' if fast else ''}", out, skip_missing=False, as_json=as_json)
+    suite(f"embedded{'-fast' if fast else ''}", out, skip_missing=False, as_json=as_json)
 
 
 @eval_app.command("all")

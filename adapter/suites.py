@@ -77,8 +77,8 @@ def _shapes(**evaluation: object) -> Job:
 _LITE = EncoderConfig(name="lite")
 _SHORT = SamplingConfig(max_tokens=40)
 
-_DEMO = Suite(
-    name="demo",
+_EMBEDDED = Suite(
+    name="embedded",
     title="aape on shapes: one prompt embedding, four tasks",
     jobs=[_shapes()],
     encoder=_LITE,
@@ -91,9 +91,9 @@ _DEMO = Suite(
     test_questions=300,
 )
 
-_FAST = _DEMO.model_copy(
+_FAST = _EMBEDDED.model_copy(
     update={
-        "name": "demo-fast",
+        "name": "embedded-fast",
         "jobs": [_shapes(seeds=[1], baselines=["fast"], shots=4)],
         "generation": GenerationConfig(samples=1, sampling=_SHORT, top_up=TopUpConfig(min_kept=0)),
         "captions": CaptionConfig(max_images=256, max_validation=64, epochs=3),
@@ -104,9 +104,9 @@ _FAST = _DEMO.model_copy(
     }
 )
 
-_EMBEDDED = _DEMO.model_copy(
+_FULL = _EMBEDDED.model_copy(
     update={
-        "name": "embedded",
+        "name": "embedded-full",
         "title": "aape on the embedded data sets: one prompt embedding, four tasks",
         "jobs": [
             _shapes(),
@@ -147,7 +147,7 @@ _PAPER = Suite(
     encoder=EncoderConfig(name="ViT-B-16-quickgelu/openai"),
 )  # fmt: skip
 
-SUITES = {suite.name: suite for suite in (_DEMO, _FAST, _EMBEDDED, _PAPER)}
+SUITES = {suite.name: suite for suite in (_EMBEDDED, _FAST, _FULL, _PAPER)}
 
 
 def load_suite(name: str) -> Suite:
