@@ -185,6 +185,7 @@ class _Work:
                 bank=str(self.bank(job.dataset)),
                 dataset=job.dataset,
                 targets=[str(self.bank(name)) for name in job.targets],
+                repeat_images=self.suite.repeat_images,
             ),
             encoder=encoder,
             generation=self.suite.generation,

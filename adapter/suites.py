@@ -62,6 +62,9 @@ class Suite(Section):
     caption_seeds: list[int] = Field(
         default=[1, 2, 3], min_length=1, description="of retrieval, captioning and VQA"
     )
+    repeat_images: bool = Field(
+        default=False, description="draw classes with fewer images than shots with replacement"
+    )
     test_images: int = Field(default=0, ge=0, description="of the caption tasks; 0 is all")
     test_questions: int = Field(default=0, ge=0, description="of VQA; 0 is all")
 
@@ -145,6 +148,7 @@ _PAPER = Suite(
         Job(dataset="vqav2", tasks=["vqa"], source="coco"),
     ],
     encoder=EncoderConfig(name="ViT-B-16-quickgelu/openai"),
+    repeat_images=True,  # as CoOp
 )  # fmt: skip
 
 SUITES = {suite.name: suite for suite in (_EMBEDDED, _FAST, _FULL, _PAPER)}
