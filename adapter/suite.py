@@ -250,7 +250,7 @@ class _Work:
         """Write ``report.html`` over all tables."""
         notes = [*self.notes]
         if self.encoder.notes:
-            notes.insert(0, f"Encoder {self.encoder.id}: {self.encoder.notes}")
+            notes.insert(0, self.encoder.notes)
         path = write_report(
             self.out / "report.html",
             results,
