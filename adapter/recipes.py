@@ -6,13 +6,11 @@ both measured.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from ..pipeline.config import Section
-from ..pipeline.errors import unknown_name
+from ..pipeline.config import Section, load_section
 
 Control = Literal[
     "none", "shuffled", "template", "waffle", "no-generator", "no-distillation", "no-seen-terms"
@@ -102,16 +100,8 @@ RECIPES = {recipe.name: recipe for recipe in (DEFAULT, LITERAL)}
 
 
 def load_recipe(name: str) -> Recipe:
-    """Return a shipped recipe by its name, or one from a YAML file.
-
-    Raises:
-        UserError: no recipe has that name, or the file is not a recipe.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    if Path(name).suffix in (".yaml", ".yml"):
-        return Recipe.from_yaml(name)
-    raise unknown_name("recipe", name, RECIPES)
+    """Return a shipped recipe by its name, or one from a YAML file; UserError if there is none."""
+    return load_section(Recipe, "recipe", name, RECIPES)
 
 
 def controlled(recipe: Recipe, control: str) -> Recipe:

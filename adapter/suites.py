@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -13,8 +12,8 @@ from ..pipeline.config import (
     SamplingConfig,
     Section,
     TopUpConfig,
+    load_section,
 )
-from ..pipeline.errors import unknown_name
 from .captions import CaptionConfig
 from .config import EvaluationConfig
 from .recipes import Recipe
@@ -155,13 +154,5 @@ SUITES = {suite.name: suite for suite in (_EMBEDDED, _FAST, _FULL, _PAPER)}
 
 
 def load_suite(name: str) -> Suite:
-    """Return a shipped suite by its name, or one from a YAML file.
-
-    Raises:
-        UserError: no suite has that name, or the file is not a suite.
-    """
-    if name in SUITES:
-        return SUITES[name]
-    if Path(name).suffix in (".yaml", ".yml"):
-        return Suite.from_yaml(name)
-    raise unknown_name("suite", name, SUITES)
+    """Return a shipped suite by its name, or one from a YAML file; UserError if there is none."""
+    return load_section(Suite, "suite", name, SUITES)

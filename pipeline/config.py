@@ -7,13 +7,14 @@ to an equal section.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import UserError
+from .errors import UserError, unknown_name
 
 S = TypeVar("S", bound="Section")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
@@ -53,6 +54,19 @@ class Section(BaseModel):
     def to_yaml(self) -> str:
         """Return every value, defaults included, as YAML in the order of declaration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_section(cls: type[S], kind: str, name: str, shipped: Mapping[str, S]) -> S:
+    """Return a shipped section by its name, or one from a YAML file.
+
+    Raises:
+        UserError: no shipped one has that name, or the file is not such a section.
+    """
+    if name in shipped:
+        return shipped[name]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return cls.from_yaml(name)
+    raise unknown_name(kind, name, shipped)
 
 
 def read_yaml(path: str | Path) -> Any:
