@@ -175,15 +175,9 @@ class ClassificationData:
             )
         for name, split in self.splits().items():
             self._check(name, split, c, d)
-        counts = np.bincount(self.train.y, minlength=c)
-        short = [i for i in range(c) if counts[i] < self.shots]
-        if short:
-            worst = ", ".join(f"{self.texts.names[i]!r} ({counts[i]})" for i in short[:3])
-            raise UserError(
-                f"{len(short)} of {c} classes of {self.dataset} have fewer training images than"
-                f" {self.shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
-                "Lower --shots or add images.",
-            )
+        check_enough(
+            self.dataset, self.texts.names, self.train.y, self.shots, "Lower --shots or add images."
+        )
 
     def splits(self) -> dict[str, LabelledImages]:
         """Return the three splits by name."""
@@ -288,4 +282,19 @@ class ClassificationData:
             described=described,
             waffle=None if texts.waffle is None else tensor(texts.waffle),
             seen=where,
+        )
+
+
+def check_enough(
+    dataset: str, names: Sequence[str], labels: np.ndarray, shots: int, hint: str
+) -> None:
+    """Raise :class:`UserError`, with ``hint``, if a class has fewer images than shots."""
+    counts = np.bincount(labels, minlength=len(names))
+    short = [i for i in range(len(names)) if counts[i] < shots]
+    if short:
+        worst = ", ".join(f"{names[i]!r} ({counts[i]})" for i in short[:3])
+        raise UserError(
+            f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
+            f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
+            hint,
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..pipeline.datasets import base_new_classes, few_shot_train_val
 from ..pipeline.errors import UserError
-from .classification_data import ClassificationData, ClassTexts, LabelledImages
+from .classification_data import ClassificationData, ClassTexts, LabelledImages, check_enough
 
 if TYPE_CHECKING:
     from ..pipeline.bank import PromptBank
@@ -338,15 +338,13 @@ def check_shots(
             f"The training labels of {dataset} run from {array.min()} to {array.max()}, but there"
             f" are {len(names)} classes: 0 to {len(names) - 1}."
         )
-    counts = np.bincount(array, minlength=len(names))
-    short = [i for i in range(len(names)) if counts[i] < shots]
-    if short:
-        worst = ", ".join(f"{names[i]!r} ({counts[i]})" for i in short[:3])
-        raise UserError(
-            f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
-            f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
-            "Lower --shots, add images, or draw with replacement: --repeat-images.",
-        )
+    check_enough(
+        dataset,
+        names,
+        array,
+        shots,
+        "Lower --shots, add images, or draw with replacement: --repeat-images.",
+    )
 
 
 def sample_rows(labels: np.ndarray, shots: int, generator: random.Random) -> np.ndarray:
