@@ -11,12 +11,12 @@ import json
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path, read_json, write_json, write_text
+from ..pipeline.versions import installed_versions
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +34,6 @@ def environment() -> dict[str, Any]:
     """Return what the figures may depend on: versions, processor, accelerator, command line."""
     import torch
 
-    versions: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
@@ -47,7 +41,7 @@ def environment() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "packages": versions,
+        "packages": installed_versions(_PACKAGES),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 

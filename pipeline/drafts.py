@@ -10,7 +10,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from .files import hash_value, read_json, write_json
 from .progress import step
 from .requests import ModelIdentity, Request
 from .verdicts import KEPT, ClassNames, judge_class, prompt_text
+from .versions import installed_versions
 
 if TYPE_CHECKING:
     from .bank import BankMetadata, PromptRow
@@ -209,12 +209,7 @@ def bank_metadata(manifest: Manifest, encoder: Encoder) -> BankMetadata:
     """Return what a bank of ``manifest`` in the space of ``encoder`` says about itself."""
     from .bank import BankMetadata
 
-    versions = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = metadata.version(tool)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {"python": platform.python_version(), **installed_versions(_TOOLS)}
     return BankMetadata(
         dataset=manifest.name,
         manifest_hash=manifest.hash,
