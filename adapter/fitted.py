@@ -5,7 +5,7 @@ b images, c classes, d embedding width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from .classification_data import ClassSet, FewShot
 from .discriminant import Discriminant
+from .hold_out import Trust
 from .model import Generator, Head
+from .query import Query
 from .recipes import Recipe
 
 _PREDICT_ROWS = 4096
+_QUERY = tuple(field.name for field in fields(Query))
 
 
 class Adapter(nn.Module):
@@ -63,7 +66,8 @@ class FittedAdapter:
     Attributes:
         adapter: the modules. text: (c, d) template features of the seen classes.
         discriminant: the Gaussian term of seen classes, if the recipe has it; ``alpha`` its weight.
-        trust: how far new classes go from zero-shot CLIP (0) to generator and head (1).
+        query: the AAPE as the query, if held-out classes gave it any weight.
+        trust: how zero-shot CLIP, head and query are mixed for classes without images.
         seconds: training time. history: one dict an epoch. chosen: settings that validation chose.
     """
 
@@ -72,7 +76,8 @@ class FittedAdapter:
     text: Tensor
     discriminant: Discriminant | None = None
     alpha: float = 0.0
-    trust: float = 1.0
+    query: Query | None = None
+    trust: Trust = field(default_factory=Trust)
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +85,8 @@ class FittedAdapter:
     @property
     def parameters(self) -> int:
         """Number of trained parameters that are kept at test time."""
-        return sum(parameter.numel() for parameter in self.adapter.parameters())
+        query = 0 if self.query is None else self.query.matrix.numel()
+        return query + sum(parameter.numel() for parameter in self.adapter.parameters())
 
     @torch.no_grad()
     def logits(self, x: Tensor, classes: ClassSet) -> Tensor:
@@ -90,10 +96,13 @@ class FittedAdapter:
         index = classes.seen[seen]
         parts = []
         for rows in x.split(_PREDICT_ROWS):
-            out = adapter.general(rows, classes.template, adapter.embed(rows))
-            if self.trust < 1 and not seen.all():
-                zero_shot = adapter.scale * rows @ classes.template[~seen].T
-                out[:, ~seen] = torch.lerp(zero_shot, out[:, ~seen], self.trust)
+            head = adapter.general(rows, classes.template, adapter.embed(rows))
+            plain = adapter.scale * rows @ classes.template.T
+            query = None
+            if self.query is not None:
+                query = adapter.scale * self.query(rows, classes.template)
+            # seen classes keep all of the head, which was trained for them
+            out = self.trust.mix(torch.where(seen, head, plain), head, query)
             if seen.any() and adapter.delta is not None:
                 out[:, seen] = (out[:, seen] + adapter.special(rows, self.text)[:, index]) / 2
             if seen.any() and self.discriminant is not None and self.alpha:
@@ -108,6 +117,8 @@ class FittedAdapter:
         if self.discriminant is not None:
             tensors["discriminant.weight"] = self.discriminant.weight
             tensors["discriminant.bias"] = self.discriminant.bias
+        if self.query is not None:
+            tensors |= {f"query.{name}": tensor for name, tensor in vars(self.query).items()}
         return tensors
 
     def config(self) -> dict[str, Any]:
@@ -118,7 +129,7 @@ class FittedAdapter:
             "dim": self.text.shape[1],
             "scale": self.adapter.scale,
             "alpha": self.alpha,
-            "trust": self.trust,
+            "trust": asdict(self.trust),
         }
 
     @classmethod
@@ -129,6 +140,7 @@ class FittedAdapter:
         text = state.pop("text")
         weight = state.pop("discriminant.weight", None)
         bias = state.pop("discriminant.bias", None)
+        query = {name: state.pop(f"query.{name}") for name in _QUERY if f"query.{name}" in state}
         none, no_labels = text[:0], torch.zeros(0, dtype=torch.long)
         classes = ClassSet(text, text, text, None, torch.arange(len(text)))
         start = FewShot(text, no_labels, None, classes, none, none, none, no_labels, 1.0, 0)
@@ -136,4 +148,12 @@ class FittedAdapter:
         adapter.load_state_dict(state)
         adapter.scale = float(config["scale"])
         term = None if weight is None or bias is None else Discriminant(weight, bias)
-        return cls(adapter, recipe, text, term, float(config["alpha"]), float(config["trust"]))
+        return cls(
+            adapter,
+            recipe,
+            text,
+            discriminant=term,
+            alpha=float(config["alpha"]),
+            query=Query(**query) if query else None,
+            trust=Trust(**config["trust"]),
+        )

@@ -13,7 +13,14 @@ from pydantic import Field
 from ..pipeline.config import Section, load_section
 
 Control = Literal[
-    "none", "shuffled", "template", "waffle", "no-generator", "no-distillation", "no-seen-terms"
+    "none",
+    "shuffled",
+    "template",
+    "waffle",
+    "no-generator",
+    "no-distillation",
+    "no-query",
+    "no-seen-terms",
 ]
 
 
@@ -41,6 +48,19 @@ class SeenRecipe(Section):
     fallback_alpha: float = Field(default=0.1, ge=0, description="where no validation is possible")
 
 
+class QueryRecipe(Section):
+    """The AAPE as the query: what held-out classes may choose from. The first entries need none."""
+
+    weights: list[float] = Field(
+        default=[0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="share of cos(h(x), w_i) in the logits",
+    )
+    penalties: list[float] = Field(
+        default=[1.0, 10.0, 100.0], min_length=1, description="of the ridge that fits h to p^a"
+    )
+
+
 class Recipe(Section):
     """One way to train. ``to_yaml`` writes all of it, and that file is a recipe again."""
 
@@ -53,10 +73,16 @@ class Recipe(Section):
     rank: int = Field(default=32, ge=1, description="hidden units of g")
     normalise_h: bool = Field(default=True, description="unit-length h before it enters g")
     seen: SeenRecipe = Field(default_factory=SeenRecipe)
-    hold_out: bool = Field(
-        default=True, description="held-out seen classes decide how far new ones leave zero-shot"
+    query: QueryRecipe = Field(default_factory=QueryRecipe)
+    hold_out: int = Field(
+        default=3,
+        ge=0,
+        description="random halvings of the seen classes that decide how far new ones leave"
+        " zero-shot; 0 takes the first of trusts and of query",
     )
-    trusts: list[float] = Field(default=[0.0, 0.25, 0.5, 0.75, 1.0], min_length=1)
+    trusts: list[float] = Field(
+        default=[1.0, 0.5, 0.0], min_length=1, description="share of the head, for new classes"
+    )
     # the loss
     distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
     zero_shot: float = Field(default=0.5, ge=0, description="weight of KL to zero-shot CLIP")
@@ -69,6 +95,11 @@ class Recipe(Section):
     batch_size: int = Field(default=64, ge=1)
     epochs: int = Field(default=6, ge=0, description="0 is CoOp's rule: 200, 100 or 50 by shots")
     views: int = Field(default=0, ge=0, description="augmented views per image in the cache")
+
+    @property
+    def distils(self) -> bool:
+        """Whether anything learns from the prompts."""
+        return self.distillation > 0 and self.generator != "none"
 
     def epochs_for(self, shots: int, classes: int) -> int:
         """Return the number of epochs: the recipe's, or CoOp's rule (50 for ImageNet)."""
@@ -86,7 +117,8 @@ LITERAL = Recipe(
     generator="literal",
     head="literal",
     normalise_h=False,
-    hold_out=False,
+    query=QueryRecipe(weights=[0.0]),
+    hold_out=0,
     seen=SeenRecipe(residual=False, discriminant=False),
     zero_shot=0.0,
     optimiser="sgd",
@@ -114,6 +146,8 @@ def controlled(recipe: Recipe, control: str) -> Recipe:
         return recipe.model_copy(update={"generator": "none", "distillation": 0.0})
     if control == "no-distillation":
         return recipe.model_copy(update={"distillation": 0.0})
+    if control == "no-query":
+        return recipe.model_copy(update={"query": QueryRecipe(weights=[0.0])})
     if control == "no-seen-terms":
         seen = recipe.seen.model_copy(update={"residual": False, "discriminant": False})
         return recipe.model_copy(update={"seen": seen})

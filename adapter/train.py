@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from torch import Tensor
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path
-from .classification_data import ClassSet, FewShot
+from .classification_data import FewShot
 from .discriminant import fit_discriminant, out_of_fold_scores
 from .fitted import Adapter, FittedAdapter
+from .hold_out import choose_trust
 from .model import Aggregator, clip_score, distillation_loss
+from .query import fit_query
 from .recipes import Recipe, controlled
 from .selection import choose
 
 _FOLDS = 4
-_LEAST_HELD_OUT = 4  # classes
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,28 @@ def fit(
         if checkpoint is not None and len(trainer.history) < trainer.epochs:
             trainer.save(checkpoint)
     fitted = FittedAdapter(trainer.adapter, recipe, data.w, history=trainer.history)
+    _add_query(fitted, data, seeds, trainer.targets())
     if recipe.seen.discriminant:
         _add_discriminant(fitted, data)
-    if recipe.hold_out:
-        _choose_trust(fitted, data, seeds)
     fitted.seconds = time.perf_counter() - start
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return fitted
+
+
+def _add_query(fitted: FittedAdapter, data: FewShot, seeds: Seeds, target: Tensor) -> None:
+    """Let held-out classes decide how far new ones leave zero-shot CLIP, and fit the query."""
+    bare = controlled(fitted.recipe, "no-seen-terms")
+
+    def train(problem: FewShot) -> tuple[Adapter, Tensor]:
+        trainer = _Trainer(problem, bare, seeds)
+        while len(trainer.history) < trainer.epochs:
+            trainer.run_epoch()
+        return trainer.adapter, trainer.targets()
+
+    fitted.trust, fitted.chosen = choose_trust(data, fitted.recipe, train, seeds.init)
+    if fitted.trust.query:
+        fitted.query = fit_query(data.x, target, data.w, fitted.trust.penalty)
 
 
 def _add_discriminant(fitted: FittedAdapter, data: FewShot) -> None:
@@ -99,65 +114,7 @@ def _add_discriminant(fitted: FittedAdapter, data: FewShot) -> None:
     else:
         y, start, term = data.y[:0], data.x[:0], data.x[:0]
     fitted.alpha, score = choose(seen.alphas, lambda a: start + a * term, y, seen.fallback_alpha)
-    fitted.chosen = {"alpha": fitted.alpha, "validation accuracy": score}
-
-
-def _choose_trust(fitted: FittedAdapter, data: FewShot, seeds: Seeds) -> None:
-    """Decide how far classes without images leave zero-shot CLIP, by playing new with seen ones.
-
-    The classes are split in two; what is trained on either half alone predicts the training images
-    of the other, whose classes it has never seen. No image of a new class is looked at.
-    """
-    c = len(data.w)
-    if c < _LEAST_HELD_OUT:
-        return
-    recipe = controlled(fitted.recipe, "no-seen-terms")
-    order = torch.randperm(c, generator=torch.Generator().manual_seed(seeds.init))
-    halves = [part.sort().values for part in order.to(data.x.device).chunk(2)]
-    zero_shot, trained, labels = [], [], []
-    for known, unknown in (halves, halves[::-1]):
-        trainer = _Trainer(restrict(data, known), recipe, seeds)
-        while len(trainer.history) < trainer.epochs:
-            trainer.run_epoch()
-        held = restrict(data, unknown)
-        with torch.no_grad():
-            h = trainer.adapter.embed(held.x)
-            general = trainer.adapter.general(held.x, held.w, h)
-        plain = trainer.adapter.scale * held.x @ held.w.T
-        # halves of an odd number differ by a class; finite, so that mixtures stay finite
-        missing = (c + 1) // 2 - len(unknown)
-        trained.append(F.pad(general, (0, missing), value=-1e4))
-        zero_shot.append(F.pad(plain, (0, missing), value=-1e4))
-        labels.append(held.y)
-    start, end = torch.cat(zero_shot), torch.cat(trained)
-    fitted.trust, score = choose(
-        fitted.recipe.trusts, lambda t: torch.lerp(start, end, t), torch.cat(labels), 1.0
-    )
-    fitted.chosen |= {"trust": fitted.trust, "held-out accuracy": score}
-
-
-def restrict(data: FewShot, classes: Tensor) -> FewShot:
-    """Return the problem over some of its classes, given as ascending positions."""
-    rows = torch.isin(data.y, classes).nonzero()[:, 0]
-    texts = data.classes
-    kept = ClassSet(
-        template=texts.template[classes],
-        ensemble=texts.ensemble[classes],
-        described=texts.described[classes],
-        waffle=None if texts.waffle is None else texts.waffle[classes],
-        seen=torch.arange(len(classes), device=classes.device),
-    )
-    return replace(
-        data,
-        x=data.x[rows],
-        y=torch.searchsorted(classes, data.y[rows]),
-        views=None if data.views is None else data.views[rows],
-        classes=kept,
-        prompts=data.prompts[classes],
-        mask=data.mask[classes],
-        val_x=data.val_x[:0],
-        val_y=data.val_y[:0],
-    )
+    fitted.chosen |= {"alpha": fitted.alpha, "validation accuracy": score}
 
 
 class _Trainer:
@@ -172,13 +129,9 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.init)
             self.adapter = Adapter(recipe, data).to(device)
-            self.aggregator = self._aggregator().to(device) if self.distils else None
+            self.aggregator = self._aggregator().to(device) if recipe.distils else None
         self.zero_shot = F.log_softmax(self.adapter.scale * data.x @ data.w.T, -1)
         self.optimiser = self._optimiser()
-
-    @property
-    def distils(self) -> bool:
-        return self.recipe.distillation > 0 and self.adapter.generator is not None
 
     def _aggregator(self) -> Aggregator:
         a = self.recipe.aggregator
@@ -255,6 +208,16 @@ class _Trainer:
             losses["seen"] = F.cross_entropy(adapter.special(x, data.w), y)
             losses["penalty"] = recipe.seen.penalty * adapter.delta.square().sum(-1).mean()
         return losses
+
+    @torch.no_grad()
+    def targets(self) -> Tensor:
+        """Return p^a (n, d) of every training image; the class text where nothing is distilled."""
+        data = self.data
+        if self.aggregator is None:
+            return data.w[data.y]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seeds.order)  # the random aggregator
+            return self._target(self.aggregator.eval(), data.x, data.y)
 
     def _target(self, aggregator: Aggregator, x: Tensor, y: Tensor) -> Tensor:
         """Return p^a (b, d): once a class, or once an image where the query sees the image."""

@@ -24,7 +24,9 @@ from aape.adapter.recipes import DEFAULT, Control, Recipe
 from aape.adapter.run import RunFolder
 from aape.adapter.tasks.classification import evaluate_classification
 
-CONTROLS: list[Control] = ["no-distillation", "no-generator", "shuffled", "template", "waffle"]
+CONTROLS: list[Control] = [
+    "no-distillation", "no-generator", "shuffled", "template", "waffle", "no-query",
+]  # fmt: skip
 STRONG = ["fast", "CLAP", "Tip-Adapter-F", "CLIP-Adapter", "GDA"]
 # three of four images a class; some bird species have fewer than 16 training photos
 SHOTS = {"imagenet": 3, "imagenet-halves": 3, "birds": 7}

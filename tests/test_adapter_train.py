@@ -13,8 +13,10 @@ from torch import Tensor
 
 from aape.adapter.classification_data import ClassSet, FewShot
 from aape.adapter.fitted import FittedAdapter
+from aape.adapter.hold_out import Trust, restrict
+from aape.adapter.query import fit_query
 from aape.adapter.recipes import DEFAULT, LITERAL, Recipe, controlled, load_recipe
-from aape.adapter.train import Seeds, fit, restrict
+from aape.adapter.train import Seeds, fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
@@ -119,6 +121,9 @@ def test_seeds_are_separate_and_zero_is_one():
 def test_save_and_load_predict_the_same(recipe):
     data = problem()
     fitted = fit(data, recipe, 0)
+    if recipe is SHORT:
+        fitted.query = fit_query(data.x, data.w[data.y], data.w, 1.0)
+        fitted.trust = Trust(0.5, 0.5, 1.0)
     again = FittedAdapter.load(fitted.tensors(), fitted.config())
     new = ClassSet(*[unit(2, D, seed=8)] * 4, torch.tensor([-1, 2]))
     for classes in (data.classes, new):
@@ -138,10 +143,15 @@ def test_default_learns_and_new_classes_get_neither_residual_nor_discriminant():
     adapter = fitted.adapter
     general = adapter.general(data.x, new.template, adapter.embed(data.x))
     zero_shot = data.scale * data.x @ new.template.T
-    for trust in (0.0, 0.25, 1.0):
-        fitted.trust = trust
-        expected = (1 - trust) * zero_shot + trust * general
+    fitted.query = None
+    for share in (0.0, 0.25, 1.0):
+        fitted.trust = Trust(head=share)
+        expected = (1 - share) * zero_shot + share * general
         torch.testing.assert_close(fitted.logits(data.x, new), expected)
+    fitted.query = fit_query(data.x, data.w[data.y], data.w, 1.0)
+    fitted.trust = Trust(head=0.0, query=0.25)
+    expected = 0.75 * zero_shot + 0.25 * data.scale * fitted.query(data.x, new.template)
+    torch.testing.assert_close(fitted.logits(data.x, new), expected)
 
 
 def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
@@ -149,8 +159,8 @@ def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
     forgetful = SHORT.model_copy(
         update={"head": "literal", "epochs": 30, "lr": 1e-2, "zero_shot": 0.0}
     )
-    assert fit(data, forgetful, 0).trust < 1
-    assert fit(data, forgetful.model_copy(update={"hold_out": False}), 0).trust == 1
+    assert fit(data, forgetful, 0).trust.head < 1
+    assert fit(data, forgetful.model_copy(update={"hold_out": 0}), 0).trust == Trust()
     part = restrict(data, torch.tensor([1, 3]))
     assert part.y.unique().tolist() == [0, 1]
     torch.testing.assert_close(part.x[part.y == 1], data.x[data.y == 3])
@@ -160,7 +170,7 @@ def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
 
 def test_seen_terms_add_up():
     data = problem()
-    fitted = fit(data, SHORT, 0)
+    fitted = fit(data, controlled(SHORT, "no-query"), 0)
     fitted.alpha = 0.7
     adapter, term = fitted.adapter, fitted.discriminant
     assert term is not None
@@ -201,6 +211,8 @@ def test_controls():
     assert controlled(DEFAULT, "no-distillation").distillation == 0
     assert fit(data, controlled(SHORT, "no-generator"), 0).adapter.generator is None
     assert "distillation" not in fit(data, controlled(SHORT, "no-distillation"), 0).history[0]
+    for control in ("no-query", "no-distillation", "no-generator"):
+        assert fit(data, controlled(SHORT, control), 0).query is None
     bare = fit(data, controlled(SHORT, "no-seen-terms"), 0)
     assert bare.adapter.delta is None
     assert bare.discriminant is None

@@ -194,7 +194,8 @@ CONTROL_NOTES = {
     "template": "distilled from the hand-written templates instead of prompts",
     "waffle": "distilled from the template with random words instead of prompts",
     "no-generator": "the head sees no h(x) and nothing is distilled",
-    "no-distillation": "λ = 0",
+    "no-distillation": "λ = 0, and no query",
+    "no-query": "distilled, but h(x) is not compared with the class texts",
     "no-seen-terms": "no parameters for seen classes: one generator and head for all classes",
 }
 
