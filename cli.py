@@ -347,8 +347,9 @@ def train(
     control: Annotated[
         str,
         typer.Option(
-            help="Rows with one thing taken away, comma-separated: shuffled, template, waffle, "
-            "no-generator, no-distillation, no-seen-terms."
+            help="Rows with one thing changed, comma-separated: language (shuffled, template, "
+            "waffle, no-distillation), parts (no-generator, no-query, no-seen-terms, …), "
+            "aggregators (random-prompt, mean-prompt, mlp-prompt), or their single names."
         ),
     ] = "",
     baselines: Baselines = "all",
@@ -435,7 +436,9 @@ def eval_classification(
 @app.command("sweep")
 def sweep_verb(
     sources: Annotated[list[str], typer.Argument(help="Banks and feature files.")],
-    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
+    shots: Annotated[
+        str, typer.Option(help="Training images a class; several make learning curves.")
+    ] = "16",
     seeds: Seeds = "1,2,3",
     recipes: Annotated[str, typer.Option(help="Names or YAML files, comma-separated.")] = "default",
     protocol: Annotated[str, typer.Option(help="As for aape train.")] = "base2new",
@@ -451,6 +454,8 @@ def sweep_verb(
     """Train on many data sets and seeds in parallel; a finished training is never repeated.
 
     Example: aape sweep cars.bank.parquet pets.bank.parquet --recipes default,literal
+
+    Learning curves: aape sweep cars.bank.parquet --protocol fewshot --shots 1,2,4,8,16
     """
     from dataclasses import asdict
 
@@ -460,7 +465,7 @@ def sweep_verb(
     from .adapter.table import print_results
 
     evaluation = {
-        "protocol": protocol, "shots": shots, "seeds": whole_numbers(seeds, "--seeds"),
+        "protocol": protocol, "seeds": whole_numbers(seeds, "--seeds"),
         "controls": words_of(control), "baselines": words_of(baselines),
     }  # fmt: skip
     configs = [
@@ -469,11 +474,12 @@ def sweep_verb(
                 "data": {"features" if s.endswith(".safetensors") else "bank": s},
                 "encoder": {"device": device},
                 "recipe": load_recipe(recipe).model_dump(),
-                "evaluation": evaluation,
+                "evaluation": evaluation | {"shots": number},
             },
             "The command line",
         )
         for recipe in words_of(recipes)
+        for number in whole_numbers(shots, "--shots")
         for s in sources
     ]
     tables, averages = sweep(configs, out, processes)

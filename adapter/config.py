@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..pipeline.config import EncoderConfig, GenerationConfig, Section
-from .recipes import Control, Recipe
+from .recipes import CONTROL_GROUPS, Control, Recipe
 
 
 class DataConfig(Section):
@@ -33,10 +33,17 @@ class EvaluationConfig(Section):
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
     init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")
-    controls: list[Control] = Field(default=[])
+    controls: list[Control] = Field(default=[], description="groups of controls are spelt out")
     baselines: list[str] = Field(default=["all"])
     new_class_prompts: bool = Field(default=False, description="new classes use LLM prompts too")
     resamples: int = Field(default=1000, ge=0, description="of the paired bootstrap; 0 is none")
+
+    @field_validator("controls", mode="before")
+    @classmethod
+    def _spell_out(cls, names: Any) -> Any:
+        if not isinstance(names, list):
+            return names
+        return list(dict.fromkeys(c for name in names for c in CONTROL_GROUPS.get(name, [name])))
 
 
 class Config(Section):

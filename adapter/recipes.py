@@ -21,7 +21,16 @@ Control = Literal[
     "no-distillation",
     "no-query",
     "no-seen-terms",
+    "random-prompt",
+    "mean-prompt",
+    "mlp-prompt",
 ]
+# names that stand for several controls
+CONTROL_GROUPS: dict[str, list[str]] = {
+    "language": ["shuffled", "template", "waffle", "no-distillation"],
+    "parts": ["no-generator", "no-distillation", "no-query", "no-seen-terms"],
+    "aggregators": ["random-prompt", "mean-prompt", "mlp-prompt"],
+}
 
 
 class AggregatorRecipe(Section):
@@ -146,6 +155,10 @@ def controlled(recipe: Recipe, control: str) -> Recipe:
         return recipe.model_copy(update={"generator": "none", "distillation": 0.0})
     if control == "no-distillation":
         return recipe.model_copy(update={"distillation": 0.0})
+    if control.endswith("-prompt"):
+        kind = control.removesuffix("-prompt")
+        aggregator = recipe.aggregator.model_copy(update={"kind": kind})
+        return recipe.model_copy(update={"aggregator": aggregator})
     if control == "no-query":
         return recipe.model_copy(update={"query": QueryRecipe(weights=[0.0])})
     if control == "no-seen-terms":

@@ -1,8 +1,9 @@
-"""Many runs at once: data sets × recipes × seeds over parallel processes.
+"""Many runs at once: data sets × shots × recipes × seeds over parallel processes.
 
-A unit is one data set with one seed: all recipes and baselines, so that nothing is trained twice.
-Finished trainings lie in one folder, keyed by all they depend on; a second sweep trains only what
-is new. When all units are done, each (data set, recipe) gets its run folder and table from them.
+A unit is one data set with one number of shots and one seed: all recipes and baselines, so that
+nothing is trained twice. Finished trainings lie in one folder, keyed by all they depend on; a
+second sweep trains only what is new. When all units are done, each (data set, shots, recipe) gets
+its run folder and table from them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..pipeline.errors import UserError
 from ..pipeline.files import write_json
 from ..pipeline.progress import bar
 from .config import Config
+from .curves import write_curves
 from .metrics.accuracy import harmonic_mean
 from .published import published_average
 from .results import MethodResult, Results
@@ -42,12 +44,13 @@ def sweep(
     """Run every configuration over all its seeds in parallel.
 
     Args:
-        configs: one a data set and recipe.
-        out: run folders go to ``out/<data set>/<recipe>``, finished trainings to ``out/work``.
+        configs: one a data set, number of shots and recipe.
+        out: run folders go to ``out/<data set>/<recipe>-<shots>shot``, finished trainings to
+            ``out/work``, and with several numbers of shots the learning curves to ``out``.
         processes: at once; 0 is one a processor. Each computes with its share of the processors.
 
     Returns:
-        One table a configuration, and one average over data sets a recipe.
+        One table a configuration, and one average over data sets a recipe and number of shots.
 
     Raises:
         UserError: a unit failed; those that finished are kept.
@@ -75,17 +78,17 @@ def sweep(
             "Mend the cause and run the same command again: finished parts are reused.",
         )
     tables = [run_classification(config, _folder(config, out), out / "work") for config in configs]
-    averages = average_tables(tables)
-    for table, average in zip(_recipes(configs), averages):
-        average.title = f"average of {len(tables) // len(averages)} data sets, recipe {table}"
-    write_json(out / "sweep.json", {"runs": [str(_folder(config, out)) for config in configs]})
-    for name, average in zip(_recipes(configs), averages):
+    groups: dict[str, list[Results]] = {}
+    for config, table in zip(configs, tables):
+        groups.setdefault(_run_name(config), []).append(table)
+    averages = [average_tables(group) for group in groups.values()]
+    for name, average in zip(groups, averages):
+        average.title = f"average of {len(groups[name])} data sets, {name}"
         average.save(out / f"average-{name}.json")
+    write_json(out / "sweep.json", {"runs": [str(_folder(config, out)) for config in configs]})
+    if len({config.evaluation.shots for config in configs}) > 1:
+        write_curves(tables, out)
     return tables, averages
-
-
-def _recipes(configs: Sequence[Config]) -> list[str]:
-    return list(dict.fromkeys(config.recipe.name for config in configs))
 
 
 def _data_name(config: Config) -> str:
@@ -94,21 +97,25 @@ def _data_name(config: Config) -> str:
 
 
 def _folder(config: Config, out: Path) -> Path:
-    return out / _data_name(config) / config.recipe.name
+    return out / _data_name(config) / _run_name(config)
+
+
+def _run_name(config: Config) -> str:
+    return f"{config.recipe.name}-{config.evaluation.shots}shot"
 
 
 def _units(configs: Sequence[Config], out: Path):
-    """Yield one unit a data set and seed."""
-    groups: dict[str, list[Config]] = {}
+    """Yield one unit a data set, number of shots and seed."""
+    groups: dict[tuple[str, int], list[Config]] = {}
     for config in configs:
-        groups.setdefault(_data_name(config), []).append(config)
-    for name, group in groups.items():
+        groups.setdefault((_data_name(config), config.evaluation.shots), []).append(config)
+    for (name, shots), group in groups.items():
         for seed in group[0].evaluation.seeds:
             one = []
             for config in group:
                 evaluation = config.evaluation.model_copy(update={"seeds": [seed], "resamples": 0})
                 one.append(config.model_copy(update={"evaluation": evaluation}))
-            yield _Unit(f"{name}, seed {seed}", tuple(one), out)
+            yield _Unit(f"{name}, {shots} shots, seed {seed}", tuple(one), out)
 
 
 def _run_unit(unit: _Unit, threads: int) -> str:
@@ -121,26 +128,19 @@ def _run_unit(unit: _Unit, threads: int) -> str:
     try:
         for config in unit.configs:
             seed = config.evaluation.seeds[0]
-            place = unit.out / "units" / f"{_data_name(config)}-{config.recipe.name}-{seed}"
+            place = unit.out / "units" / f"{_data_name(config)}-{_run_name(config)}-{seed}"
             run_classification(config, place, unit.out / "work")
     except UserError as error:
         return str(error)
     return ""
 
 
-def average_tables(tables: Sequence[Results]) -> list[Results]:
-    """Return the average over data sets, one table a recipe of ours (the first row's name).
+def average_tables(tables: Sequence[Results]) -> Results:
+    """Return the average over data sets of one recipe with one number of shots.
 
     As in the literature each column is averaged over data sets, and H is that of the averages;
     here for every seed by itself.
     """
-    groups: dict[str, list[Results]] = {}
-    for table in tables:
-        groups.setdefault(table.methods[0].name, []).append(table)
-    return [_average(group) for group in groups.values()]
-
-
-def _average(tables: list[Results]) -> Results:
     first = tables[0]
     names = [method.name for method in first.methods if method.group != "published"]
     shared = [n for n in names if all(n in {m.name for m in t.methods} for t in tables)]
@@ -169,5 +169,6 @@ def _average(tables: list[Results]) -> Results:
         methods=rows,
         best=first.best,
         units=first.units,
+        details={"shots": first.details["shots"]},
         notes=[f"Data sets: {', '.join(table.dataset for table in tables)}."],
     )

@@ -15,10 +15,10 @@ from aape.adapter.classification_data import ClassificationData
 from aape.adapter.classification_sources import FileSource, waffle_templates
 from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.fitted import FittedAdapter
-from aape.adapter.recipes import DEFAULT
+from aape.adapter.recipes import CONTROL_GROUPS, DEFAULT, controlled
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.classification import evaluate_classification
+from aape.adapter.tasks.classification import CONTROL_NOTES, evaluate_classification
 from aape.adapter.tasks.classification_run import run_classification
 from aape.pipeline.errors import UserError
 
@@ -317,6 +317,44 @@ def test_data_hash_changes_with_what_matters(features):
     assert data.hash != FileSource(features).draw(4, 1).hash
     swapped = replace(data, base_ids=data.new_ids, new_ids=data.base_ids)
     assert data.hash != swapped.hash
+
+
+def test_curves_have_one_point_a_number_of_shots(tmp_path, features):
+    from aape.adapter.sweep import sweep
+
+    configs = [
+        Config.parse(
+            {
+                "data": {"features": str(features)},
+                "recipe": QUICK.model_dump(),
+                "evaluation": settings(baselines=["fast"], protocol="fewshot").model_dump()
+                | {"shots": shots, "resamples": 0},
+            },
+            "test",
+        )
+        for shots in (4, 1)
+    ]
+    tables, averages = sweep(configs, tmp_path / "out", processes=1)
+    assert [average.details["shots"] for average in averages] == [4, 1]
+    lines = (tmp_path / "out" / f"curves-{tables[0].dataset}.csv").read_text().splitlines()
+    assert lines[0] == "method,shots,mean,std"
+    ours = [line.split(",")[1:] for line in lines if line.startswith('"ours')]
+    assert [row[0] for row in ours] == ["1", "4"]
+    by_shots = {table.details["shots"]: table.methods[0].mean("accuracy") for table in tables}
+    assert [float(row[1]) for row in ours] == pytest.approx([by_shots[1], by_shots[4]], abs=1e-3)
+    figure = (tmp_path / "out" / f"curves-{tables[0].dataset}.svg").read_text()
+    assert figure.rstrip().endswith("</svg>")
+
+
+def test_groups_of_controls_are_spelt_out():
+    parsed = EvaluationConfig(controls=["aggregators", "mean-prompt", "shuffled"])
+    assert parsed.controls == ["random-prompt", "mean-prompt", "mlp-prompt", "shuffled"]
+    for group in CONTROL_GROUPS.values():
+        for control in group:
+            assert control in CONTROL_NOTES
+    assert controlled(QUICK, "mlp-prompt").aggregator.kind == "mlp"
+    with pytest.raises(ValueError, match="language-model"):
+        EvaluationConfig(controls=["language-model"])
 
 
 def test_sweep_repeats_nothing_and_averages(tmp_path):

@@ -196,6 +196,9 @@ CONTROL_NOTES = {
     "no-generator": "the head sees no h(x) and nothing is distilled",
     "no-distillation": "λ = 0, and no query",
     "no-query": "distilled, but h(x) is not compared with the class texts",
+    "random-prompt": "the target is one random prompt instead of the aggregated ones",
+    "mean-prompt": "the target is the mean prompt",
+    "mlp-prompt": "the aggregator is an MLP of the mean prompt",
     "no-seen-terms": "no parameters for seen classes: one generator and head for all classes",
 }
 

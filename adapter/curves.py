@@ -1,0 +1,92 @@
+"""Learning curves: the ranking metric against the number of shots, one line a method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..pipeline.files import atomic_path, write_text
+from .results import Results
+
+_NAMED = 7  # lines with a colour and a name; the others stay grey
+_WIDTH, _HEIGHT = 6.4, 4.0  # inches
+
+
+def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
+    """Write ``curves-<data set>.svg`` and ``.csv``: mean over seeds, a band of one deviation.
+
+    Args:
+        tables: of several numbers of shots; those of one data set make one figure.
+        out: folder of the files.
+
+    Returns:
+        The figures.
+    """
+    groups: dict[str, list[Results]] = {}
+    for table in tables:
+        groups.setdefault(table.dataset, []).append(table)
+    figures = []
+    for dataset, group in groups.items():
+        ordered = sorted(group, key=lambda table: table.details["shots"])
+        lines = curves(ordered)
+        metric = ordered[0].best
+        rows = ["method,shots,mean,std"]
+        for name, points in lines.items():
+            quoted = '"' + name.replace('"', '""') + '"'
+            rows += [f"{quoted},{shots},{mean:.4f},{std:.4f}" for shots, mean, std in points]
+        write_text(out / f"curves-{dataset}.csv", "\n".join(rows) + "\n")
+        figure = out / f"curves-{dataset}.svg"
+        _draw(lines, f"{dataset}, {ordered[0].protocol}", f"{metric} (%)", figure)
+        figures.append(figure)
+    return figures
+
+
+def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]]]:
+    """Return ``(shots, mean, deviation)`` of the ranking metric by method, ours first."""
+    lines: dict[str, list[tuple[int, float, float]]] = {}
+    for table in tables:
+        for method in table.methods:
+            mean = method.mean(table.best)
+            if method.group != "published" and not math.isnan(mean):
+                point = (int(table.details["shots"]), mean, method.std(table.best))
+                lines.setdefault(method.name, []).append(point)
+    return lines
+
+
+def _draw(
+    lines: dict[str, list[tuple[int, float, float]]], title: str, label: str, path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    axes = figure.add_subplot()
+    # ours, then the strongest at the largest number of shots
+    ranked = sorted(lines, key=lambda name: (not name.startswith("ours"), -lines[name][-1][1]))
+    for name in reversed(ranked):
+        shots, means, stds = (list(column) for column in zip(*lines[name]))
+        place = ranked.index(name)
+        named = place < _NAMED
+        axes.plot(
+            shots,
+            means,
+            marker="o",
+            markersize=3,
+            linewidth=2.2 if place == 0 else 1.2,
+            color=f"C{place}" if named else "0.8",
+            label=name if named else "_",
+            zorder=3 if named else 1,
+        )
+        if place == 0:
+            low = [mean - std for mean, std in zip(means, stds)]
+            high = [mean + std for mean, std in zip(means, stds)]
+            axes.fill_between(shots, low, high, color="C0", alpha=0.15, linewidth=0)
+    ticks = sorted({shots for points in lines.values() for shots, _, _ in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set(title=title, xlabel="shots", ylabel=label)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="svg")
