@@ -186,8 +186,15 @@ def build_requests(
 
 
 def asked(query: Query, config: GenerationConfig) -> str:
-    """Return the query as it is asked: with the instruction of the configuration behind it."""
-    return f"{query.text} {config.instruction}".strip()
+    """Return the query as it is asked: with the instruction of the configuration behind it.
+
+    A form that is forced on a model is also named, since a model that does not know of it writes
+    its answer outside.
+    """
+    text = f"{query.text} {config.instruction}".strip()
+    if config.structured_output:
+        return f'{text} Answer as JSON with one field, "description".'
+    return text
 
 
 def sampling_values(config: GenerationConfig) -> dict[str, Any]:

@@ -198,6 +198,24 @@ def test_nobody_listens() -> None:
         )
 
 
+def test_an_address_without_a_protocol_is_said_at_once() -> None:
+    config = GenerationConfig.model_validate(
+        {"model": "m", "server": {"base_url": "localhost:8000/v1"}}
+    )
+    with pytest.raises(UserError, match="http://HOST:PORT/v1"):
+        ServerEngine(config, ModelIdentity("m", "", "m"))
+
+
+def test_waiting_for_a_server_is_said_once(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("aape.pipeline.engines.openai.step", said.append)
+    texts(engine(server), requests("owl 1|500,503", "owl 2|500"))
+    assert len(said) == 1
+    assert "status 500; trying again" in said[0]
+
+
 def test_a_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

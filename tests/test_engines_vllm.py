@@ -136,6 +136,9 @@ def test_options_reach_vllm() -> None:
     assert (options["swap_space"], options["max_model_len"]) == (1, 256)
     assert "enable_chunked_prefill" not in options
     assert llm_options(GenerationConfig(), cpu=True)["enable_chunked_prefill"] is False
+    assert "structured_outputs_config" not in options
+    formed = llm_options(GenerationConfig(structured_output=True), cpu=False)
+    assert formed["structured_outputs_config"]["disable_any_whitespace"]
 
 
 def test_the_worker_needs_the_standard_library_alone() -> None:

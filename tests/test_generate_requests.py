@@ -139,6 +139,13 @@ def test_key_changes_with_what_decides_the_text_and_nothing_else() -> None:
         assert not same & other
 
 
+def test_a_form_that_is_forced_is_also_asked_for() -> None:
+    [plain, *_] = build_requests(manifest("owl"), GenerationConfig(samples=1), MODEL)
+    config = GenerationConfig(samples=1, structured_output=True)
+    [formed, *_] = build_requests(manifest("owl"), config, MODEL)
+    assert formed.prompt == f'{plain.prompt} Answer as JSON with one field, "description".'
+
+
 def test_later_samples_leave_earlier_ones_alone() -> None:
     config = GenerationConfig(samples=2)
     first = build_requests(manifest("owl"), config, MODEL)

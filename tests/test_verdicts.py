@@ -47,6 +47,8 @@ def judged(
         ("<think>never ends", False, "", False),
         ('{"description": "An owl is grey. Yes."}', True, "An owl is grey.", True),
         ('{"description": 3}', True, '{"description": 3}', True),
+        ('{\n "description" : "An \\"owl\\" is grey. It', False, 'An "owl" is grey.', True),
+        ('{"description": "An owl is gr\\u00e', False, "An owl is gr", False),
         ("", True, "", False),
         ("\n \n", True, "", False),
         ("An owl is grey\n\nIt flies at", False, "An owl is grey", True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -20,6 +21,8 @@ DESCRIPTION_SCHEMA: dict[str, Any] = {
     "required": ["description"],
     "additionalProperties": False,
 }
+# The string of the field, with its end or without; an escape that was cut off is left out.
+_STRUCTURED = re.compile(r'\s*\{\s*"description"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,17 @@ def now() -> str:
 
 
 def unwrap(text: str) -> str:
-    """Return the description inside a structured answer, or the answer itself."""
-    stripped = text.strip()
-    if not (stripped.startswith("{") and stripped.endswith("}")):
+    """Return the description inside a structured answer, or the answer itself.
+
+    Of an answer that was cut off, what there is of the description counts.
+
+    >>> unwrap('{"description": "A red car. It'), unwrap("A red car.")
+    ('A red car. It', 'A red car.')
+    """
+    found = _STRUCTURED.match(text)
+    if found is None:
         return text
     try:
-        value = json.loads(stripped)
+        return json.loads(f'"{found.group(1)}"', strict=False)
     except json.JSONDecodeError:
         return text
-    inside = value.get("description") if isinstance(value, dict) else None
-    return inside if isinstance(inside, str) else text

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config import GenerationConfig
 from ..errors import UserError, missing_extra
+from ..progress import step
 from ..requests import ModelIdentity, Request
 from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
 
@@ -52,12 +53,17 @@ class ServerEngine(ClosingEngine):
         self._openai = openai
         self._config, self._server, self._model = config, config.server, model.source
         self._stop = threading.Event()
+        self._troubled = threading.Event()  # said once, so that waiting is no riddle
         self._sleep = sleep or self._stop.wait
         self.base_url = (
             self._server.base_url
             or os.environ.get("OPENAI_BASE_URL", "")
             or "https://api.openai.com/v1"
         )
+        if not self.base_url.startswith(("http://", "https://")):
+            raise UserError(
+                f"{self.base_url!r} is no address of a server.", "Write it as http://HOST:PORT/v1."
+            )
         key = os.environ.get("OPENAI_API_KEY", "")
         if not key and "api.openai.com" in self.base_url:
             raise UserError("No key for api.openai.com.", "Set OPENAI_API_KEY.")
@@ -121,8 +127,11 @@ class ServerEngine(ClosingEngine):
                     raise UserError(
                         f"The server at {self.base_url} failed {attempt + 1} times in a row for "
                         f"one request: {error}.",
-                        "Finished answers are kept; run the same command again.",
+                        "Is it running? Finished answers are kept; run the same command again.",
                     ) from error
+                if not self._troubled.is_set():
+                    self._troubled.set()
+                    step(f"The server at {self.base_url}: {error}; trying again …")
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 self._sleep(max(error.pause, pause * random.uniform(0.5, 1.0)))
         raise AssertionError("unreachable")
@@ -173,11 +182,11 @@ class ServerEngine(ClosingEngine):
         return arguments
 
     def _refused(self, status: int, error: Exception) -> UserError:
-        reason = str(error).splitlines()[0][:300]
+        reason = str(error).splitlines()[0][:300].rstrip(".")
         hints = {
             401: "Check OPENAI_API_KEY.",
             403: "Check OPENAI_API_KEY.",
-            404: f"Does it serve the model {self._model!r}? See its /models.",
+            404: f"Does it serve the model {self._model!r}, and does --base-url end in /v1?",
         }
         hint = hints.get(status, "The request would fail again; check the sampling settings.")
         return UserError(f"The server at {self.base_url} refused a request: {reason}.", hint)
