@@ -12,10 +12,9 @@ classification.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,21 +23,25 @@ from pydantic import Field
 from torch import Tensor
 
 from ..pipeline.config import Section
-from ..pipeline.encode import encode_texts
 from ..pipeline.errors import UserError
-from ..pipeline.features import image_features
 from ..pipeline.files import hash_value
 from ..pipeline.progress import step
+from .caption_data import (
+    CaptionSet,
+    caption_set,
+    relevance_groups,
+    some,
+    training_and_validation,
+)
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics.recall import first_relevant_rank, recall_at
 from .model import Aggregator, Generator, clip_score, distillation_loss
 
 if TYPE_CHECKING:
-    from ..pipeline.datasets import CaptionedImage, Dataset
+    from ..pipeline.datasets import Dataset
     from ..pipeline.encoders.base import Encoder
     from .run import RunFolder
 
-T = TypeVar("T")
 WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
 
 
@@ -65,52 +68,6 @@ class CaptionConfig(Section):
     seed: int = 1
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
-
-
-@dataclass
-class CaptionSet:
-    """Features of captioned images: x (n, d), p (n, m, d) zero padded, mask (n, m)."""
-
-    images: list[CaptionedImage]
-    x: Tensor
-    p: Tensor
-    mask: Tensor
-
-    def flat(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Return all captions: features (t, d), the number of their image (t,), texts."""
-        owner = np.repeat(np.arange(len(self.images)), self.mask.sum(1).numpy())
-        texts = [text for image in self.images for text in image.captions]
-        return self.p[self.mask].numpy(), owner, texts
-
-
-def caption_set(encoder: Encoder, images: Sequence[CaptionedImage], what: str) -> CaptionSet:
-    """Encode images and captions (both cached). Images without captions are left out, and counted.
-
-    Raises:
-        UserError: no image has a caption.
-    """
-    kept = []
-    for image in images:
-        captions = tuple(text for text in image.captions if text.strip())
-        if captions:
-            kept.append(image if captions == image.captions else _with(image, captions))
-    if not kept:
-        raise UserError(f"No {what} image has a caption.", "Check the annotation file.")
-    if len(kept) < len(images):
-        step(f"{len(images) - len(kept)} {what} images have no caption and are left out.")
-    x = torch.from_numpy(image_features(encoder, [image.path for image in kept]).x)
-    counts = [len(image.captions) for image in kept]
-    texts = encode_texts(encoder, [text for image in kept for text in image.captions])
-    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
-    p = torch.zeros(*mask.shape, x.shape[1])
-    p[mask] = torch.from_numpy(texts)
-    return CaptionSet(kept, x, p, mask)
-
-
-def _with(image: CaptionedImage, captions: tuple[str, ...]) -> CaptionedImage:
-    from dataclasses import replace
-
-    return replace(image, captions=captions)
 
 
 def false_negatives(p: Tensor, mask: Tensor, near_equal: float) -> tuple[Tensor, Tensor]:
@@ -255,8 +212,9 @@ def train_captions(
         UserError: no image has captions, or the loss is not finite.
     """
     config = config or CaptionConfig()
-    images = some(dataset.captions("train"), config.max_images)
-    validation = some(dataset.captions("val"), config.max_validation)
+    images, validation = training_and_validation(dataset)
+    images = some(images, config.max_images)
+    validation = some(validation, config.max_validation)
     key = hash_value(
         {
             "config": config.model_dump(mode="json"),
@@ -283,14 +241,6 @@ def train_captions(
         if checkpoint:
             checkpoint.unlink(missing_ok=True)
     return adapter
-
-
-def some(rows: Sequence[T], count: int) -> list[T]:
-    """Return ``count`` rows, always the same ones, in their order; all if ``count`` is 0."""
-    if not count or count >= len(rows):
-        return list(rows)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
-    return [rows[index] for index in sorted(chosen)]
 
 
 def _fit(
@@ -355,24 +305,3 @@ def _validate(generator: CaptionGenerator, val: CaptionSet) -> float:
     back = first_relevant_rank(texts, h, groups[owner], groups)
     values = [*recall_at(there).values(), *recall_at(back).values()]
     return sum(values) / len(values)
-
-
-def relevance_groups(captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """Number images so that those which share a caption word for word share a number.
-
-    In photo collections that hardly happens, and the numbers are the images'. In sets such as
-    ``shapes``, where one caption is true of many images, every such image is a right answer.
-    """
-    parent = list(range(len(captions)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first: dict[str, int] = {}
-    for index, group in enumerate(captions):
-        for text in group:
-            parent[root(index)] = root(first.setdefault(text, index))
-    return np.array([root(index) for index in range(len(captions))])

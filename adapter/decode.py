@@ -67,12 +67,15 @@ def _prefill(lm: FrozenLM, contexts: Sequence[Tensor]) -> Start:
         mask[row, longest - len(context) :] = 1
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     same = bool(mask.all())
+    # an index, not a number: a slice is not contiguous, and the product with the vocabulary would
+    # copy the vocabulary's matrix once a context
+    last = torch.tensor([longest - 1], device=lm.device)
     out = lm.model(
         inputs_embeds=embeds,
         attention_mask=None if same else mask,
         position_ids=positions,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=last,
     )
     return out.logits[:, -1].float().log_softmax(-1), out.past_key_values, mask
 

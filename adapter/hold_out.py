@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .classification_data import ClassSet, FewShot
-from .query import fit_query
+from .query import Query, fit_query
 
 if TYPE_CHECKING:
     from .fitted import Adapter
@@ -34,11 +34,13 @@ class Trust:
     Attributes:
         head: from zero-shot CLIP (0) to generator and head (1), for classes without images.
         query: then from there to the AAPE as the query (1), for all classes.
+        blend: share of p^a in what the query is distilled from; the rest is the class text.
         penalty: of the query's ridge.
     """
 
     head: float = 1.0
     query: float = 0.0
+    blend: float = 1.0
     penalty: float = 1.0
 
     def mix(self, zero_shot: Tensor, head: Tensor, query: Tensor | None) -> Tensor:
@@ -50,11 +52,12 @@ class Trust:
 def candidates(recipe: Recipe) -> list[Trust]:
     """Return every mixture that the recipe allows; the first needs no held-out classes."""
     q = recipe.query
+    forms = [(blend, penalty) for blend in q.blends for penalty in q.penalties]
     return [
-        Trust(head, weight, penalty)
+        Trust(head, weight, *form)
         for head in recipe.trusts
         for weight in (q.weights if recipe.distils else [0.0])
-        for penalty in (q.penalties if weight else q.penalties[:1])
+        for form in (forms if weight else forms[:1])
     ]
 
 
@@ -106,12 +109,19 @@ def _mixed(
     """Yield the logits (b, c') of the held-out images over their own classes, per mixture."""
     zero_shot = adapter.scale * held.x @ held.w.T
     head = adapter.general(held.x, held.w, adapter.embed(held.x))
+    forms = {(mixture.blend, mixture.penalty): mixture for mixture in mixtures if mixture.query}
     queries = {
-        penalty: adapter.scale * fit_query(known.x, target, known.w, penalty)(held.x, held.w)
-        for penalty in {mixture.penalty for mixture in mixtures if mixture.query}
+        form: adapter.scale * distil_query(known, target, mixture)(held.x, held.w)
+        for form, mixture in forms.items()
     }
     for mixture in mixtures:
-        yield mixture.mix(zero_shot, head, queries.get(mixture.penalty))
+        yield mixture.mix(zero_shot, head, queries.get((mixture.blend, mixture.penalty)))
+
+
+def distil_query(data: FewShot, target: Tensor, trust: Trust) -> Query:
+    """Fit the query to p^a (n, d) of the training images, blended with their class text."""
+    blended = F.normalize(torch.lerp(data.w[data.y], target, trust.blend), dim=-1)
+    return fit_query(data.x, blended, data.w, trust.penalty)
 
 
 def restrict(data: FewShot, classes: Tensor) -> FewShot:

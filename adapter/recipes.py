@@ -65,8 +65,13 @@ class QueryRecipe(Section):
         min_length=1,
         description="share of cos(h(x), w_i) in the logits",
     )
+    blends: list[float] = Field(
+        default=[1.0, 0.5, 0.0],
+        min_length=1,
+        description="share of p^a in what h is distilled from; the rest is the class text",
+    )
     penalties: list[float] = Field(
-        default=[1.0, 10.0, 100.0], min_length=1, description="of the ridge that fits h to p^a"
+        default=[1.0, 10.0, 100.0], min_length=1, description="of the ridge that fits h"
     )
 
 

@@ -22,9 +22,8 @@ from ..pipeline.files import atomic_path
 from .classification_data import FewShot
 from .discriminant import fit_discriminant, out_of_fold_scores
 from .fitted import Adapter, FittedAdapter
-from .hold_out import choose_trust
+from .hold_out import choose_trust, distil_query
 from .model import Aggregator, clip_score, distillation_loss
-from .query import fit_query
 from .recipes import Recipe, controlled
 from .selection import choose
 
@@ -97,7 +96,7 @@ def _add_query(fitted: FittedAdapter, data: FewShot, seeds: Seeds, target: Tenso
 
     fitted.trust, fitted.chosen = choose_trust(data, fitted.recipe, train, seeds.init)
     if fitted.trust.query:
-        fitted.query = fit_query(data.x, target, data.w, fitted.trust.penalty)
+        fitted.query = distil_query(data, target, fitted.trust)
 
 
 def _add_discriminant(fitted: FittedAdapter, data: FewShot) -> None:

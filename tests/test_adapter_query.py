@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.hold_out import Trust, candidates
+from aape.adapter.hold_out import Trust, candidates, distil_query
 from aape.adapter.query import fit_query
 from aape.adapter.recipes import DEFAULT, LITERAL, QueryRecipe, controlled
 from aape.adapter.train import fit
@@ -86,29 +86,37 @@ def test_what_images_of_seen_classes_show_serves_new_ones():
     assert accuracy(without.logits(new.x, unknown), new.y) < plain + 20
 
 
-def test_prompts_of_other_classes_do_not_help_new_ones():
+def test_prompts_of_other_classes_harm_and_held_out_classes_refuse_them():
     seen, new = turned()
     unknown = replace(new.classes, seen=torch.full((C,), -1))
-    wrong = fit(seen.with_control("shuffled", 0), QUICK, 0)
-    right = fit(seen, QUICK, 0)
-    assert accuracy(right.logits(new.x, unknown), new.y) > 10 + accuracy(
-        wrong.logits(new.x, unknown), new.y
+    shuffled = seen.with_control("shuffled", 0)
+    trusting = QUICK.model_copy(update={"hold_out": 0, "query": QueryRecipe(weights=[1.0])})
+    right, wrong = (
+        accuracy(fit(data, trusting, 0).logits(new.x, unknown), new.y) for data in (seen, shuffled)
     )
+    assert right > wrong + 10
+    assert fit(shuffled, QUICK, 0).trust.blend == 0
 
 
 def test_candidates_are_what_the_recipe_lists():
     assert candidates(LITERAL)[0] == Trust()
-    recipe = DEFAULT.model_copy(
-        update={"trusts": [1.0, 0.0], "query": QueryRecipe(weights=[0.0, 0.5], penalties=[1, 10])}
-    )
+    query = QueryRecipe(weights=[0.0, 0.5], blends=[1.0, 0.0], penalties=[10])
+    recipe = DEFAULT.model_copy(update={"trusts": [1.0, 0.0], "query": query})
     assert candidates(recipe) == [
-        Trust(1.0, 0.0, 1), Trust(1.0, 0.5, 1), Trust(1.0, 0.5, 10),
-        Trust(0.0, 0.0, 1), Trust(0.0, 0.5, 1), Trust(0.0, 0.5, 10),
+        Trust(1.0, 0.0, 1.0, 10), Trust(1.0, 0.5, 1.0, 10), Trust(1.0, 0.5, 0.0, 10),
+        Trust(0.0, 0.0, 1.0, 10), Trust(0.0, 0.5, 1.0, 10), Trust(0.0, 0.5, 0.0, 10),
     ]  # fmt: skip
-    assert candidates(controlled(recipe, "no-distillation")) == [
-        Trust(1.0, 0.0, 1),
-        Trust(0.0, 0.0, 1),
-    ]
+    silent = candidates(controlled(recipe, "no-distillation"))
+    assert silent == [Trust(1.0, 0.0, 1.0, 10), Trust(0.0, 0.0, 1.0, 10)]
+
+
+def test_the_blend_goes_from_class_text_to_prompts():
+    seen, _ = turned()
+    target = unit(len(seen.x), D, seed=9)
+    for blend, expected in ((0.0, seen.w[seen.y]), (1.0, target)):
+        found = distil_query(seen, target, Trust(blend=blend, penalty=2.0))
+        direct = fit_query(seen.x, expected, seen.w, 2.0)
+        torch.testing.assert_close(found.matrix, direct.matrix)
 
 
 def test_a_fixed_weight_needs_no_held_out_classes():
@@ -117,7 +125,7 @@ def test_a_fixed_weight_needs_no_held_out_classes():
         update={"hold_out": 0, "query": QueryRecipe(weights=[0.5], penalties=[10.0])}
     )
     fitted = fit(seen, fixed, 0)
-    assert fitted.trust == Trust(1.0, 0.5, 10.0)
+    assert fitted.trust == Trust(1.0, 0.5, 1.0, 10.0)
     assert fitted.query is not None
 
 

@@ -123,7 +123,7 @@ def test_save_and_load_predict_the_same(recipe):
     fitted = fit(data, recipe, 0)
     if recipe is SHORT:
         fitted.query = fit_query(data.x, data.w[data.y], data.w, 1.0)
-        fitted.trust = Trust(0.5, 0.5, 1.0)
+        fitted.trust = Trust(0.5, 0.5, 1.0, 1.0)
     again = FittedAdapter.load(fitted.tensors(), fitted.config())
     new = ClassSet(*[unit(2, D, seed=8)] * 4, torch.tensor([-1, 2]))
     for classes in (data.classes, new):

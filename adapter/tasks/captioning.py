@@ -14,7 +14,8 @@ from ...pipeline.encode import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, write_json
 from ...pipeline.progress import step
-from ..captions import CaptionAdapter, some
+from ..caption_data import some
+from ..captions import CaptionAdapter
 from ..decode import DecodeConfig
 from ..metrics.clipscore import PREFIX, clip_score, ref_clip_score
 from ..metrics.meteor_spice import available, java_scores

@@ -14,7 +14,14 @@ import numpy as np
 from ...pipeline.encode import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.features import image_features
-from ..captions import CaptionAdapter, CaptionSet, caption_set, relevance_groups, some
+from ..caption_data import (
+    CaptionSet,
+    caption_set,
+    relevance_groups,
+    some,
+    training_and_validation,
+)
+from ..captions import CaptionAdapter
 from ..metrics.recall import first_relevant_rank, median_rank, recall_at
 from ..results import MethodResult, Results
 from .evidence import bootstrap_difference, small_set_note

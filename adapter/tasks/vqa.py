@@ -20,7 +20,8 @@ from torch import Tensor
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import step
-from ..captions import CaptionAdapter, some
+from ..caption_data import some
+from ..captions import CaptionAdapter
 from ..decode import DecodeConfig
 from ..metrics.vqa import exact_score, mean_by, vqa_score, write_submission
 from ..metrics.wups import WordNet, wups
