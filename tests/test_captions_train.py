@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from fake_captions import FakeDataset, FakeEncoder
 
+from aape.adapter.caption_data import (
+    caption_set,
+    relevance_groups,
+    some,
+    training_and_validation,
+)
 from aape.adapter.captions import (
     CaptionAdapter,
     CaptionConfig,
     CaptionGenerator,
     caption_loss,
-    caption_set,
     false_negatives,
-    relevance_groups,
-    some,
     train_captions,
 )
 from aape.adapter.run import RunFolder
@@ -176,3 +179,22 @@ def test_some_is_stable() -> None:
     assert some(list("abcdef"), 3) == some(list("abcdef"), 3)
     assert sorted(some(list("abcdef"), 3)) == some(list("abcdef"), 3)
     assert some(list("abc"), 0) == list("abc")
+
+
+def test_validation_is_held_out_where_there_is_none(tmp_path: Path) -> None:
+    class Unvalidated(FakeDataset):
+        def captions(self, split: str) -> list[CaptionedImage]:
+            if split == "val":
+                raise UserError("no validation split")
+            return super().captions("train")
+
+    data = Unvalidated(tmp_path)
+    train, val = training_and_validation(data)  # type: ignore[arg-type]
+    everything = data.captions("train")
+    assert len(val) == len(everything) // 5
+    assert sorted(train + val, key=lambda i: int(i.image_id)) == everything
+    data.rows.reverse()  # what is held out does not depend on the order
+    again = training_and_validation(data)[1]  # type: ignore[arg-type]
+    assert len({image.path for image in val} & {image.path for image in again}) <= len(val)
+    whole = FakeDataset(tmp_path)
+    assert training_and_validation(whole) == (whole.captions("train"), whole.captions("val"))  # type: ignore[arg-type]

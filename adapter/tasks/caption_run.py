@@ -11,7 +11,8 @@ from ...pipeline.config import EncoderConfig, Section
 from ...pipeline.datasets import Dataset, open_dataset
 from ...pipeline.encoders import load_encoder
 from ...pipeline.errors import UserError
-from ...pipeline.files import exclusive
+from ...pipeline.files import exclusive, hash_value
+from ..caption_data import training_and_validation
 from ..captions import CaptionAdapter, CaptionConfig, train_captions
 from ..results import MethodResult, Results
 from ..run import RunFolder
@@ -40,9 +41,10 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     Raises:
         UserError: the data set has no captions, or its files are not here.
     """
-    folder = RunFolder(out or Path("runs") / f"{config.dataset}-captions")
     dataset = open_dataset(config.dataset, Path(config.root) if config.root else None)
-    dataset.captions("train")
+    folder = RunFolder(out or Path("runs") / f"{dataset.manifest.name}-captions")
+    training_and_validation(dataset)  # a data set that cannot be trained on is named at once
+    config = config.model_copy(update=_places(config))
     encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
     with exclusive(folder.path / "captions", "training in"):
         kept = config.encoder.model_copy(update={"name": encoder.id})
@@ -59,7 +61,7 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     return Results(
         task="captions",
         protocol="captions/1",
-        dataset=config.dataset,
+        dataset=dataset.manifest.name,
         encoder=encoder.id,
         metrics=["mean R"],
         methods=[start, trained],
@@ -68,6 +70,15 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         units={"mean R": "%"},
         notes=[f"next: aape eval retrieval {folder.path}"],
     )
+
+
+def _places(config: CaptionRunConfig) -> dict[str, str]:
+    """Return data set and root so that they are found from any folder."""
+    manifest = Path(config.dataset)
+    return {
+        "dataset": str(manifest.resolve()) if manifest.is_file() else config.dataset,
+        "root": str(Path(config.root).resolve()) if config.root else "",
+    }
 
 
 def evaluate_run(
@@ -93,34 +104,51 @@ def evaluate_run(
     config, adapters = open_adapters(folder)
     place = config.encoder
     encoder: Encoder = load_encoder(place.name, place.checkpoint, place.device)
-    other = bool(dataset) and dataset != config.dataset
-    where = root or ("" if other else config.root)
+    where = root or (config.root if dataset in ("", config.dataset) else "")
     data = open_dataset(dataset or config.dataset, Path(where) if where else None)
-    # tables and prefixes of another data set must not overwrite those of the run's own
-    run = RunFolder(folder.path / data.manifest.name) if other else folder
+    elsewhere = bool(root) and Path(root).resolve() != Path(config.root).resolve()
+    other = data.manifest.name != adapters[0].dataset or elsewhere
+    # tables and prefixes of other data must not overwrite those of the run's own
+    run = RunFolder(folder.path / _name_of(data, elsewhere)) if other else folder
+    source = _source(config, data, task) if other else None
     values = settings or {}
     with exclusive(folder.path / task, "evaluating"):
         if task == "retrieval":
-            return evaluate_retrieval(data, encoder, adapters, run=run, max_images=limit)
+            return evaluate_retrieval(
+                data, encoder, adapters, run=run, max_images=limit, source=source
+            )
         if task == "contrasts":
             return evaluate_contrasts(data, encoder, adapters, run=run)
         if task == "captioning":
-            source = _source(config, data) if other else None
             return evaluate_captioning(
                 data, encoder, adapters, run=run, max_images=limit, source=source,
                 config=CaptioningConfig.parse(values, "The command line"),
             )  # fmt: skip
         return evaluate_vqa(
-            data, encoder, adapters, run=run, max_questions=limit,
+            data, encoder, adapters, run=run, max_questions=limit, source=source,
             config=VqaConfig.parse(values, "The command line"),
         )  # fmt: skip
 
 
-def _source(config: CaptionRunConfig, data: Dataset) -> Dataset | None:
-    """Return the run's own data set where the test data has no training captions (NoCaps)."""
-    if data.contents.captions.get("train"):
+def _name_of(data: Dataset, elsewhere: bool) -> str:
+    """Return a folder's name for the results on other data than the run's own."""
+    name = data.manifest.name
+    return f"{name}-{hash_value(str(data.root.resolve()))[:6]}" if elsewhere else name
+
+
+def _source(config: CaptionRunConfig, data: Dataset, task: str) -> Dataset | None:
+    """Return the run's own data set where ``data`` has no captions for what comes before the test.
+
+    NoCaps has no training captions, DAQUAR none at all. A question set can do without.
+    """
+    if data.contents.captions.get("train") or task == "contrasts":
         return None
-    return open_dataset(config.dataset, Path(config.root) if config.root else None)
+    try:
+        return open_dataset(config.dataset, Path(config.root) if config.root else None)
+    except UserError:
+        if task == "vqa":
+            return None
+        raise
 
 
 def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdapter]]:

@@ -87,12 +87,14 @@ def evaluate_retrieval(
     *,
     run: RunFolder | None = None,
     max_images: int = 0,
+    source: Dataset | None = None,
 ) -> Results:
     """Evaluate ``x``, ``h(x)`` and the mixture on the test split; one adapter a seed.
 
     Args:
         run: where to keep the table, if anywhere.
         max_images: test images to use; 0 is all.
+        source: where the mixture's weight is chosen, if ``dataset`` has test images alone.
 
     Raises:
         UserError: no test image has a caption, or an adapter belongs to another encoder.
@@ -103,7 +105,8 @@ def evaluate_retrieval(
         adapter.check_encoder(encoder)
     images = dataset.captions("test")
     test = caption_set(encoder, some(images, max_images), "test")
-    validation = some(dataset.captions("val"), adapters[0].config.max_validation)
+    _, validation = training_and_validation(source or dataset)
+    validation = some(validation, adapters[0].config.max_validation)
     val = caption_set(encoder, validation, "validation")
     texts, owner, lines = test.flat()
     groups = relevance_groups([image.captions for image in test.images])

@@ -93,6 +93,7 @@ def evaluate_vqa(
     config: VqaConfig | None = None,
     run: RunFolder | None = None,
     max_questions: int = 0,
+    source: Dataset | None = None,
     lm: FrozenLM | None = None,
 ) -> Results:
     """Train the four prefixes and score their answers to the test questions; one adapter a seed.
@@ -100,6 +101,7 @@ def evaluate_vqa(
     Args:
         run: trained prefixes, answers and the table go there and are reused from there.
         max_questions: test questions to use; 0 is all.
+        source: captioned data set that the prefix begins with, if ``dataset`` has no captions.
         lm: an open language model instead of the configured one.
 
     Raises:
