@@ -59,6 +59,22 @@ class Adapter(nn.Module):
         return self.scale * x @ F.normalize(w + self.delta, dim=-1).T
 
 
+def by_group(logits: Tensor, zero_shot: Tensor, seen: Tensor) -> Tensor:
+    """Let zero-shot CLIP say whether a class is seen or new, and all terms which one of them.
+
+    ``P(i) = P_zs(group of i) · P(i | group)``. Terms that only seen classes have would otherwise
+    draw images of new classes to them. Nothing changes within a group.
+
+    Args:
+        logits, zero_shot: (b, c). seen: (c,), true where a class has training images.
+    """
+    out = logits.clone()
+    for group in (seen, ~seen):
+        shift = zero_shot[:, group].logsumexp(1) - logits[:, group].logsumexp(1)
+        out[:, group] += shift[:, None]
+    return out
+
+
 @dataclass
 class FittedAdapter:
     """A trained adapter: predicts for any set of classes.
@@ -107,6 +123,8 @@ class FittedAdapter:
                 out[:, seen] = (out[:, seen] + adapter.special(rows, self.text)[:, index]) / 2
             if seen.any() and self.discriminant is not None and self.alpha:
                 out[:, seen] += self.alpha * self.discriminant(rows)[:, index]
+            if self.recipe.zero_shot_groups and seen.any() and not seen.all():
+                out = by_group(out, plain, seen)
             parts.append(out)
         return torch.cat(parts) if parts else x.new_zeros(0, len(classes))
 

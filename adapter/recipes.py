@@ -97,6 +97,9 @@ class Recipe(Section):
     trusts: list[float] = Field(
         default=[1.0, 0.5, 0.0], min_length=1, description="share of the head, for new classes"
     )
+    zero_shot_groups: bool = Field(
+        default=True, description="among seen and new classes, zero-shot CLIP says which of the two"
+    )
     # the loss
     distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
     zero_shot: float = Field(default=0.5, ge=0, description="weight of KL to zero-shot CLIP")
@@ -133,6 +136,7 @@ LITERAL = Recipe(
     normalise_h=False,
     query=QueryRecipe(weights=[0.0]),
     hold_out=0,
+    zero_shot_groups=False,
     seen=SeenRecipe(residual=False, discriminant=False),
     zero_shot=0.0,
     optimiser="sgd",

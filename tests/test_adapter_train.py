@@ -154,6 +154,26 @@ def test_default_learns_and_new_classes_get_neither_residual_nor_discriminant():
     torch.testing.assert_close(fitted.logits(data.x, new), expected)
 
 
+def test_zero_shot_says_seen_or_new_and_all_terms_which_class():
+    data = problem()
+    fitted = fit(data, SHORT, 0)
+    seen = torch.tensor([True, True, True, True, False, False])
+    both = ClassSet(
+        *[torch.cat([data.w, unit(2, D, seed=8)])] * 4, torch.tensor([0, 1, 2, 3, -1, -1])
+    )
+    found = fitted.logits(data.x, both)
+    zero_shot = (data.scale * data.x @ both.template.T).softmax(1)
+    torch.testing.assert_close(found.softmax(1)[:, seen].sum(1), zero_shot[:, seen].sum(1))
+    for group in (seen, ~seen):
+        alone = ClassSet(*[both.template[group]] * 4, both.seen[group])
+        torch.testing.assert_close(
+            found[:, group].softmax(1), fitted.logits(data.x, alone).softmax(1)
+        )
+    fitted.recipe = SHORT.model_copy(update={"zero_shot_groups": False})
+    assert not torch.allclose(fitted.logits(data.x, both).softmax(1)[:, seen].sum(1),
+                              zero_shot[:, seen].sum(1))  # fmt: skip
+
+
 def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
     data = problem()
     forgetful = SHORT.model_copy(
