@@ -37,6 +37,8 @@ def test_info_and_stats_find_the_only_bank_here(aape, folder):
     assert "[red]cat[/red]" in printed
     assert "dog\\x1b[31m" in printed
     assert "\x1b" not in printed
+    assert "2 duplicate" in printed
+    assert "data set" not in printed  # of one data set the name says nothing
 
 
 def test_show_by_name_and_by_id(aape, folder):

@@ -333,6 +333,20 @@ def test_the_named_hard_names(tmp_path, name):
     assert name in {html.unescape(c.split("</bdi>")[0]) for c in card.split("<bdi>")[1:]}
 
 
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("import", ["| published file, SHA-256 begins | <bdi>abc</bdi> |", "may be wrong"]),
+        ("waffle", ["| random texts of version | <bdi>abc</bdi> |", "a control, not knowledge"]),
+    ],
+)
+def test_the_card_names_no_language_model_that_was_not_there(tmp_path, engine, expected):
+    made = rows(engine=engine, engine_version="abc")
+    card = bank_card(write_bank(tmp_path / "b.parquet", made, metadata()))
+    assert all(part in card for part in expected)
+    assert "| language model |" not in card
+
+
 def test_hugging_face_folder_loads(tmp_path, bank, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")

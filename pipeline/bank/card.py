@@ -7,6 +7,8 @@ import re
 from .bank import PromptBank
 from .statistics import BankStatistics, bank_statistics
 
+# engines whose texts no language model of ours wrote, and what their version says
+_NO_MODEL = {"import": "published file, SHA-256 begins", "waffle": "random texts of version"}
 _SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&\"'$\r\n\t]")
 
 
@@ -29,8 +31,7 @@ def bank_card(bank: PromptBank, examples: int = 3) -> str:
     lines = [f"# Prompt bank of {', '.join(_name(part.dataset) for part in metadata.datasets)}", ""]
     lines += [
         f"{statistics.kept} prompts in use, {statistics.rows - statistics.kept} dropped with their "
-        f"reason, for {len(statistics.classes)} classes. A language model wrote them: they may be "
-        "wrong.",
+        f"reason, for {len(statistics.classes)} classes. {_warning(bank)}",
         "",
     ]
     lines += _provenance(bank, statistics)
@@ -54,14 +55,23 @@ def bank_card(bank: PromptBank, examples: int = 3) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _warning(bank: PromptBank) -> str:
+    engines = set(bank.rows(0, len(bank), ["engine"]).column("engine").to_pylist())
+    if engines == {"waffle"}:
+        return "They are random words and characters: a control, not knowledge."
+    return "A language model wrote them: they may be wrong."
+
+
 def _provenance(bank: PromptBank, statistics: BankStatistics) -> list[str]:
     metadata = bank.metadata
     columns = ["llm", "llm_revision", "engine", "engine_version", "created_at"]
     rows = bank.rows(0, len(bank), columns)
-    models = rows.group_by(columns[:4]).aggregate([]).to_pylist()
+    sources = rows.group_by(columns[:4]).aggregate([]).to_pylist()
+    models = [source for source in sources if source["engine"] not in _NO_MODEL]
     dates = sorted(d for d in rows.column("created_at").unique().to_pylist() if d is not None)
     facts: list[tuple[str, str]] = [
         ("language model", "; ".join(" ".join(filter(None, m.values())) for m in models)),
+        *((_NO_MODEL[s["engine"]], s["engine_version"]) for s in sources if s not in models),
         ("made", f"{dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}" if dates else ""),
         ("encoder", metadata.encoder_fingerprint),
         ("embedding width", str(metadata.dim)),

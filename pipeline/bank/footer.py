@@ -109,7 +109,7 @@ def read_footer(path: Path) -> Footer:
     if head != _MAGIC:
         raise UserError(
             f"{path} is not a prompt bank: it does not begin as a Parquet file.",
-            "Published prompt files become a bank with: aape generate-prompts --import.",
+            "Published prompt files become a bank with: aape import-prompts.",
         )
     if not whole:
         raise UserError(f"The bank {path} is truncated: its end is missing.", REMAKE)

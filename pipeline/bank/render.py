@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from rich.text import Text
 from .bank import SearchHit
 from .diff import BankDiff
 from .index import IndexReport
-from .statistics import BankStatistics
+from .schema import KEPT
+from .statistics import BankStatistics, ClassStatistics
 from .verify import VerifyReport
 
 _FEW = 20
+_WIDE = 200  # columns of a line that no terminal shows
 
 
 def visible(value: Any) -> str:
@@ -33,6 +36,12 @@ def visible(value: Any) -> str:
     )
 
 
+def console() -> Console:
+    """Return standard output; into a file or a pipe, lines are wider than a terminal's."""
+    found = Console()
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
     """Print rows of any values as a table; numbers to the right."""
     rows = [list(row) for row in rows]
@@ -42,7 +51,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    Console().print(table)
+    console().print(table)
 
 
 def print_info(info: dict[str, Any]) -> None:
@@ -75,24 +84,34 @@ def print_statistics(statistics: BankStatistics, every_class: bool) -> None:
     if not every_class and len(classes) > _FEW:
         classes = sorted(classes, key=lambda entry: entry.kept)[:_FEW]
         title = f"The {_FEW} classes with the fewest kept prompts (all: --all)"
-    dropped = [verdict for verdict in statistics.verdicts if verdict != "kept"]
     rows = [
-        (c.dataset, c.class_id, c.class_name, c.kept, *(c.verdicts.get(v, 0) for v in dropped))
-        for c in classes
+        (entry.dataset, entry.class_id, entry.class_name, entry.kept, _dropped(entry))
+        for entry in classes
     ]
-    print_table(["data set", "id", "class", "kept", *dropped], rows, title)
+    _print_by_class(["data set", "id", "class", "kept", "dropped"], rows, title)
+
+
+def _dropped(entry: ClassStatistics) -> str:
+    counts = (f"{n} {verdict}" for verdict, n in entry.verdicts.items() if verdict != KEPT)
+    return ", ".join(counts)
 
 
 def print_hits(hits: Sequence[SearchHit]) -> None:
     """Print what a search found, best first."""
-    rows = [(f"{h.cosine:.4f}", h.dataset, h.class_id, h.class_name, h.text) for h in hits]
-    print_table(["cosine", "data set", "id", "class", "prompt"], rows)
+    rows = [(h.dataset, h.class_id, h.class_name, f"{h.cosine:.4f}", h.text) for h in hits]
+    _print_by_class(["data set", "id", "class", "cosine", "prompt"], rows)
+
+
+def _print_by_class(head: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """Print rows that begin with a data set, whose column is left out where there is but one."""
+    first = 0 if len({row[0] for row in rows}) > 1 else 1
+    print_table(head[first:], [row[first:] for row in rows], title)
 
 
 def print_diff(diff: BankDiff) -> None:
     """Print the difference of two banks: counts, then the first changes."""
     if diff.same:
-        Console().print("The banks hold the same prompts with the same vectors.")
+        console().print("The banks hold the same prompts with the same vectors.")
         return
     counts = [("added", len(diff.added)), ("removed", len(diff.removed))]
     print_table(["prompts", "number"], [*counts, ("changed", len(diff.changed))])
@@ -109,17 +128,17 @@ def print_diff(diff: BankDiff) -> None:
 
 def print_verify(report: VerifyReport) -> None:
     """Print whether a bank is sound, and what to do if it is not."""
-    console = Console()
+    out = console()
     for problem in report.problems:
-        console.print(Text(visible(problem), style="red"))
+        out.print(Text(visible(problem), style="red"))
     if not report.problems:
-        console.print(
+        out.print(
             f"{report.rows} rows in {report.row_groups} row groups: every checksum agrees.",
             highlight=False,
         )
-    console.print(Text(f"Index: {report.index}"))
+    out.print(Text(f"Index: {report.index}"))
     if report.remedy:
-        console.print(Text(f"What to do: {report.remedy}"))
+        out.print(Text(f"What to do: {report.remedy}"))
 
 
 def print_index(report: IndexReport) -> None:

