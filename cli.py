@@ -74,7 +74,7 @@ def bank_show(
 ) -> None:
     """The prompts of a class, named by its id or its name, with their verdicts.
 
-    Example: aape bank show cars.bank.parquet "Audi TT RS Coupe 2012"
+    Example: aape bank show cars.bank.parquet "2012 Audi TT RS Coupe"
     """
     from .pipeline.bank import PromptBank, locate, render
 
