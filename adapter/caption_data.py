@@ -87,7 +87,6 @@ def training_and_validation(
             raise
     ranked = sorted(train, key=lambda image: (path_hash(image.image_id), image.image_id))
     held_out = {image.image_id for image in ranked[:count]}
-    step(f"No validation split: {count} of {len(train)} training images are held out for it.")
     return (
         [image for image in train if image.image_id not in held_out],
         [image for image in train if image.image_id in held_out],

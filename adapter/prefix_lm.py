@@ -271,7 +271,7 @@ def train_prefix(
     seed: int,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
-    goal_examples: Sequence[Example] = (),
+    start: Prefix | None = None,
 ) -> list[float]:
     """Train the maps on examples; return the loss of every step.
 
@@ -279,7 +279,7 @@ def train_prefix(
     depends on the seed and the step alone: a killed training ends with the same weights.
 
     Args:
-        goal_examples: texts that the warm start aims at; the examples if there are none.
+        start: a trained prefix of the same kind to go on from, instead of the warm start.
 
     Raises:
         UserError: there are no examples, one is too long, or the loss is not finite.
@@ -289,9 +289,12 @@ def train_prefix(
     prompts = [lm.ids(example.prompt) if example.prompt else [] for example in examples]
     targets = [[*lm.ids(example.target), lm.newline] for example in examples]
     lm.check_length(prefix.slots + max(len(p) + len(t) for p, t in zip(prompts, targets)))
-    prefix.standardise(inputs)
-    if config.warm_start:
-        goal = target_embeddings(lm, goal_examples or examples, len(inputs))
+    if start is not None:
+        prefix.load_state_dict(start.state_dict())
+    else:
+        prefix.standardise(inputs)
+    if start is None and config.warm_start:
+        goal = target_embeddings(lm, examples, len(inputs))
         opening = lm.embed(lm.ids(config.opening)).float().cpu()
         prefix.warm_start(inputs, goal, opening, config.ridge)
     optimizer = torch.optim.AdamW(

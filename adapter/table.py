@@ -17,23 +17,32 @@ def print_results(results: Results, console: Console | None = None) -> None:
     table.add_column("method")
     for metric in results.metrics:
         table.add_column(metric, justify="right")
-    intervals = {
-        name.partition(" - ")[2]: values[results.best]
+    differences = {
+        name: f"{values[results.best][0]:+.2f} to {values[results.best][1]:+.2f}"
         for name, values in results.intervals.items()
         if results.best in values
     }
+    # one method against the others is a column; other pairs are lines below
+    first = {name.partition(" - ")[0] for name in differences}
+    intervals = (
+        {name.partition(" - ")[2]: text for name, text in differences.items()}
+        if len(first) == 1
+        else {}
+    )
     if intervals:
-        table.add_column(f"ours minus it, {results.best}", justify="right")
+        table.add_column(f"{first.pop()} minus it, {results.best}", justify="right")
     if any(method.seconds is not None for method in results.methods):
         table.add_column("s/seed", justify="right")
     for method in results.methods:
         cells = [results.cell(method, metric) for metric in results.metrics]
         if intervals:
-            ends = intervals.get(method.name)
-            cells.append(f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "")
+            cells.append(intervals.get(method.name, ""))
         if method.seconds is not None:
             cells.append(f"{method.seconds:.1f}")
         table.add_row(method.name, *cells, style=_STYLES.get(method.group))
     console.print(table)
+    for name, text in ({} if intervals else differences).items():
+        line = f"{name}: {text} ({results.best}, 95 % interval)"
+        console.print(line, highlight=False, markup=False)
     for note in results.all_notes():
         console.print(f"· {note}", style="dim", highlight=False, markup=False)

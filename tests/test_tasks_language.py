@@ -21,7 +21,8 @@ from aape.adapter.tasks.captioning import (
     write_coco_results,
 )
 from aape.adapter.tasks.prefixed import logged_answers
-from aape.adapter.tasks.vqa import BASELINE, VqaConfig, evaluate_vqa, most_frequent, prompt_of
+from aape.adapter.tasks.vqa import VqaConfig, evaluate_vqa, prompt_of
+from aape.adapter.tasks.vqa_scores import BASELINE, most_frequent
 from aape.pipeline.datasets import CaptionedImage, Question
 from aape.pipeline.errors import UserError
 

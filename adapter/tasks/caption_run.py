@@ -12,6 +12,7 @@ from ...pipeline.datasets import Dataset, open_dataset
 from ...pipeline.encoders import load_encoder
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_value
+from ...pipeline.progress import step
 from ..caption_data import training_and_validation
 from ..captions import CaptionAdapter, CaptionConfig, train_captions
 from ..results import MethodResult, Results
@@ -43,7 +44,12 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     """
     dataset = open_dataset(config.dataset, Path(config.root) if config.root else None)
     folder = RunFolder(out or Path("runs") / f"{dataset.manifest.name}-captions")
-    training_and_validation(dataset)  # a data set that cannot be trained on is named at once
+    train, val = training_and_validation(dataset)
+    whole = len(dataset.captions("train"))
+    held_out = f"no validation split: {len(val)} of {whole} training images are held out for it"
+    notes = [held_out] if len(train) < whole else []
+    for note in notes:
+        step(note)
     config = config.model_copy(update=_places(config))
     encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
     with exclusive(folder.path / "captions", "training in"):
@@ -68,7 +74,7 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         best="mean R",
         title="Validation recall of the generator trained on captions",
         units={"mean R": "%"},
-        notes=[f"next: aape eval retrieval {folder.path}"],
+        notes=[*notes, f"next: aape eval retrieval {folder.path}"],
     )
 
 
@@ -106,10 +112,11 @@ def evaluate_run(
     encoder: Encoder = load_encoder(place.name, place.checkpoint, place.device)
     where = root or (config.root if dataset in ("", config.dataset) else "")
     data = open_dataset(dataset or config.dataset, Path(where) if where else None)
+    same_name = data.manifest.name == adapters[0].dataset
     elsewhere = bool(root) and Path(root).resolve() != Path(config.root).resolve()
-    other = data.manifest.name != adapters[0].dataset or elsewhere
+    other = elsewhere or not same_name
     # tables and prefixes of other data must not overwrite those of the run's own
-    run = RunFolder(folder.path / _name_of(data, elsewhere)) if other else folder
+    run = RunFolder(folder.path / _name_of(data, same_name)) if other else folder
     source = _source(config, data, task) if other else None
     values = settings or {}
     with exclusive(folder.path / task, "evaluating"):
@@ -130,10 +137,10 @@ def evaluate_run(
         )  # fmt: skip
 
 
-def _name_of(data: Dataset, elsewhere: bool) -> str:
+def _name_of(data: Dataset, same_name: bool) -> str:
     """Return a folder's name for the results on other data than the run's own."""
     name = data.manifest.name
-    return f"{name}-{hash_value(str(data.root.resolve()))[:6]}" if elsewhere else name
+    return f"{name}-{hash_value(str(data.root.resolve()))[:6]}" if same_name else name
 
 
 def _source(config: CaptionRunConfig, data: Dataset, task: str) -> Dataset | None:

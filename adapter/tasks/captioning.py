@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ...pipeline.encode import encode_texts
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value, write_json
+from ...pipeline.files import write_json
 from ...pipeline.progress import step
 from ..caption_data import some
 from ..captions import CaptionAdapter
@@ -21,10 +21,10 @@ from ..metrics.clipscore import PREFIX, clip_score, ref_clip_score
 from ..metrics.meteor_spice import available, java_scores
 from ..metrics.ngrams import bleu, cider_d, rouge_l
 from ..metrics.tokenize import tokenize_captions
-from ..prefix_lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig
+from ..prefix_lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
 from ..results import MethodResult, Results
 from .evidence import bootstrap_difference, small_set_note
-from .prefixed import image_inputs, logged_generate, trained_row, with_h
+from .prefixed import caption_row, caption_texts, image_inputs, logged_generate, with_h
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import CaptionedImage, Dataset
@@ -102,45 +102,26 @@ def evaluate_captioning(
         raise UserError("Captioning needs at least one adapter trained on captions.")
     for adapter in adapters:
         adapter.check_encoder(encoder)
-    source = source or dataset
-    limit = adapters[0].config.max_images
-    train = [image for image in some(source.captions("train"), limit) if any(image.captions)]
-    test = [image for image in some(dataset.captions("test"), max_images) if any(image.captions)]
-    if not train or not test:
-        raise UserError(f"{dataset.manifest.name} has no captioned images to train or test on.")
-    examples = [
-        Example(index, "", _opening(text))
-        for index, image in enumerate(train)
-        for text in image.captions
-        if text.strip()
-    ]
+    test = some(dataset.captions("test"), max_images)
+    test = [image for image in test if any(text.strip() for text in image.captions)]
+    if not test:
+        raise UserError(f"{dataset.manifest.name} has no captioned images to test on.")
+    texts = caption_texts(source or dataset, encoder, config.grid, adapters[0].config.max_images)
     references = [[text for text in image.captions if text.strip()] for image in test]
-    train_tokens, train_x = image_inputs(encoder, [image.path for image in train], config.grid)
     test_tokens, test_x = image_inputs(encoder, [image.path for image in test], config.grid)
     lm = lm or FrozenLM.load(config.language_model)
-    key = [encoder.fingerprint, hash_value([[image.image_id, *image.captions] for image in train])]
 
     methods = [_method(kind) for kind in config.rows]
     each: dict[Kind, list[np.ndarray]] = {}
     shown: list[str] = []
     for adapter in adapters:
-        inputs = with_h(train_tokens, train_x, adapter)
         test_inputs = with_h(test_tokens, test_x, adapter)
         seed = adapter.config.seed
         for kind, method in zip(config.rows, methods):
-            row = trained_row(
-                lm,
-                kind,
-                inputs,
-                examples,
-                config,
-                seed=seed,
-                folder=run.path / "captioning" if run else None,
-                key=[*key, adapter.hash],
-            )
+            row = caption_row(lm, kind, texts, adapter, config, run)
             with torch.no_grad():
                 prefixes = row.prefix(test_inputs)
-            texts = logged_generate(
+            written = logged_generate(
                 lm,
                 [image.image_id for image in test],
                 prefixes.__getitem__,
@@ -148,12 +129,12 @@ def evaluate_captioning(
                 row.folder / "captions" if row.folder else None,
                 f"Captions: {NAMES[kind]} (seed {seed})",
             )
-            captions = [text for text, _ in texts]
+            captions = [text for text, _ in written]
             scores, cider = caption_scores(captions, references, java=config.java)
             scores |= _clip_scores(encoder, test_x, captions, references)
             method.seeds.append({"seed": seed, **scores})
             method.parameters, method.seconds = row.parameters, row.seconds
-            unended = sum(not ended for _, ended in texts)
+            unended = sum(not ended for _, ended in written)
             method.details.setdefault("cut at max_tokens", []).append(unended)
             domains = _by_domain(test, captions, references)
             if domains:
@@ -176,23 +157,18 @@ def evaluate_captioning(
         units=dict.fromkeys([*METRICS[1:], *java], "%"),
         notes=[
             *small_set_note(len(test), "images"),
-            f"{config.steps} steps of {config.batch_size} captions a row, from {len(train)} images;"
-            " rows of a seed see the same batches",
+            f"{config.steps} steps of {config.batch_size} captions a row, from {len(texts.x)}"
+            " images; rows of a seed see the same batches",
             f"CLIPScore and RefCLIPScore (times 100) are of {encoder.id}, not of OpenAI's ViT-B/32",
             *([encoder.notes] if encoder.notes else []),
         ],
         intervals=_intervals(each),
         samples=_samples(test, shown, last),
-        details={"config": config.model_dump(mode="json"), "train images": len(train)},
+        details={"config": config.model_dump(mode="json"), "train images": len(texts.x)},
     )
     if run:
         run.save_results(results)
     return results
-
-
-def _opening(text: str) -> str:
-    """Captions follow the prefix without a prompt, so their first word gets its leading space."""
-    return " " + " ".join(text.split())
 
 
 def _method(kind: Kind) -> MethodResult:

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...pipeline.errors import UserError
 from ...pipeline.features import image_features
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
+from ..caption_data import some
 from ..captions import CaptionAdapter
 from ..decode import DecodeConfig, answer
 from ..prefix_lm import (
@@ -32,8 +34,11 @@ from ..prefix_lm import (
 )
 
 if TYPE_CHECKING:
+    from ...pipeline.datasets import Dataset
     from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
 
+_VERSION = 2  # of the prefix; another one reuses no older training
 _IMAGES_AT_ONCE = 2048  # their token maps are held in memory until they are pooled
 _GENERATED_AT_ONCE = 128  # what a kill may cost
 
@@ -55,8 +60,66 @@ def with_h(tokens: Tensor, x: np.ndarray, adapter: CaptionAdapter) -> PrefixInpu
 
 
 @dataclass
+class CaptionTexts:
+    """What a prefix learns of captions: images as tokens (n, t, e) and x (n, d), texts, a key."""
+
+    tokens: Tensor
+    x: np.ndarray
+    examples: list[Example]
+    key: list[str]
+
+
+def caption_texts(dataset: Dataset, encoder: Encoder, grid: int, limit: int) -> CaptionTexts:
+    """Return the captioned training images of a data set, ``limit`` of them (0 is all).
+
+    Raises:
+        UserError: it has none.
+    """
+    train = some(dataset.captions("train"), limit)
+    train = [image for image in train if any(text.strip() for text in image.captions)]
+    if not train:
+        raise UserError(f"{dataset.manifest.name} has no captioned images to train on.")
+    tokens, x = image_inputs(encoder, [image.path for image in train], grid)
+    # captions follow the prefix without a prompt, so their first word gets its leading space
+    examples = [
+        Example(index, "", " " + " ".join(text.split()))
+        for index, image in enumerate(train)
+        for text in image.captions
+        if text.strip()
+    ]
+    texts = hash_value([[image.image_id, *image.captions] for image in train])
+    return CaptionTexts(tokens, x, examples, [encoder.fingerprint, texts])
+
+
+def caption_row(
+    lm: FrozenLM,
+    kind: Kind,
+    texts: CaptionTexts,
+    adapter: CaptionAdapter,
+    config: PrefixConfig,
+    run: RunFolder | None,
+) -> TrainedRow:
+    """Train a prefix on captions, or reuse it: captioning and VQA of a run share it."""
+    return trained_row(
+        lm,
+        kind,
+        with_h(texts.tokens, texts.x, adapter),
+        texts.examples,
+        config,
+        seed=adapter.config.seed,
+        folder=run.path / "captioning" if run else None,
+        key=[*texts.key, adapter.hash],
+    )
+
+
+@dataclass
 class TrainedRow:
-    """A trained prefix of one kind and seed, and where its products go."""
+    """A trained prefix of one kind and seed, and where its products go.
+
+    Attributes:
+        seconds: of training, those of the row that it started from included.
+        name: with a hash of all that decided the weights.
+    """
 
     kind: Kind
     prefix: Prefix
@@ -64,6 +127,7 @@ class TrainedRow:
     seconds: float
     folder: Path | None
     parameters: int
+    name: str
 
 
 def trained_row(
@@ -76,7 +140,7 @@ def trained_row(
     seed: int,
     folder: Path | None,
     key: object,
-    goal_examples: Sequence[Example] = (),
+    start: TrainedRow | None = None,
 ) -> TrainedRow:
     """Train the prefix of one row, or reuse it, or go on where a killed run stopped.
 
@@ -84,19 +148,19 @@ def trained_row(
 
     Args:
         folder: where the row's files go; its name gets the hash of ``key`` and of all settings.
-        goal_examples: texts that the warm start aims at; the examples if there are none.
+        start: a trained row of the same kind to go on from, instead of the warm start.
     """
     torch.manual_seed(seed)
     shape = (inputs.tokens.shape[1], inputs.tokens.shape[2])
     prefix = Prefix(kind, shape, inputs.h.shape[1], lm.width, lm.scale)
-    place = checkpoint = None
-    if folder is not None:
-        training = PrefixConfig.model_validate(
-            {name: getattr(config, name) for name in PrefixConfig.model_fields}
-        )
-        whole = [key, kind, seed, lm.name, training.model_dump(mode="json")]
-        place = folder / f"{kind}-seed{seed}-{hash_value(whole)[:12]}"
-        checkpoint = place / "prefix.safetensors"
+    training = PrefixConfig.model_validate(
+        {name: getattr(config, name) for name in PrefixConfig.model_fields}
+    )
+    whole = [_VERSION, key, kind, seed, lm.name, training.model_dump(mode="json")]
+    decided = hash_value([*whole, start.name] if start else whole)[:12]
+    name = f"{kind}-seed{seed}-{decided}"
+    place = folder / name if folder else None
+    checkpoint = place / "prefix.safetensors" if place else None
     began = time.perf_counter()
     with bar() as progress:
         task = progress.add_task(f"Training: {NAMES[kind]} (seed {seed})", total=config.steps)
@@ -109,7 +173,7 @@ def trained_row(
             seed=seed,
             checkpoint=checkpoint,
             on_step=lambda number, _: progress.update(task, completed=number + 1),
-            goal_examples=goal_examples,
+            start=start.prefix if start else None,
         )
         progress.update(task, completed=config.steps)
     seconds = time.perf_counter() - began
@@ -121,7 +185,9 @@ def trained_row(
         else:
             write_json(timing, {"seconds": seconds, "losses": losses, "steps": config.steps})
     count = sum(p.numel() for p in prefix.parameters())
-    return TrainedRow(kind, prefix.eval(), losses, seconds, place, count)
+    if start:
+        seconds += start.seconds
+    return TrainedRow(kind, prefix.eval(), losses, seconds, place, count, name)
 
 
 def logged_generate(

@@ -1,13 +1,13 @@
 """Visual question answering with a frozen language model: "[image] Q: … A:".
 
 Rows as in captioning, beside the most frequent answer per question type. The prefix is trained on
-questions (``train_on="questions"``) or on captions alone and then shown 0, 1, 2 or 4 answered
-questions before the one asked, as MAGMA and LiMBeR do.
+captions, as for captioning, and then on questions (``train_on="questions"``); or on captions alone
+and shown 0, 1, 2 or 4 answered questions before the one asked, as MAGMA and LiMBeR do.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,19 +23,27 @@ from ...pipeline.progress import step
 from ..caption_data import some
 from ..captions import CaptionAdapter
 from ..decode import DecodeConfig
-from ..metrics.vqa import exact_score, mean_by, vqa_score, write_submission
-from ..metrics.wups import WordNet, wups
+from ..metrics.vqa import mean_by, write_submission
+from ..metrics.wups import WordNet
 from ..prefix_lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
 from ..results import MethodResult, Results
 from .evidence import bootstrap_difference, small_set_note
-from .prefixed import TrainedRow, image_inputs, logged_answers, trained_row, with_h
+from .prefixed import (
+    CaptionTexts,
+    TrainedRow,
+    caption_row,
+    caption_texts,
+    image_inputs,
+    logged_answers,
+    trained_row,
+    with_h,
+)
+from .vqa_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset, Question
     from ...pipeline.encoders.base import Encoder
     from ..run import RunFolder
-
-BASELINE = "most frequent answer per question type"
 
 
 class VqaConfig(PrefixConfig):
@@ -45,11 +53,24 @@ class VqaConfig(PrefixConfig):
     decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
     rows: list[Kind] = Field(default=list(KINDS), min_length=1)
     train_on: Literal["questions", "captions"] = "questions"
+    caption_steps: int = Field(
+        default=80, ge=0, description="steps on captions, where there are some, before questions"
+    )
     shots: list[int] = Field(default=[0], min_length=1, description="answered questions shown")
     vocabulary: int = Field(
         default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
     )
     wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
+
+    def on_captions(self) -> PrefixConfig:
+        """Return the settings of the first stage; captioning shares its products if its are equal.
+
+        Without questions to learn from it is the only stage, and gets all its steps.
+        """
+        values = {name: getattr(self, name) for name in PrefixConfig.model_fields}
+        if self.train_on == "questions":
+            values["steps"] = self.caption_steps
+        return PrefixConfig.model_validate(values)
 
 
 def prompt_of(question: str) -> str:
@@ -59,30 +80,6 @@ def prompt_of(question: str) -> str:
     ' Q: what is on the desk? A:'
     """
     return f" Q: {' '.join(question.split()).rstrip('?').rstrip()}? A:"
-
-
-def usual_answer(answers: Sequence[str]) -> str:
-    """Return the answer that most annotators gave, the first such."""
-    return Counter(answers).most_common(1)[0][0]
-
-
-def most_frequent(train: Sequence[Question], test: Sequence[Question]) -> list[str]:
-    """Return for each test question the most frequent training answer of its question type.
-
-    Types never seen in training, and data without types, get the most frequent answer of all.
-    """
-    by_type: dict[str, Counter[str]] = defaultdict(Counter)
-    for question in train:
-        by_type[question.question_type][usual_answer(question.answers)] += 1
-    everything = sum(by_type.values(), Counter())
-    return [
-        by_type.get(question.question_type, everything).most_common(1)[0][0] for question in test
-    ]
-
-
-def score_answer(prediction: str, answers: Sequence[str]) -> float:
-    """Return official accuracy where there are several annotators, exact accuracy for one."""
-    return vqa_score(prediction, answers) if len(answers) > 1 else exact_score(prediction, answers)
 
 
 def evaluate_vqa(
@@ -117,24 +114,17 @@ def evaluate_vqa(
     test = some(_answered(dataset.questions("test"), "test"), max_questions)
     train_images, train_row = _images(train)
     test_images, test_row = _images(test)
+    captions = _captions(source or dataset, encoder, config, adapters[0].config.max_images)
     train_tokens, train_x = image_inputs(encoder, train_images, config.grid)
     test_tokens, test_x = image_inputs(encoder, test_images, config.grid)
-    captions = _captions(dataset, train_images)
     examples = [
         Example(train_row[i], prompt_of(q.question), f" {usual_answer(q.answers)}")
         for i, q in enumerate(train)
     ]
-    if config.train_on == "captions":
-        if not captions:
-            raise UserError(
-                f"{dataset.manifest.name} has no captions to train the prefix on.",
-                "Use train_on: questions.",
-            )
-        examples = captions
     lm = lm or FrozenLM.load(config.language_model)
     counted = Counter(usual_answer(question.answers) for question in train)
     vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
-    scorer = _Scorer(test, WordNet.find(config.wordnet or None))
+    scorer = Scorer(test, WordNet.find(config.wordnet or None))
     baseline = most_frequent(train, test)
     methods = [MethodResult(BASELINE, [scorer.row(baseline, None)])]
     each: dict[str, list[np.ndarray]] = {BASELINE: [scorer.each(baseline)]}
@@ -146,10 +136,14 @@ def evaluate_vqa(
         inputs = with_h(train_tokens, train_x, adapter)
         asked = with_h(test_tokens, test_x, adapter)
         for kind in config.rows:
-            row = trained_row(
-                lm, kind, inputs, examples, config, seed=seed, folder=folder,
-                key=[*key, config.train_on, adapter.hash], goal_examples=captions,
-            )  # fmt: skip
+            row = None
+            if captions:
+                row = caption_row(lm, kind, captions, adapter, config.on_captions(), run)
+            if row is None or config.train_on == "questions":
+                row = trained_row(
+                    lm, kind, inputs, examples, config,
+                    seed=seed, folder=folder, key=[*key, adapter.hash], start=row,
+                )  # fmt: skip
             for shots in config.shots:
                 name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
                 contexts = _Contexts(lm, row, inputs, asked, train, train_row, test, test_row)
@@ -159,7 +153,7 @@ def evaluate_vqa(
                     contexts.of(shots, seed),
                     config.decode,
                     vocabulary,
-                    row.folder / f"answers-{shots}-shot" if row.folder else None,
+                    folder / row.name / f"answers-{shots}-shot" if folder else None,
                     f"Answers: {name} (seed {seed})",
                 )
                 shown = [text for text, _, _ in texts]
@@ -168,12 +162,12 @@ def evaluate_vqa(
                 method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
                 cut = sum(not ended for _, ended, _ in texts)
                 method.details.setdefault("cut at max_tokens", []).append(cut)
-                types = [question.answer_type or "all" for question in test]
-                by_type = mean_by(types, scorer.each(shown))
-                method.details.setdefault("accuracy by answer type", []).append(by_type)
+                for what, groups in scorer.groups.items():
+                    by_type = mean_by(groups, scorer.each(shown))
+                    method.details.setdefault(f"accuracy by {what} type", []).append(by_type)
                 each.setdefault(name, []).append(scorer.each(shown))
-                if row.folder:
-                    path = row.folder / f"submission-{shots}-shot.json"
+                if folder:
+                    path = folder / row.name / f"submission-{shots}-shot.json"
                     write_submission(path, [q.question_id for q in test], shown)
     metrics = list(methods[-1].seeds[0])[1:]
     results = Results(
@@ -188,10 +182,8 @@ def evaluate_vqa(
         units=dict.fromkeys(metrics, "%"),
         notes=[
             *small_set_note(len(test), "questions"),
-            _accuracy_note(test),
-            f"{config.steps} steps of {config.batch_size} a row, from {len(examples)}"
-            f" {config.train_on} on {len(train_images)} images; rows of a seed see the same batches"
-            + ("; warm start on the images' captions" if captions and config.warm_start else ""),
+            accuracy_note(test),
+            _training_note(config, captions, len(train), len(train_images)),
             *scorer.notes,
             *([encoder.notes] if encoder.notes else []),
         ],
@@ -202,38 +194,6 @@ def evaluate_vqa(
     if run:
         run.save_results(results)
     return results
-
-
-class _Scorer:
-    """The columns of the table for one list of answers."""
-
-    def __init__(self, test: Sequence[Question], wordnet: WordNet | None) -> None:
-        self.test = test
-        single = all(len(question.answers) == 1 for question in test)
-        # WUPS is DAQUAR's: answers are words of WordNet, or lists of them
-        self.wordnet = wordnet if single else None
-        self.notes = []
-        if single and wordnet is None:
-            self.notes.append(
-                "no WUPS: WordNet's files are not here (Debian's wordnet-base, or AAPE_WORDNET)"
-            )
-
-    def each(self, answers: Sequence[str]) -> np.ndarray:
-        return np.array([score_answer(a, q.answers) for a, q in zip(answers, self.test)])
-
-    def row(self, answers: Sequence[str], ranked: Sequence[str] | None) -> dict[str, float]:
-        row = {"accuracy": 100 * float(self.each(answers).mean())}
-        if ranked is not None:
-            row["closed-list accuracy"] = 100 * float(self.each(ranked).mean())
-        if self.wordnet is not None:
-            same = self.wordnet.word_similarity
-            for threshold in (0.9, 0.0):
-                scores = [
-                    wups(a.lower(), q.answers[0].lower(), same, threshold)
-                    for a, q in zip(answers, self.test)
-                ]
-                row[f"WUPS@{threshold}"] = 100 * float(np.mean(scores))
-        return row
 
 
 class _Contexts:
@@ -297,20 +257,35 @@ def _images(questions: Sequence[Question]) -> tuple[list[Path], list[int]]:
     return list(place), rows
 
 
-def _captions(dataset: Dataset, images: Sequence[Path]) -> list[Example]:
-    """Return the captions of the training images as examples; none where there are none."""
+def _captions(
+    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int
+) -> CaptionTexts | None:
+    """Return the captions that the prefix learns first; none where there are none."""
+    wanted = config.train_on == "captions"
+    if not wanted and not config.caption_steps:
+        return None
     try:
-        captioned = dataset.captions("train")
-    except UserError:
-        return []
-    place = {path: index for index, path in enumerate(images)}
-    return [
-        Example(place[image.path], "", " " + " ".join(text.split()))
-        for image in captioned
-        if image.path in place
-        for text in image.captions
-        if text.strip()
-    ]
+        return caption_texts(dataset, encoder, config.grid, limit)
+    except UserError as error:
+        if wanted:
+            raise UserError(
+                f"{dataset.manifest.name} has no captions to train the prefix on.",
+                "Use train_on: questions, or a run that was trained on captions that are here.",
+            ) from error
+        return None
+
+
+def _training_note(
+    config: VqaConfig, captions: CaptionTexts | None, questions: int, images: int
+) -> str:
+    parts = []
+    if captions:
+        steps = config.on_captions().steps
+        parts.append(f"{steps} steps on captions of {len(captions.x)} images")
+    if captions is None or config.train_on == "questions":
+        parts.append(f"{config.steps} steps on {questions} questions about {images} images")
+    batches = f"{config.batch_size} texts a step; rows of a seed see the same batches"
+    return f"the prefix learned in {', then '.join(parts)}; {batches}"
 
 
 def _find_or_add(
@@ -325,12 +300,6 @@ def _find_or_add(
         MethodResult(name, [], group, note, parameters=row.parameters, seconds=row.seconds)
     )
     return methods[-1]
-
-
-def _accuracy_note(test: Sequence[Question]) -> str:
-    if all(len(question.answers) == 1 for question in test):
-        return "accuracy: the normalised answer is the given one"
-    return "accuracy: the official VQA accuracy, against all annotators"
 
 
 def _intervals(each: dict[str, list[np.ndarray]]) -> dict[str, dict[str, list[float]]]:
