@@ -82,7 +82,7 @@ _SHORT = SamplingConfig(max_tokens=40)
 _EMBEDDED = Suite(
     name="embedded",
     title="aape on shapes: one prompt embedding, four tasks",
-    jobs=[_shapes()],
+    jobs=[_shapes(controls=["language"])],
     encoder=_LITE,
     generation=GenerationConfig(samples=4, sampling=_SHORT),
     captions=CaptionConfig(max_images=800, max_validation=200),
@@ -111,7 +111,7 @@ _FULL = _EMBEDDED.model_copy(
         "name": "embedded-full",
         "title": "aape on the embedded data sets: one prompt embedding, four tasks",
         "jobs": [
-            _shapes(),
+            _shapes(controls=["language"]),
             Job(dataset="stamps", tasks=["classification", "retrieval"], optional=True),
         ],
         "captions": CaptionConfig(),
