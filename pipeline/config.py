@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError, unknown_name
+from .files import unreadable
 
 S = TypeVar("S", bound="Section")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
@@ -73,7 +74,7 @@ def read_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader.
 
     Raises:
-        UserError: the file is absent or is not YAML.
+        UserError: the file is absent, cannot be read, or is not YAML.
     """
     try:
         loader = _SafeLoader(Path(path).read_text(encoding="utf-8"))
@@ -81,8 +82,8 @@ def read_yaml(path: str | Path) -> Any:
             return loader.get_single_data()
         finally:
             loader.dispose()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise unreadable(error, path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}.") from error
 

@@ -102,17 +102,23 @@ class Judge:
 
 
 def check_overwrite(path: Path, dataset: str) -> None:
-    """Refuse to write a bank over that of another data set.
+    """Refuse to write a bank over that of another data set, or over something else.
 
     Raises:
         UserError: ``path`` holds one.
     """
     from .bank import PromptBank
+    from .bank.locate import looks_like_bank
 
     try:
         found = PromptBank.open(path).metadata.dataset if path.exists() else dataset
-    except UserError:
-        return  # damaged: it is written anew
+    except UserError as error:
+        # a bank that is damaged is written anew; one cut short is known by its answers
+        if path.is_file() and (looks_like_bank(path) or Path(f"{path}.answers").is_dir()):
+            return
+        raise UserError(
+            f"{path} is there and is no prompt bank.", "Choose another --out, or remove it first."
+        ) from error
     if found != dataset:
         raise UserError(
             f"{path} is a bank of the data set {found!r}, not of {dataset!r}.",

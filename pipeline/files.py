@@ -97,15 +97,24 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is absent, cannot be read, or is not JSON.
     """
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise unreadable(error, path) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
+
+
+def unreadable(error: OSError, path: str | Path) -> UserError:
+    """Build the error for a file that a user named and that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} does not exist.")
+    if isinstance(error, IsADirectoryError):
+        return UserError(f"{path} is a folder, not a file.")
+    return UserError(f"{path} cannot be read: {error.strerror}.")
 
 
 def hash_file(path: str | Path) -> str:

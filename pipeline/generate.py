@@ -223,10 +223,10 @@ def _top_up(jobs: Sequence[_Job], asker: _Asker, judge: Judge, config: Generatio
         poor = [job.poor() for job in jobs]
         if not any(poor):
             return
-        count = sum(map(len, poor))
-        step(f"{count:,} classes have fewer than {wished} kept prompts: one more sample a query.")
         for job, class_ids in zip(jobs, poor):
             job.add([config.samples + extra], class_ids)
+        if any(job.missing() for job in jobs):
+            step(f"{_classes(poor)} fewer than {wished} kept prompts: one more sample a query.")
         asker.ask(jobs)
         for job, class_ids in zip(jobs, poor):
             job.judge(judge, class_ids)
@@ -234,9 +234,14 @@ def _top_up(jobs: Sequence[_Job], asker: _Asker, judge: Judge, config: Generatio
         if config.top_up.max_samples and (few := job.poor()):
             names = ", ".join(repr(job.manifest.class_names[c])[:40] for c in few[:5])
             step(
-                f"{len(few)} classes of {job.manifest.name} stay below {wished} kept prompts: "
-                f"{names}{' …' if len(few) > 5 else ''}."
+                f"{_classes([few])} fewer than {wished} kept prompts in {job.manifest.name}, and "
+                f"the budget is spent: {names}{' …' if len(few) > 5 else ''}."
             )
+
+
+def _classes(ids: Sequence[Sequence[int]]) -> str:
+    count = sum(map(len, ids))
+    return "1 class has" if count == 1 else f"{count:,} classes have"
 
 
 def _write(job: _Job, judge: Judge) -> None:

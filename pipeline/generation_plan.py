@@ -164,13 +164,16 @@ def import_file(
     encoder: str,
     checkpoint: str,
 ) -> ImportReport:
-    """Import one published file: see :func:`~aape.pipeline.imports.import_prompts`."""
+    """Import one published file: see :func:`~aape.pipeline.imports.import_prompts`.
+
+    ``out`` is the bank, or the folder in which it gets its usual name.
+    """
     from .imports import import_prompts
 
     return import_prompts(
         file,
         manifest,
-        out,
+        _bank_paths([manifest], out, ".bank.parquet")[0],
         kind=kind,
         allow_unmatched=allow_unmatched,
         encoder=named_encoder(encoder, checkpoint),

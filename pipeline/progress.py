@@ -39,4 +39,4 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 def step(message: str) -> None:
     """Print one line about what is going on, on standard error."""
-    _console.print(message, highlight=False, markup=False)
+    _console.print(message, highlight=False, markup=False, soft_wrap=True)

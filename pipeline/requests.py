@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .config import GenerationConfig, read_yaml
 from .datasets.manifest import Manifest, Query
 from .errors import UserError
-from .files import hash_value
+from .files import hash_value, unreadable
 from .wording import article, plural
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def read_queries(path: str | Path) -> list[Query]:
     else:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist.") from error
-        except (UnicodeDecodeError, IsADirectoryError) as error:
+        except OSError as error:
+            raise unreadable(error, path) from error
+        except UnicodeDecodeError as error:
             raise UserError(f"{path} is not a text file of queries: {error}.") from error
         values = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if isinstance(values, dict):

@@ -106,6 +106,8 @@ def test_hash_does_not_depend_on_the_order_of_keys(value):
 def test_reading_what_is_not_json_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_json(tmp_path / "absent")
+    with pytest.raises(UserError, match="is a folder"):
+        read_json(tmp_path)
     (tmp_path / "bad").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_json(tmp_path / "bad")

@@ -218,6 +218,14 @@ def test_a_damaged_bank_is_written_again(tmp_path: Path, reference) -> None:
     assert contents(bank) == reference
 
 
+def test_a_file_that_is_no_bank_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "photos.parquet"
+    path.write_bytes(b"PAR1 of somebody else PAR1")
+    with pytest.raises(UserError, match="no prompt bank"):
+        generate_prompts(toy_manifest(), path, CONFIG, **fake())
+    assert path.read_bytes().startswith(b"PAR1 of somebody")
+
+
 def test_several_banks_through_one_engine(tmp_path: Path, reference) -> None:
     other = toy(["red car", "blue car"], "cars")
     engine = FakeEngine()

@@ -32,7 +32,7 @@ def locate(words: Sequence[str], bank: str, wanted: str = "") -> tuple[Path, str
         )
     if words or bank:
         return Path(words[0] if words else bank), asked
-    here = [path for path in sorted(Path().glob("*.parquet")) if _looks_like_bank(path)]
+    here = [path for path in sorted(Path().glob("*.parquet")) if looks_like_bank(path)]
     if len(here) != 1:
         found = f"{len(here)} banks: {', '.join(map(str, here))}" if here else "no bank"
         raise UserError(
@@ -41,7 +41,8 @@ def locate(words: Sequence[str], bank: str, wanted: str = "") -> tuple[Path, str
     return here[0], asked
 
 
-def _looks_like_bank(path: Path) -> bool:
+def looks_like_bank(path: Path) -> bool:
+    """Say whether a file ends as a bank does, be it sound or damaged."""
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - (1 << 24)))

@@ -60,6 +60,12 @@ def look_at(source: Path) -> Found:
         found = look(source)
         if found is not None:
             return found
+    tables = sorted(path for path in source.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
+    if tables:
+        raise UserError(
+            f"{source} is not a layout that is known, but has the table {tables[0].name}.",
+            f"Name the table itself: aape datasets add {tables[0]}",
+        )
     if any(is_image_name(path.name) for path in source.iterdir()):
         raise UserError(
             f"{source} has images, but neither a folder a class nor captions beside them.",
@@ -69,14 +75,13 @@ def look_at(source: Path) -> Found:
     raise UserError(f"{source} has no images.", "Give a folder with images below it, or a table.")
 
 
-def readable_name(folder: str) -> str:
-    """Turn a folder name into a class name: no leading number, no underscores."""
-    name = re.sub(r"^\d+\.(?=\S)", "", folder.rpartition("/")[2])
-    return " ".join(name.replace("_", " ").split(" ")).strip() or folder
+def readable_name(name: str) -> str:
+    """Turn the name of a folder into that of a class: no leading number, no underscores."""
+    return re.sub(r"^\d+\.(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
-def entry_of(folder: str) -> ClassEntry:
-    """Return the class entry of a folder or label.
+def entry_of(folder: str, *, path: bool = True) -> ClassEntry:
+    """Return the class entry of a folder, whose path may have several parts, or of a label.
 
     Raises:
         UserError: the name is not valid text.
@@ -85,7 +90,7 @@ def entry_of(folder: str) -> ClassEntry:
         folder.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UserError(f"The name {folder!r} is not valid UTF-8.", "Rename it.") from error
-    name = readable_name(folder)
+    name = readable_name(folder.rpartition("/")[2] if path else folder)
     return ClassEntry(name=name, folder="" if name == folder else folder)
 
 
@@ -236,7 +241,9 @@ def _table(file: Path) -> Found:
         split="split" if "split" in schema.names else "",
     )
     names = sorted(map(str, _values(label, file))) if label else []
-    return Found(file.parent, layout, [entry_of(name) for name in names], _tasks(label, caption))
+    return Found(
+        file.parent, layout, [entry_of(name, path=False) for name in names], _tasks(label, caption)
+    )
 
 
 def _hugging_face(root: Path) -> Found | None:
@@ -265,11 +272,11 @@ def _from_arrow(root: Path, files: dict[Split, list[str]]) -> Found | None:
             f"Its columns: {', '.join(schema.names)}.",
         )
     names = hugging_face_features(schema).get(label, {}).get("names", []) if label else []
-    classes = [entry_of(str(name)) for name in names]
+    classes = [entry_of(str(name), path=False) for name in names]
     if label and not classes:
         every = [root / file for some in files.values() for file in some]
         seen = {str(value) for file in every for value in _values(label, file)}
-        classes = [entry_of(value) for value in sorted(seen)]
+        classes = [entry_of(value, path=False) for value in sorted(seen)]
     layout = HuggingFace(
         kind="hugging_face",
         files=files,
