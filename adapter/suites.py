@@ -86,8 +86,8 @@ _EMBEDDED = Suite(
     encoder=_LITE,
     generation=GenerationConfig(samples=4, sampling=_SHORT),
     captions=CaptionConfig(max_images=800, max_validation=200),
-    captioning=CaptioningConfig(steps=80),
-    vqa=VqaConfig(steps=60),
+    captioning=CaptioningConfig(steps=60),
+    vqa=VqaConfig(caption_steps=60, steps=100),  # begins with the prefixes of captioning
     caption_seeds=[1],
     test_images=200,
     test_questions=300,
@@ -100,7 +100,7 @@ _FAST = _EMBEDDED.model_copy(
         "generation": GenerationConfig(samples=1, sampling=_SHORT, top_up=TopUpConfig(min_kept=0)),
         "captions": CaptionConfig(max_images=256, max_validation=64, epochs=3),
         "captioning": CaptioningConfig(steps=8),
-        "vqa": VqaConfig(steps=8),
+        "vqa": VqaConfig(caption_steps=8, steps=8),
         "test_images": 48,
         "test_questions": 64,
     }
@@ -116,7 +116,7 @@ _FULL = _EMBEDDED.model_copy(
         ],
         "captions": CaptionConfig(),
         "captioning": CaptioningConfig(steps=200),
-        "vqa": VqaConfig(steps=200),
+        "vqa": VqaConfig(caption_steps=200, steps=400),
         "caption_seeds": [1, 2, 3],
     }
 )

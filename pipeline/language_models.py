@@ -195,7 +195,7 @@ def _hub_folder(spec: str, revision: str) -> Path:
 def _unknown_model(spec: str, reason: str) -> UserError:
     return UserError(
         f"The language model {spec!r} is neither a folder nor to be had from the hub ({reason}).",
-        f"Use --model {EMBEDDED} for the embedded one, or name a folder with its weights.",
+        f"The embedded one is called {EMBEDDED}; or name a folder with its weights.",
     )
 
 

@@ -231,3 +231,32 @@ def test_a_killed_training_ends_with_the_same_weights(
     again = train(tmp_path / "state.safetensors")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("wide", [4, 64])
+def test_a_step_moves_a_map_as_far_as_a_constant(lm: FrozenLM, wide: int) -> None:
+    """Whatever the width of the tower; Adam's steps are a fixed length a weight."""
+    inputs = PrefixInputs(torch.randn(40, 1, wide), torch.randn(40, wide))
+    prefix = Prefix("both", (1, wide), wide, lm.width, lm.scale)
+    prefix.standardise(inputs)
+    before = prefix(inputs).detach()
+    with torch.no_grad():
+        for weight in (prefix.from_tokens.weight, prefix.from_h.weight):
+            weight += 0.01 * torch.randn_like(weight).sign()
+    moved = (prefix(inputs).detach() - before).pow(2).mean().sqrt()
+    assert 0.1 * 0.01 < float(moved) <= 0.01
+    assert float((before - prefix.bias.detach()).std()) == pytest.approx(lm.scale, rel=0.35)
+
+
+def test_a_prefix_goes_on_from_another(lm: FrozenLM) -> None:
+    torch.manual_seed(0)
+    inputs = PrefixInputs(torch.randn(8, 1, 4), torch.randn(8, 6))
+    config = PrefixConfig(steps=2, batch_size=4, lr=0.01)
+    rows = [Example(i, "", "a b") for i in range(8)]
+    first = Prefix("both", (1, 4), 6, lm.width, lm.scale)
+    train_prefix(lm, first, inputs, rows, config, seed=1)
+    other = PrefixInputs(inputs.tokens + 3, inputs.h)
+    second = Prefix("both", (1, 4), 6, lm.width, lm.scale)
+    still = config.model_copy(update={"steps": 0})
+    train_prefix(lm, second, other, rows, still, seed=1, start=first)
+    assert torch.equal(first(inputs), second(inputs))  # its statistics are the first's too

@@ -178,3 +178,26 @@ def test_questions_without_answers_are_left_out(parts) -> None:
         evaluate_vqa(Empty(), encoder, adapters, lm=speaking_lm())
     with pytest.raises(UserError, match="at least one adapter"):
         evaluate_vqa(data, encoder, [], lm=speaking_lm())
+
+
+def test_captioning_and_answering_share_the_first_stage(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, encoder, adapters = parts
+    run = RunFolder(tmp_path / "run")
+    common = {"lr": 0.01, "batch_size": 8, "rows": ["both"], "grid": 1}
+    captioning = CaptioningConfig.model_validate({**common, "steps": 10})
+    evaluate_captioning(data, encoder, adapters, config=captioning, run=run, lm=speaking_lm())
+    trained: list[int] = []
+    train = prefixed.train_prefix
+
+    def watch(*arguments, **options):
+        trained.append(arguments[4].steps)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(prefixed, "train_prefix", watch)
+    vqa = VqaConfig.model_validate({**common, "steps": 5, "caption_steps": 10})
+    results = evaluate_vqa(data, encoder, adapters, config=vqa, run=run, lm=speaking_lm())
+    assert trained == [10, 5]
+    assert len(list((run.path / "captioning").glob("both-*"))) == 1  # reused, not made again
+    assert "10 steps on captions of 16 images, then 5 steps" in " ".join(results.notes)

@@ -11,6 +11,8 @@ from aape.adapter.captions import CaptionConfig
 from aape.adapter.run import RunFolder
 from aape.adapter.tasks import caption_run
 from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
+from aape.adapter.tasks.captioning import CaptioningConfig
+from aape.adapter.tasks.vqa import VqaConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 
@@ -50,7 +52,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         (["train", "--task", "captions"], "--dataset shapes"),
         (["train", "--task", "caption", "--dataset", "shapes"], "Did you mean 'captions'?"),
         (["train", "--task", "captions", "--dataset", "shape"], "Did you mean 'shapes'?"),
-        (["eval", "vqa", "nowhere"], "not a run folder"),
+        (["eval", "vqa", "nowhere"], "aape train --task captions"),
     ],
 )
 def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -58,3 +60,12 @@ def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_cannot_be_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="shots"):
+        VqaConfig.parse({"shots": [-1]}, "The command line")
+    with pytest.raises(UserError, match="train_on"):
+        VqaConfig.parse({"train_on": "nothing"}, "The command line")
+    with pytest.raises(UserError, match=r"decode\.strategy"):
+        CaptioningConfig.parse({"decode": {"strategy": "best"}}, "The command line")

@@ -106,7 +106,7 @@ def evaluate_run(
     Raises:
         UserError: there is no such run, or it was made by another task.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder(path)
     config, adapters = open_adapters(folder)
     place = config.encoder
     encoder: Encoder = load_encoder(place.name, place.checkpoint, place.device)
@@ -167,12 +167,12 @@ def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdap
     from ...pipeline.config import read_yaml
 
     path = folder.path / "config.yaml"
+    make = "Make such a run with: aape train --task captions --dataset NAME --out FOLDER."
+    if not path.exists():
+        raise UserError(f"{folder.path} is not a run folder (it has no config.yaml).", make)
     values = read_yaml(path)
     if not isinstance(values, dict) or values.get("task") != "captions":
-        raise UserError(
-            f"{folder.path} was not trained on captions.",
-            "Make such a run with: aape train --task captions --dataset NAME --out FOLDER.",
-        )
+        raise UserError(f"{folder.path} was not trained on captions.", make)
     config = CaptionRunConfig.parse(values, str(path))
     return config, [
         CaptionAdapter.load(folder.path / "captions" / f"seed-{seed}") for seed in config.seeds

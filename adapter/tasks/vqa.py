@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from ...pipeline.errors import UserError
@@ -56,7 +56,9 @@ class VqaConfig(PrefixConfig):
     caption_steps: int = Field(
         default=80, ge=0, description="steps on captions, where there are some, before questions"
     )
-    shots: list[int] = Field(default=[0], min_length=1, description="answered questions shown")
+    shots: list[NonNegativeInt] = Field(
+        default=[0], min_length=1, description="answered questions shown"
+    )
     vocabulary: int = Field(
         default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
     )
