@@ -15,6 +15,7 @@ from typing import Any
 from .errors import UserError
 
 _CHUNK = 1 << 20
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -40,9 +41,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     one, never a part of one. On an error the temporary file is removed.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written to.
+        UserError: the disk is full, the folder cannot be written to, or ``path`` is a folder.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +75,8 @@ def disk_error(error: OSError, path: Path) -> Exception:
             f"No space left on the disk while writing {path}.",
             "Free some space and run the same command again: finished work is kept.",
         )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
-        return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another folder.")
+    if error.errno in _UNWRITABLE:
+        return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another place or name.")
     return error
 
 

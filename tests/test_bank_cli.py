@@ -129,6 +129,8 @@ def test_search_by_meaning_with_the_banks_own_encoder(aape, tmp_path):
         (["info", "absent.parquet"], "does not exist"),
         (["show", "a", "b", "c"], "Too many words"),
         (["export", "toy.bank.parquet"], "Where to write is missing"),
+        (["export", "--format", "csv", "--out", "."], "is a folder"),
+        (["search", "toy.bank.parquet"], "The text is missing"),
         (["reindex", "--kind", "tree"], "Unknown kind of index 'tree'"),
     ],
 )

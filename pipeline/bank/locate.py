@@ -23,7 +23,8 @@ def locate(words: Sequence[str], bank: str, wanted: str = "") -> tuple[Path, str
     """
     words = list(words)
     asked = words.pop() if wanted and words else ""
-    if wanted and not asked:
+    only_a_bank = not (words or bank) and asked.endswith(".parquet") and Path(asked).is_file()
+    if wanted and (not asked or only_a_bank):
         raise UserError(f"{wanted} is missing.", "See the command's --help.")
     if len(words) + bool(bank) > 1:
         raise UserError(
