@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from fake_captions import FakeDataset, FakeEncoder
+from rich.console import Console
 
 from aape.adapter.captions import CaptionConfig
+from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
+from aape.adapter.table import print_results
 from aape.adapter.tasks import caption_run
 from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
 from aape.adapter.tasks.captioning import CaptioningConfig
@@ -69,3 +73,18 @@ def test_settings_that_cannot_be_are_named(tmp_path: Path) -> None:
         VqaConfig.parse({"train_on": "nothing"}, "The command line")
     with pytest.raises(UserError, match=r"decode\.strategy"):
         CaptioningConfig.parse({"decode": {"strategy": "best"}}, "The command line")
+
+
+def test_pairs_with_several_minuends_are_lines_below_the_table() -> None:
+    def printed(intervals: dict[str, dict[str, list[float]]]) -> str:
+        methods = [MethodResult("a", [{"R": 1.0}]), MethodResult("b", [{"R": 2.0}])]
+        console = Console(width=120, record=True, file=StringIO())
+        results = Results("t", "p/1", "d", "e", ["R"], methods, "R", intervals=intervals)
+        print_results(results, console)
+        return console.export_text()
+
+    assert "b minus it, R" in printed({"b - a": {"R": [-1.0, 2.0]}})
+    two = printed({"b - a": {"R": [-1.0, 2.0]}, "c - a": {"R": [3.0, 4.0]}})
+    assert "minus it" not in two
+    assert "b - a: -1.00 to +2.00 (R, 95 % interval)" in two
+    assert "c - a: +3.00 to +4.00" in two
