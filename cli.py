@@ -445,6 +445,10 @@ def sweep_verb(
     baselines: Baselines = "all",
     control: Annotated[str, typer.Option(help="As for aape train.")] = "",
     processes: Annotated[int, typer.Option(min=0, help="At once; 0 is one a processor.")] = 0,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Run on a Ray cluster: host:port, auto, or local to start one."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all runs.")] = Path(
         "runs/sweep"
@@ -482,7 +486,8 @@ def sweep_verb(
         for number in whole_numbers(shots, "--shots")
         for s in sources
     ]
-    tables, averages = sweep(configs, out, processes)
+    address = "" if ray == "local" else ray
+    tables, averages = sweep(configs, out, processes, address)
     if as_json:
         print_json([asdict(table) for table in [*tables, *averages]])
         return

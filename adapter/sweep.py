@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ class _Unit:
 
 
 def sweep(
-    configs: Sequence[Config], out: Path, processes: int = 0
+    configs: Sequence[Config], out: Path, processes: int = 0, ray: str | None = None
 ) -> tuple[list[Results], list[Results]]:
     """Run every configuration over all its seeds in parallel.
 
@@ -48,6 +48,8 @@ def sweep(
         out: run folders go to ``out/<data set>/<recipe>-<shots>shot``, finished trainings to
             ``out/work``, and with several numbers of shots the learning curves to ``out``.
         processes: at once; 0 is one a processor. Each computes with its share of the processors.
+        ray: run on the Ray cluster of this address instead (``auto`` for the one of this machine,
+            empty to start one). ``out``, banks and features must lie on a disk that all nodes see.
 
     Returns:
         One table a configuration, and one average over data sets a recipe and number of shots.
@@ -58,18 +60,12 @@ def sweep(
     from .tasks.classification_run import run_classification
 
     units = list(_units(configs, out))
-    processes = min(processes or os.cpu_count() or 1, len(units))
-    threads = max(1, (os.cpu_count() or 1) // processes)
     failed: list[str] = []
-    # spawn: forked children of a process that has used torch may hang
-    context = multiprocessing.get_context("spawn")
-    with bar() as progress, ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with bar() as progress:
         task = progress.add_task("sweep", total=len(units))
-        running = {pool.submit(_run_unit, unit, threads): unit for unit in units}
-        for done in as_completed(running):
-            unit = running[done]
+        run = _in_processes(units, processes) if ray is None else _on_ray(units, ray)
+        for unit, message in run:
             progress.update(task, advance=1, description=f"sweep: {unit.name} done")
-            message = done.result()
             if message:
                 failed.append(f"{unit.name}: {message}")
     if failed:
@@ -104,7 +100,7 @@ def _run_name(config: Config) -> str:
     return f"{config.recipe.name}-{config.evaluation.shots}shot"
 
 
-def _units(configs: Sequence[Config], out: Path):
+def _units(configs: Sequence[Config], out: Path) -> Iterator[_Unit]:
     """Yield one unit a data set, number of shots and seed."""
     groups: dict[tuple[str, int], list[Config]] = {}
     for config in configs:
@@ -116,6 +112,54 @@ def _units(configs: Sequence[Config], out: Path):
                 evaluation = config.evaluation.model_copy(update={"seeds": [seed], "resamples": 0})
                 one.append(config.model_copy(update={"evaluation": evaluation}))
             yield _Unit(f"{name}, {shots} shots, seed {seed}", tuple(one), out)
+
+
+def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Unit, str]]:
+    """Run units in processes of this machine; yield each when it is done, and what went wrong."""
+    processes = min(processes or os.cpu_count() or 1, len(units))
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    # spawn: forked children of a process that has used torch may hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        running = {pool.submit(_run_unit, unit, threads): unit for unit in units}
+        for done in as_completed(running):
+            yield running[done], done.result()
+
+
+def _on_ray(units: Sequence[_Unit], address: str) -> Iterator[tuple[_Unit, str]]:
+    """Run units as Ray tasks, each on one processor, and on one GPU where its device is one."""
+    from ..pipeline.engines.ray import join_cluster
+
+    ray, started = join_cluster(address, "aape sweep --ray")
+    try:
+        running = {}
+        for unit in units:
+            gpus = 1 if unit.configs[0].encoder.device.startswith("cuda") else 0
+            task = ray.remote(num_cpus=1, num_gpus=gpus)(_run_unit)
+            running[task.remote(_absolute(unit), 1)] = unit
+        while running:
+            (done,), _ = ray.wait(list(running))
+            try:
+                message = ray.get(done)
+            except ray.exceptions.RayError as error:
+                message = str(error).strip().splitlines()[-1][:300]
+            yield running.pop(done), message
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _absolute(unit: _Unit) -> _Unit:
+    """Return the unit with full paths: a Ray worker has another working folder."""
+    configs = []
+    for config in unit.configs:
+        data = config.data
+        paths = {
+            name: str(Path(value).resolve()) if value else ""
+            for name, value in (("bank", data.bank), ("features", data.features))
+        }
+        configs.append(config.model_copy(update={"data": data.model_copy(update=paths)}))
+    return replace(unit, configs=tuple(configs), out=unit.out.resolve())
 
 
 def _run_unit(unit: _Unit, threads: int) -> str:

@@ -319,6 +319,27 @@ def test_data_hash_changes_with_what_matters(features):
     assert data.hash != swapped.hash
 
 
+@pytest.mark.slow
+def test_a_sweep_on_ray_gives_the_same_table(tmp_path, features, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from aape.adapter.sweep import sweep
+
+    config = Config.parse(
+        {
+            "data": {"features": str(features)},
+            "recipe": QUICK.model_dump(),
+            "evaluation": settings(baselines=["fast"]).model_dump() | {"resamples": 0},
+        },
+        "test",
+    )
+    on_ray, _ = sweep([config], tmp_path / "ray", ray="")
+    here, _ = sweep([config], tmp_path / "here", processes=1)
+    assert [m.seeds for m in on_ray[0].methods] == [m.seeds for m in here[0].methods]
+    with pytest.raises(UserError, match="No Ray cluster"):
+        sweep([config], tmp_path / "no", ray="nowhere.invalid:1")
+
+
 def test_curves_have_one_point_a_number_of_shots(tmp_path, features):
     from aape.adapter.sweep import sweep
 

@@ -52,23 +52,10 @@ class RayEngine(ClosingEngine):
     name = "ray"
 
     def __init__(self, config: GenerationConfig, model: ModelIdentity) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise missing_extra("ray[data]", "ray", "The engine ray") from error
-        self._ray, self._config, self._model = ray, config, model
-        self.version = ray.__version__
+        self._ray, self._started = join_cluster(config.ray.address, "The engine ray")
+        self._config, self._model = config, model
+        self.version = self._ray.__version__
         self.nodes: set[str] = set()  # those that have answered
-        self._started = not ray.is_initialized()
-        if self._started:
-            address = config.ray.address or None
-            try:
-                _check_listening(address)
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"No Ray cluster at {address}: {error}.", "Start one with: ray start --head."
-                ) from error
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
         """Spread the requests over the actors: see :class:`~.base.Engine`."""
@@ -107,8 +94,34 @@ class RayEngine(ClosingEngine):
             self._ray.shutdown()
 
 
-def _check_listening(address: str | None) -> None:
+def join_cluster(address: str, what: str) -> tuple[Any, bool]:
+    """Return the module ``ray``, connected, and whether this call connected it.
+
+    Args:
+        address: of a running cluster, ``host:port`` or ``auto``; empty starts one on this machine.
+        what: who needs it, for the error message.
+
+    Raises:
+        UserError: Ray is not installed, or nobody listens there.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise missing_extra("ray[data]", "ray", what) from error
+    if ray.is_initialized():
+        return ray, False
+    try:
+        _check_listening(address)
+        ray.init(address=address or None, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster at {address}: {error}.", "Start one with: ray start --head."
+        ) from error
+    return ray, True
+
+
+def _check_listening(address: str) -> None:
     """Raise OSError where nobody listens at host:port; Ray itself would wait for minutes."""
-    host, colon, port = (address or "").partition(":")
+    host, colon, port = address.partition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
