@@ -29,7 +29,7 @@ def main() -> None:
     contexts = [
         torch.cat(
             [
-                torch.randn(5, lm.width, generator=generator) * lm.scale,
+                (torch.randn(5, lm.width, generator=generator) * lm.scale).to(lm.embedding.dtype),
                 lm.embed(lm.ids(" Q: what is in the image?" * (1 + i % 3) + " A:")),
             ]
         )
