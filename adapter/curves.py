@@ -10,7 +10,7 @@ from ..pipeline.files import atomic_path, write_text
 from .results import Results
 
 _NAMED = 7  # lines with a colour and a name; the others stay grey
-_WIDTH, _HEIGHT = 6.4, 4.0  # inches
+_WIDTH, _HEIGHT = 7.2, 3.8  # inches
 
 
 def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
@@ -86,7 +86,8 @@ def _draw(
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set(title=title, xlabel="shots", ylabel=label)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8)
+    place = "outside right upper"
+    figure.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc=place)
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="svg")
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
