@@ -1,6 +1,7 @@
 """Texts and images through ``aape`` against a bare open_clip loop, in one run.
 
-    python benchmarks/encoding.py [--model ViT-B-32-quickgelu] [--texts 512] [--images 128] [--json]
+    python benchmarks/encoding.py [--model ViT-B-32-quickgelu] [--texts 512] [--images 128]
+        [--what lite texts images] [--rounds 3] [--json]
 
 The model has RANDOM weights: this measures speed only. Both sides run the same precision, on the
 same texts and files; each round runs both, and the median of the ratios is reported.
@@ -29,6 +30,8 @@ from aape.pipeline.encode import encode_texts
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import batches
 from aape.pipeline.features import image_features
+
+_ALL = ("lite", "texts", "images")
 
 
 def compare(
@@ -95,8 +98,10 @@ def open_clip_rows(
 
     encode_texts(encoder, texts[:8], cache=False)
     label = f"{options.model} (random weights)"
-    yield compare(f"texts, {label}", len(texts), bare_texts, our_texts, options.rounds)
-    yield compare(f"images, {label}", len(files), bare_images, our_images, options.rounds)
+    if "texts" in options.what:
+        yield compare(f"texts, {label}", len(texts), bare_texts, our_texts, options.rounds)
+    if "images" in options.what:
+        yield compare(f"images, {label}", len(files), bare_images, our_images, options.rounds)
 
 
 def lite_row(rounds: int, count: int) -> dict[str, Any]:
@@ -131,6 +136,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--what", nargs="+", choices=_ALL, default=_ALL)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -141,11 +147,14 @@ def main() -> None:
             noise = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((640, 480)).save(path, quality=90)
         if not options.json:
-            print(f"{os.cpu_count()} processors, torch {torch.__version__}\n")
+            threads, load = torch.get_num_threads(), os.getloadavg()[0]
+            print(f"{os.cpu_count()} processors, {threads} threads, load {load:.1f} at the start,")
+            print(f"torch {torch.__version__}\n")
             print("| what | bare /s | aape /s | ratio (median) | of each round |")
             print("|---|---|---|---|---|")
         rows = []
-        for row in chain([lite_row(options.rounds, 32)], open_clip_rows(options, folder, files)):
+        lite = [lite_row(options.rounds, 32)] if "lite" in options.what else []
+        for row in chain(lite, open_clip_rows(options, folder, files)):
             rows.append(row)
             if not options.json:
                 print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
