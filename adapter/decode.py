@@ -186,7 +186,7 @@ def answer(
     for rows in length_sorted([len(context) for context in contexts], config.batch_size):
         batch = [contexts[row] for row in rows]
         start = _prefill(lm, batch)
-        best = _likelihoods(lm, start, tokens).argmax(1).tolist() if tokens else [-1] * len(rows)
+        best = _likeliest(lm, start, tokens) if tokens else [-1] * len(rows)
         if config.strategy == "beam" and config.beams > 1:
             found = _beam(lm, start, config)
         else:
@@ -225,3 +225,29 @@ def _likelihoods(lm: FrozenLM, start: Start, tokens: Sequence[list[int]]) -> Ten
             steps, _ = _advance(lm, rest[:, :-1], copy.deepcopy(cache), mask)
             table[:, column] += steps.gather(-1, rest[:, 1:, None])[..., 0].sum(1)
     return table
+
+
+def _likeliest(lm: FrozenLM, start: Start, tokens: Sequence[list[int]]) -> list[int]:
+    """Return for each context the position of its likeliest answer; ties to the first.
+
+    More tokens only lower a likelihood, so an answer whose first token is less likely than a whole
+    answer already found is out: few of a long list are ever run. Exact.
+    """
+    scores, cache, mask = start
+    first = scores[:, torch.tensor([ids[0] for ids in tokens], device=lm.device)]  # (b, a)
+    single = torch.tensor([len(ids) == 1 for ids in tokens], device=lm.device)
+    best, choice = first.masked_fill(~single, -float("inf")).max(1)
+    longer = [column for column, ids in enumerate(tokens) if len(ids) > 1]
+    for column in sorted(longer, key=lambda column: -float(first[:, column].max())):
+        rows = (first[:, column] >= best).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        some = copy.deepcopy(cache)
+        some.batch_select_indices(rows)
+        rest = torch.tensor(tokens[column], device=lm.device).expand(len(rows), -1)
+        steps, _ = _advance(lm, rest[:, :-1], some, mask[rows])
+        total = first[rows, column] + steps.gather(-1, rest[:, 1:, None])[..., 0].sum(1)
+        better = (total > best[rows]) | ((total == best[rows]) & (column < choice[rows]))
+        best[rows] = torch.where(better, total, best[rows])
+        choice[rows] = torch.where(better, column, choice[rows])
+    return choice.tolist()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from fake_captions import tiny_lm
 
+from aape.adapter import decode
 from aape.adapter.decode import DecodeConfig, answer, generate, rank_answers
 from aape.adapter.prefix_lm import (
     Example,
@@ -99,6 +100,27 @@ def test_ranking_equals_the_plain_model(lm: FrozenLM, contexts: list[torch.Tenso
     both = answer(lm, contexts, DecodeConfig(max_tokens=3), answers)
     assert [choice for _, _, choice in both] == table.argmax(1).tolist()
     assert [(t, e) for t, e, _ in both] == generate(lm, contexts, DecodeConfig(max_tokens=3))
+
+
+def test_the_likeliest_of_a_long_list_is_found_without_running_all(
+    lm: FrozenLM, contexts: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["a", "b", "c", "red", "green", "blue", "field"]
+    answers = [" ".join(pair) for pair in itertools.product(words, repeat=2)] + words[:2]
+    table = rank_answers(lm, contexts, answers)
+    calls: list[int] = []
+    advance = decode._advance
+
+    def watch(lm_, tokens, cache, mask):
+        calls.append(len(tokens))
+        return advance(lm_, tokens, cache, mask)
+
+    monkeypatch.setattr(decode, "_advance", watch)
+    found = answer(lm, contexts, DecodeConfig(max_tokens=1), answers)
+    assert [choice for _, _, choice in found] == table.argmax(1).tolist()
+    assert sum(calls) < len(contexts) * len(answers) / 2  # texts run, against all of them
+    only_long = answer(lm, contexts, DecodeConfig(max_tokens=1), answers[:3])
+    assert [choice for _, _, choice in only_long] == table[:, :3].argmax(1).tolist()
 
 
 def test_sampling_follows_the_seed(lm: FrozenLM, contexts: list[torch.Tensor]) -> None:
