@@ -5,8 +5,7 @@ b images in a batch, n texts, d width of the joint space, t tokens of an image, 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,8 @@ from ..files import cache_folder, hash_file, hash_value, read_json, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from .prompt_tower import PromptTower
 
 ImageTransform = Callable[["Image.Image"], torch.Tensor]
 
@@ -69,6 +70,10 @@ class Encoder(Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, start and end included, before any truncation."""
+        ...
+
+    def prompt_tower(self) -> PromptTower | None:
+        """Return the text tower for learned contexts (CoOp); nothing where it is closed."""
         ...
 
 
@@ -164,16 +169,6 @@ def describe_preprocessing(size: int, resize: int, mean: Any, std: Any) -> str:
     """Name a preprocessing so that two that differ have different names."""
     numbers = ",".join(f"{value:.4f}" for value in (*mean, *std))
     return f"v{TRANSFORM_VERSION} bicubic {resize} centre {size} mean,std {numbers}"
-
-
-def hash_state(state: Mapping[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of a state dict: names, types, shapes and bytes of all tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def hash_weights_file(path: Path) -> str:
