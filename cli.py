@@ -548,9 +548,11 @@ Grid = Annotated[int | None, typer.Option(min=1, help="Image tokens: grid x grid
 Strategy = Annotated[str, typer.Option(help="greedy, beam or sample.")]
 
 
-def prefix_settings(language_model: str, steps: int | None, grid: int | None) -> dict[str, Any]:
+def prefix_settings(
+    language_model: str, steps: int | None, grid: int | None, **more: Any
+) -> dict[str, Any]:
     """Collect the settings that were given."""
-    given = {"language_model": language_model, "steps": steps, "grid": grid}
+    given = {"language_model": language_model, "steps": steps, "grid": grid, **more}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -612,6 +614,9 @@ def eval_vqa(
     train_on: Annotated[str, typer.Option(help="questions, or captions (zero-shot).")] = (
         "questions"
     ),
+    caption_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps on captions before those on questions.")
+    ] = None,
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
     as_json: AsJson = False,
@@ -620,7 +625,7 @@ def eval_vqa(
     from .adapter.tasks.caption_run import evaluate_run
 
     settings = {
-        **prefix_settings(language_model, steps, grid),
+        **prefix_settings(language_model, steps, grid, caption_steps=caption_steps),
         "shots": whole_numbers(shots, "--shots"), "train_on": train_on, "wordnet": wordnet,
     }  # fmt: skip
     show(

@@ -228,6 +228,7 @@ class _Work:
             config=self.suite.vqa,
             run=folder,
             max_questions=self.suite.test_questions,
+            source=self.datasets[job.source] if job.source else None,
         )
 
     def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:

@@ -54,7 +54,7 @@ class VqaConfig(PrefixConfig):
     rows: list[Kind] = Field(default=list(KINDS), min_length=1)
     train_on: Literal["questions", "captions"] = "questions"
     caption_steps: int = Field(
-        default=80, ge=0, description="steps on captions, where there are some, before questions"
+        default=100, ge=0, description="steps on captions, where there are some, before questions"
     )
     shots: list[NonNegativeInt] = Field(
         default=[0], min_length=1, description="answered questions shown"
