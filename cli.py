@@ -323,7 +323,10 @@ def datasets_add(
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")
 app.add_typer(eval_app, name="eval")
 Baselines = Annotated[
-    str, typer.Option(help="Comma-separated names, or all, fast (no training), none.")
+    str,
+    typer.Option(
+        help="Comma-separated names, or all, fast (no training), slow (CoOp, CoCoOp), none."
+    ),
 ]
 Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from ..pipeline.encoders.prompt_tower import PromptTower
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class ClassSet:
     """The classes a predictor is asked to tell apart, as tensors.
 
     ``seen`` (c,) gives the position among the classes that were trained on, or -1. ``described``
-    falls back on the template for new classes, unless new-class prompts were asked for.
+    falls back on the template for new classes, unless new-class prompts were asked for. ``names``
+    are for methods that read the classes with an open text tower.
     """
 
     template: Tensor
@@ -86,6 +91,7 @@ class ClassSet:
     described: Tensor
     waffle: Tensor | None
     seen: Tensor
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.template)
@@ -95,7 +101,8 @@ class ClassSet:
 class FewShot:
     """The training problem, as tensors; labels run from 0 to c-1 over the trained classes only.
 
-    ``val_x`` and ``val_y`` are empty where there is no validation split.
+    ``val_x`` and ``val_y`` are empty where there is no validation split. ``tower`` is the encoder's
+    text tower, where it is open to learned contexts.
     """
 
     x: Tensor
@@ -108,6 +115,7 @@ class FewShot:
     val_y: Tensor
     scale: float
     shots: int
+    tower: PromptTower | None = None
 
     @property
     def w(self) -> Tensor:
@@ -165,6 +173,7 @@ class ClassificationData:
     seed: int
     logit_scale: float = 100.0
     notes: list[str] = field(default_factory=list)
+    tower: PromptTower | None = None
 
     def __post_init__(self) -> None:
         c, d = self.texts.template.shape
@@ -248,6 +257,7 @@ class ClassificationData:
             val_y=tensor(val.y),
             scale=self.logit_scale,
             shots=self.shots,
+            tower=self.tower,
         )
 
     def class_set(
@@ -282,6 +292,7 @@ class ClassificationData:
             described=described,
             waffle=None if texts.waffle is None else tensor(texts.waffle),
             seen=where,
+            names=tuple(texts.names[i] for i in ids),
         )
 
 

@@ -142,6 +142,7 @@ class BankSource:
             seed=seed,
             logit_scale=self.encoder.logit_scale,
             notes=notes,
+            tower=self.encoder.prompt_tower(),
         )
 
 

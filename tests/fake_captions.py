@@ -61,6 +61,9 @@ class FakeEncoder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) + 2 for text in texts]
 
+    def prompt_tower(self) -> None:
+        return None
+
 
 class _Manifest:
     name = "fake"

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ...pipeline.errors import unknown_name
-from . import feature_adapters, gda, linear_probe, literal, lp_plus_plus, tip_adapter, zero_shot
+from . import (
+    feature_adapters,
+    gda,
+    linear_probe,
+    literal,
+    lp_plus_plus,
+    prompt_learning,
+    tip_adapter,
+    zero_shot,
+)
 from .base import Baseline, Fitted, Predictor
 
 _LISTS = [
@@ -14,10 +23,13 @@ _LISTS = [
     gda.BASELINES,
     lp_plus_plus.BASELINES,
     literal.BASELINES,
+    prompt_learning.BASELINES,
 ]
 BASELINES: dict[str, Baseline] = {entry.name: entry for entries in _LISTS for entry in entries}
+_SLOW = [entry.name for entry in prompt_learning.BASELINES]
 GROUPS = {
-    "all": [name for name in BASELINES if name != "literal recipe"],
+    "all": [name for name in BASELINES if name not in ("literal recipe", *_SLOW)],
+    "slow": _SLOW,
     "fast": [entry.name for entry in zero_shot.BASELINES],
     "literal": ["literal recipe"],
     "none": [],
@@ -25,7 +37,8 @@ GROUPS = {
 
 
 def choose_baselines(names: list[str]) -> list[Baseline]:
-    """Return baselines by name; ``all``, ``fast`` (no training), ``literal``, ``none`` are groups.
+    """Return baselines by name; ``all``, ``fast`` (no training), ``slow`` (in the text tower),
+    ``literal`` and ``none`` are groups.
 
     Raises:
         UserError: no baseline has that name.

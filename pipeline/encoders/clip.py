@@ -26,6 +26,7 @@ from .base import (
     pick_device,
     unit,
 )
+from .prompt_tower import PromptTower, encode_embedded
 from .weights import download, find_local, is_torchscript, load_into
 
 _QUICK = "-quickgelu"
@@ -124,6 +125,10 @@ class ClipEncoder:
             return [len(tokenizer.encode(text)) + 2 for text in texts]
         return [len(row) for row in tokenizer.tokenizer(list(texts))["input_ids"]]
 
+    def prompt_tower(self) -> PromptTower | None:
+        """Return the text tower open for learned contexts, or nothing where it is not causal."""
+        return PromptTower(self._model, self._tokenizer) if _is_causal(self._model) else None
+
     def _fast(self) -> AbstractContextManager[Any]:
         wanted = self._dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=wanted)
@@ -205,15 +210,7 @@ def _encode_tokens(model: Any, tokens: torch.Tensor) -> torch.Tensor:
         return model.encode_text(tokens)
     length = int(tokens.argmax(1).max()) + 1  # the end token has the highest number
     tokens = tokens[:, :length]  # (n, l)
-    dtype = model.transformer.get_cast_dtype()
-    x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
-    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])  # (n, l, width)
-    x = x[torch.arange(len(x), device=x.device), tokens.argmax(1)]  # (n, width)
-    x = model.ln_final(x)
-    projection = model.text_projection
-    if projection is None:
-        return x
-    return projection(x) if isinstance(projection, torch.nn.Module) else x @ projection
+    return encode_embedded(model, model.token_embedding(tokens), tokens.argmax(1))
 
 
 @contextmanager

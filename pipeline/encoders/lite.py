@@ -92,6 +92,9 @@ class LiteEncoder:
         """Count the tokens of each text with start and end."""
         return [len(tokens) for tokens in self._texts.tokens(texts)]
 
+    def prompt_tower(self) -> None:
+        """Return nothing: contexts are learned in CLIP's own text towers only."""
+
 
 def _alignment_key(towers: str) -> str:
     """Return the hash of all that the alignment is computed from.
