@@ -86,8 +86,8 @@ _EMBEDDED = Suite(
     encoder=_LITE,
     generation=GenerationConfig(samples=4, sampling=_SHORT),
     captions=CaptionConfig(max_images=800, max_validation=200),
-    captioning=CaptioningConfig(steps=60),
-    vqa=VqaConfig(caption_steps=60, steps=100),  # begins with the prefixes of captioning
+    captioning=CaptioningConfig(steps=100),
+    vqa=VqaConfig(caption_steps=100, steps=100),  # begins with the prefixes of captioning
     caption_seeds=[1],
     test_images=200,
     test_questions=300,
