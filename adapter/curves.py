@@ -43,15 +43,19 @@ def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
 
 
 def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]]]:
-    """Return ``(shots, mean, deviation)`` of the ranking metric by method, ours first."""
-    lines: dict[str, list[tuple[int, float, float]]] = {}
+    """Return ``(shots, mean, deviation)`` of the ranking metric by method, ours first.
+
+    Tables of several recipes hold the same baselines; each is taken once.
+    """
+    lines: dict[str, dict[int, tuple[int, float, float]]] = {}
     for table in tables:
+        shots = int(table.details["shots"])
         for method in table.methods:
             mean = method.mean(table.best)
             if method.group != "published" and not math.isnan(mean):
-                point = (int(table.details["shots"]), mean, method.std(table.best))
-                lines.setdefault(method.name, []).append(point)
-    return lines
+                point = (shots, mean, method.std(table.best))
+                lines.setdefault(method.name, {})[shots] = point
+    return {name: list(points.values()) for name, points in lines.items()}
 
 
 def _draw(

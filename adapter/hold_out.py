@@ -134,6 +134,7 @@ def restrict(data: FewShot, classes: Tensor) -> FewShot:
         described=texts.described[classes],
         waffle=None if texts.waffle is None else texts.waffle[classes],
         seen=torch.arange(len(classes), device=classes.device),
+        names=tuple(texts.names[i] for i in classes.tolist()) if texts.names else (),
     )
     return replace(
         data,

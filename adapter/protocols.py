@@ -6,7 +6,7 @@ A change of a rule gets a new version, so that figures under one name are always
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -156,9 +156,7 @@ class Protocol:
                     "Protocol domain is for the same classes in other pictures; use cross-dataset.",
                 )
             seen = torch.tensor([where[name] for name in target.texts.names], device=device)
-            classes = ClassSet(
-                classes.template, classes.ensemble, classes.described, classes.waffle, seen
-            )
+            classes = replace(classes, seen=seen)
         if target.encoder != data.encoder:
             raise UserError(
                 f"{target.dataset} was embedded by {target.encoder!r}, {data.dataset} by"

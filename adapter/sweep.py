@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -154,10 +155,12 @@ def _absolute(unit: _Unit) -> _Unit:
     configs = []
     for config in unit.configs:
         data = config.data
-        paths = {
-            name: str(Path(value).resolve()) if value else ""
-            for name, value in (("bank", data.bank), ("features", data.features))
+        paths: dict[str, Any] = {
+            name: str(Path(getattr(data, name)).resolve())
+            for name in ("bank", "features", "root")
+            if getattr(data, name)
         }
+        paths["targets"] = [str(Path(target).resolve()) for target in data.targets]
         configs.append(config.model_copy(update={"data": data.model_copy(update=paths)}))
     return replace(unit, configs=tuple(configs), out=unit.out.resolve())
 

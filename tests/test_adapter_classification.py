@@ -341,6 +341,7 @@ def test_a_sweep_on_ray_gives_the_same_table(tmp_path, features, monkeypatch):
 
 
 def test_curves_have_one_point_a_number_of_shots(tmp_path, features):
+    from aape.adapter.curves import curves
     from aape.adapter.sweep import sweep
 
     configs = [
@@ -363,6 +364,7 @@ def test_curves_have_one_point_a_number_of_shots(tmp_path, features):
     assert [row[0] for row in ours] == ["1", "4"]
     by_shots = {table.details["shots"]: table.methods[0].mean("accuracy") for table in tables}
     assert [float(row[1]) for row in ours] == pytest.approx([by_shots[1], by_shots[4]], abs=1e-3)
+    assert {len(points) for points in curves([*tables, *tables]).values()} == {2}
     figure = (tmp_path / "out" / f"curves-{tables[0].dataset}.svg").read_text()
     assert figure.rstrip().endswith("</svg>")
 
