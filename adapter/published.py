@@ -1,7 +1,8 @@
 """Figures of the literature, printed beside ours where data set, encoder, shots and protocol agree.
 
-All are means over seeds 1, 2, 3 with CLIP ViT-B/16 and 16 shots in the base-to-new protocol of
-CoCoOp (Zhou et al. 2022).
+Those of classification are means over seeds 1, 2, 3 with CLIP ViT-B/16 and 16 shots in the
+base-to-new protocol of CoCoOp (Zhou et al. 2022). Those of retrieval are zero-shot, from the table
+that open_clip keeps of its models (``docs/openclip_retrieval_results.csv``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ ZERO_SHOT_BASE2NEW: dict[str, tuple[float, float, float]] = {
     "ucf101": (70.53, 77.50, 73.85),
 }
 
+# (data set, OpenAI's model): i2t R@1, R@5, R@10, then t2i, on Karpathy's test images
+_FLICKR, _COCO = ("flickr30k", 1000), ("coco", 5000)
+ZERO_SHOT_RETRIEVAL: dict[tuple[tuple[str, int], str], tuple[float, ...]] = {
+    (_FLICKR, "vitb32"): (78.90, 94.90, 98.20, 58.78, 83.56, 90.02),
+    (_FLICKR, "vitb16"): (82.20, 96.60, 99.00, 62.16, 85.72, 91.92),
+    (_FLICKR, "vitl14"): (85.20, 97.40, 99.20, 64.96, 87.24, 92.04),
+    (_FLICKR, "vitl14336"): (87.70, 98.50, 99.40, 66.90, 89.00, 93.34),
+    (_COCO, "vitb32"): (50.12, 75.00, 83.52, 30.44, 55.94, 66.87),
+    (_COCO, "vitb16"): (52.42, 76.70, 84.62, 33.09, 58.42, 68.99),
+    (_COCO, "vitl14"): (56.34, 79.38, 86.60, 36.51, 61.06, 71.13),
+    (_COCO, "vitl14336"): (57.94, 81.20, 87.92, 37.09, 61.62, 71.47),
+}
+
 
 def published_rows(dataset: str, encoder: str, protocol: str, shots: int) -> list[MethodResult]:
     """Return rows that may stand beside ours: same data set, encoder, shots and protocol."""
@@ -62,6 +76,18 @@ def published_average(encoder: str) -> list[MethodResult]:
         values: dict[str, float] = {"base": base, "new": new, "H": h}
         rows.append(MethodResult(f"{name} (published)", [values], group="published", note=source))
     return rows
+
+
+def published_retrieval(dataset: str, encoder: str, images: int) -> list[MethodResult]:
+    """Return zero-shot retrieval of the same encoder on the same test images."""
+    model = _plain(encoder).replace("quickgelu", "")
+    for (where, name), values in ZERO_SHOT_RETRIEVAL.items():
+        if where == (dataset, images) and model == f"{name}openai":
+            columns = [f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+            row = dict(zip(columns, values)) | {"mean R": sum(values) / len(values)}
+            note = "open_clip, docs/openclip_retrieval_results.csv"
+            return [MethodResult("x (published)", [row], group="published", note=note)]
+    return []
 
 
 def _plain(encoder: str) -> str:

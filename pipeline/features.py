@@ -256,21 +256,36 @@ def _batches(
     """Yield jobs and their pixels (m, 3, h, w), about ``batch_size`` pictures at a time."""
     most = max((len(_order(job)) for job in jobs), default=1)
     size = max(1, batch_size // most)
-    processes = workers if len(jobs) > 2 * size else 0
-    options: dict[str, Any] = {"prefetch_factor": 4} if processes else {}
-    loader = DataLoader(
-        _Pictures(jobs, encoder.transform, encoder.augment, seed),
-        batch_size=size,
-        num_workers=processes,
-        collate_fn=list,
-        pin_memory=False,
-        **options,
-    )
+    pictures = _Pictures(jobs, encoder.transform, encoder.augment, seed)
+    parallel = workers and len(jobs) > 2 * size
+    plain = most == 1 and not any(job.views not in ([], [PLAIN]) for job in jobs)
+    if parallel and encoder.device.type == "cpu" and plain:
+        # The encoder takes all cores itself, so processes beside it would only be in its way: all
+        # cores read a batch, then all cores encode it. Views draw from torch's one generator.
+        loader = _read_by_threads(pictures, size, torch.get_num_threads())
+    else:
+        processes = workers if parallel else 0
+        options: dict[str, Any] = {"prefetch_factor": 4} if processes else {}
+        loader = DataLoader(
+            pictures,
+            batch_size=size,
+            num_workers=processes,
+            collate_fn=list,
+            pin_memory=False,
+            **options,
+        )
     start = 0
-    for pictures in loader:
+    for group in loader:
         batch = jobs[start : start + size]
         start += size
-        for job, picture in zip(batch, pictures):
+        for job, picture in zip(batch, group):
             if isinstance(picture, str):
                 raise UserError(f"The image {job.path} cannot be read: {picture}.")
-        yield batch, torch.cat(pictures).to(encoder.device, non_blocking=True)
+        yield batch, torch.cat(group).to(encoder.device, non_blocking=True)
+
+
+def _read_by_threads(pictures: _Pictures, size: int, threads: int) -> Iterator[list[Any]]:
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(pictures), size):
+            rows = range(start, min(start + size, len(pictures)))
+            yield list(pool.map(pictures.__getitem__, rows))

@@ -186,6 +186,21 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path, own_cache: Path) -
     assert one.tokens.dtype == np.float16
 
 
+def test_reading_threads_keep_the_order(tmp_path: Path, own_cache: Path) -> None:
+    """Without views, on a CPU, threads read the images."""
+    paths = write_pictures(tmp_path / "pictures", 20)
+    one = image_features(FakeEncoder(), paths, workers=0, batch_size=6, tokens=True)
+    own_cache.rename(tmp_path / "elsewhere")
+    two = image_features(FakeEncoder(), paths, workers=2, batch_size=6, tokens=True)
+    assert two.computed == 20
+    np.testing.assert_array_equal(one.x, two.x)
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    broken = tmp_path / "pictures" / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match="broken.jpg cannot be read"):
+        image_features(FakeEncoder(), [*paths, broken], workers=2, batch_size=6, seed=1)
+
+
 def test_tokens_asked_for_later_are_added(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 3)
     image_features(FakeEncoder(), paths, views=1, workers=0)

@@ -10,7 +10,12 @@ import torch
 
 from aape.adapter.classification_data import ClassificationData, ClassTexts, LabelledImages
 from aape.adapter.protocols import PROTOCOLS, load_protocol
-from aape.adapter.published import AVERAGE_BASE2NEW, ZERO_SHOT_BASE2NEW, published_rows
+from aape.adapter.published import (
+    AVERAGE_BASE2NEW,
+    ZERO_SHOT_BASE2NEW,
+    published_retrieval,
+    published_rows,
+)
 from aape.pipeline.errors import UserError
 
 
@@ -150,3 +155,15 @@ def test_published_rows_only_where_the_protocol_is_the_same():
     assert not published_rows("cars", there, "base2new", 4)
     assert not published_rows("cars", there, "fewshot", 16)
     assert not published_rows("cars", "lite@0", "base2new", 16)
+
+
+def test_published_retrieval_is_of_the_same_model_and_images():
+    (row,) = published_retrieval("coco", "ViT-B-16-quickgelu/openai", 5000)
+    assert row.group == "published"
+    assert row.seeds[0]["i2t R@1"] == 52.42
+    assert row.seeds[0]["mean R"] == pytest.approx(62.37, abs=0.01)
+    (larger,) = published_retrieval("coco", "ViT-L-14-336-quickgelu/openai", 5000)
+    assert larger.seeds[0]["t2i R@10"] == 71.47
+    assert not published_retrieval("coco", "ViT-B-16-quickgelu/openai", 200)
+    assert not published_retrieval("coco", "ViT-B-16/laion2b_s34b_b88k", 5000)
+    assert not published_retrieval("flickr30k", "lite", 1000)
