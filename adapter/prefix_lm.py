@@ -1,12 +1,13 @@
 """Image tokens and the AAPE before a frozen language model (in the manner of LiMBeR).
 
     n  images           tokens  (n, t, e)  frozen image tower before pooling, t = grid²
-    w  width of the LM  h       (n, d)     the AAPE of each image
-    p  prefix slots     prefix  (n, p, w)  p = t (image tokens) + 1 (AAPE), each through its own
-                                           linear map; nothing else is trained
+    w  width of the LM  h       (n, d)     the AAPE of each image, x (n, d) its image feature
+    p  prefix slots     prefix  (n, p, w)  p = t (image tokens) + m (AAPE; 1 in the paper), each
+                                           through its own linear map; nothing else is trained
 
 Four kinds of prefix make the rows of every table. ``none`` trains the same number of slots
-on nothing: what a tuned prompt gains without seeing the image.
+on nothing: what a tuned prompt gains without seeing the image. A fifth, ``x``, is a control: the
+slots of the AAPE filled with the image feature that ``h`` is computed from.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ from ..pipeline.config import Section
 from ..pipeline.errors import UserError
 from .checkpoint import load_checkpoint, save_checkpoint
 
-Kind = Literal["none", "image", "aape", "both"]
+Kind = Literal["none", "image", "x", "aape", "both"]
 KINDS: tuple[Kind, ...] = ("none", "image", "aape", "both")
-NAMES = {"none": "no image", "image": "image tokens", "aape": "AAPE", "both": "image tokens + AAPE"}
+NAMES: dict[Kind, str] = {
+    "none": "no image",
+    "image": "image tokens",
+    "x": "x in place of the AAPE",
+    "aape": "AAPE",
+    "both": "image tokens + AAPE",
+}
 _SECONDS_AT_RISK = 20.0
 
 
@@ -38,6 +45,9 @@ class PrefixConfig(Section):
     """How the linear maps are trained. LiMBeR's literal start is ``warm_start: false``."""
 
     grid: int = Field(default=2, ge=1, description="image tokens are pooled to grid × grid")
+    aape_tokens: int = Field(
+        default=1, ge=1, description="slots that the map of the AAPE fills; the paper has one"
+    )
     warm_start: bool = Field(
         default=True,
         description="start at the ridge map onto the target words' embeddings, after ``opening``",
@@ -124,10 +134,11 @@ def pool_tokens(tokens: np.ndarray, grid: int) -> Tensor:
 
 @dataclass
 class PrefixInputs:
-    """What the prefix of each image is made of: tokens (n, t, e) and h (n, d)."""
+    """What the prefix of each image is made of: tokens (n, t, e), h and x (n, d)."""
 
     tokens: Tensor
     h: Tensor
+    x: Tensor
 
     def __len__(self) -> int:
         return len(self.h)
@@ -135,13 +146,13 @@ class PrefixInputs:
     def take(self, rows: Sequence[int] | np.ndarray) -> PrefixInputs:
         """Return the inputs of some images."""
         index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
-        return PrefixInputs(self.tokens[index], self.h[index])
+        return PrefixInputs(self.tokens[index], self.h[index], self.x[index])
 
 
 class Prefix(nn.Module):
     """The only trained part: one linear map for image tokens, one for the AAPE.
 
-    The first t slots are the image's, the last is the AAPE's; a slot whose input a row does not
+    The first t slots are the image's, the last m are the AAPE's; a slot whose input a row does not
     have holds a learned constant.
 
     Inputs are standardised with the statistics of the training images (fixed, so the whole is still
@@ -151,10 +162,19 @@ class Prefix(nn.Module):
     learn. Outputs start at the scale of the model's own embeddings.
     """
 
-    def __init__(self, kind: Kind, tokens: tuple[int, int], h_dim: int, width: int, scale: float):
+    def __init__(
+        self,
+        kind: Kind,
+        tokens: tuple[int, int],
+        h_dim: int,
+        width: int,
+        scale: float,
+        aape_tokens: int = 1,
+    ):
         super().__init__()
         self.kind, (t, e) = kind, tokens
-        self.slots = t + 1  # of every kind, so that rows differ in what they see alone
+        self.aape_tokens = aape_tokens
+        self.slots = t + aape_tokens  # of every kind: rows differ in what they see alone
         self.bias = nn.Parameter(torch.randn(self.slots, width) * scale * 0.5)
         if kind in ("image", "both"):
             self.from_tokens = nn.Linear(e, width, bias=False)
@@ -163,8 +183,8 @@ class Prefix(nn.Module):
             self.token_std: Tensor
             self.register_buffer("token_mean", torch.zeros(t, e))
             self.register_buffer("token_std", torch.ones(t, e))
-        if kind in ("aape", "both"):
-            self.from_h = nn.Linear(h_dim, width, bias=False)
+        if kind in ("x", "aape", "both"):
+            self.from_h = nn.Linear(h_dim, aape_tokens * width, bias=False)
             nn.init.normal_(self.from_h.weight, std=scale * math.sqrt(h_dim))
             self.h_mean: Tensor
             self.h_std: Tensor
@@ -177,10 +197,14 @@ class Prefix(nn.Module):
             self.token_mean.copy_(inputs.tokens.mean(0))
             spread = inputs.tokens.std(0)
             self.token_std.copy_(spread + 0.1 * spread.mean() + 1e-6)
-        if self.kind in ("aape", "both"):
-            self.h_mean.copy_(inputs.h.mean(0))
-            spread = inputs.h.std(0)
+        if self.kind in ("x", "aape", "both"):
+            h = self._h(inputs)
+            self.h_mean.copy_(h.mean(0))
+            spread = h.std(0)
             self.h_std.copy_(spread + 0.1 * spread.mean() + 1e-6)
+
+    def _h(self, inputs: PrefixInputs) -> Tensor:
+        return inputs.x if self.kind == "x" else inputs.h
 
     def scaled_tokens(self, inputs: PrefixInputs) -> Tensor:
         """Return standardised tokens (n, t, e) over their width."""
@@ -188,18 +212,19 @@ class Prefix(nn.Module):
 
     def scaled_h(self, inputs: PrefixInputs) -> Tensor:
         """Return the standardised AAPE (n, d) over its width."""
-        return (inputs.h - self.h_mean) / self.h_std / inputs.h.shape[-1]
+        h = self._h(inputs)
+        return (h - self.h_mean) / self.h_std / h.shape[-1]
 
     def forward(self, inputs: PrefixInputs) -> Tensor:
         """Return the prefix (n, p, w)."""
-        n, t = len(inputs), self.slots - 1
+        n, m, width = len(inputs), self.aape_tokens, self.bias.shape[1]
         tokens = h = self.bias.new_zeros(1, 1, 1)
         if self.kind in ("image", "both"):
             tokens = self.from_tokens(self.scaled_tokens(inputs))
-        if self.kind in ("aape", "both"):
-            h = self.from_h(self.scaled_h(inputs))[:, None]
-        width = self.bias.shape[1]
-        return torch.cat([tokens.expand(n, t, width), h.expand(n, 1, width)], 1) + self.bias
+        if self.kind in ("x", "aape", "both"):
+            h = self.from_h(self.scaled_h(inputs)).view(n, m, width)
+        slots = [tokens.expand(n, self.slots - m, width), h.expand(n, m, width)]
+        return torch.cat(slots, 1) + self.bias
 
     @torch.no_grad()
     def warm_start(self, inputs: PrefixInputs, goal: Tensor, opening: Tensor, ridge: float) -> None:
@@ -214,8 +239,9 @@ class Prefix(nn.Module):
         if self.kind in ("image", "both"):
             x = self.scaled_tokens(inputs).mean(1)
             self.from_tokens.weight.copy_(_ridge(x, centred, ridge))
-        if self.kind in ("aape", "both"):
-            self.from_h.weight.copy_(_ridge(self.scaled_h(inputs), centred, ridge))
+        if self.kind in ("x", "aape", "both"):
+            found = _ridge(self.scaled_h(inputs), centred, ridge)
+            self.from_h.weight.copy_(found.repeat(self.aape_tokens, 1))
 
 
 def _ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:

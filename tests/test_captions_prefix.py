@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from fake_captions import tiny_lm
 from aape.adapter import decode
 from aape.adapter.decode import DecodeConfig, answer, generate, rank_answers
 from aape.adapter.prefix_lm import (
+    KINDS,
     Example,
     FrozenLM,
+    Kind,
     Prefix,
     PrefixConfig,
     PrefixInputs,
@@ -158,7 +161,7 @@ def test_too_long_is_named(lm: FrozenLM) -> None:
     long = [torch.zeros(lm.context, lm.width)]
     with pytest.raises(UserError, match=f"needs {lm.context + 24} positions"):
         generate(lm, long, DecodeConfig())
-    inputs = PrefixInputs(torch.zeros(1, 1, 3), torch.zeros(1, 4))
+    inputs = PrefixInputs(torch.zeros(1, 1, 3), torch.zeros(1, 4), torch.zeros(1, 4))
     prefix = Prefix("both", (1, 3), 4, lm.width, lm.scale)
     with pytest.raises(UserError, match="smaller grid"):
         train_prefix(lm, prefix, inputs, [Example(0, "a " * 99, "b")], PrefixConfig(), seed=1)
@@ -193,14 +196,16 @@ def problem(lm: FrozenLM) -> tuple[PrefixInputs, list[Example]]:
     h = centres[kinds] + 0.05 * torch.randn(12, 8, generator=generator)
     tokens = F.normalize(h)[:, None].repeat(1, 2, 1)
     texts = ["red", "green", "blue"]
-    return PrefixInputs(tokens, h), [Example(i, "", texts[int(k)]) for i, k in enumerate(kinds)]
+    return PrefixInputs(tokens, h, -h), [Example(i, "", texts[int(k)]) for i, k in enumerate(kinds)]
 
 
-@pytest.mark.parametrize("kind", ["none", "image", "aape", "both"])
-def test_the_image_is_learned_through_either_map(lm: FrozenLM, kind) -> None:
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("kind", ["none", "image", "x", "aape", "both"])
+def test_the_image_is_learned_through_either_map(lm: FrozenLM, kind: Kind, slots: int) -> None:
     inputs, examples = problem(lm)
     torch.manual_seed(0)
-    prefix = Prefix(kind, (2, 8), 8, lm.width, lm.scale)
+    prefix = Prefix(kind, (2, 8), 8, lm.width, lm.scale, slots)
+    assert prefix(inputs).shape == (12, 2 + slots, lm.width)  # as many for every kind
     config = PrefixConfig(steps=80, lr=0.03, batch_size=12)
     losses = train_prefix(lm, prefix, inputs, examples, config, seed=1)
     with torch.no_grad():
@@ -208,6 +213,20 @@ def test_the_image_is_learned_through_either_map(lm: FrozenLM, kind) -> None:
     right = np.mean([text == example.target for text, example in zip(texts, examples)])
     assert losses[-1] < losses[0]
     assert right == 1 if kind != "none" else right <= 1 / 3 + 1e-6
+
+
+def test_rows_differ_in_what_they_see_alone(lm: FrozenLM) -> None:
+    """Which of tokens, h and x moves which slots."""
+    inputs, _ = problem(lm)
+    still = inputs.take([0] * len(inputs))  # the same picture everywhere
+    seen = {"none": "", "image": "tokens", "x": "x", "aape": "h", "both": "tokens h"}
+    for kind, (name, value) in itertools.product(KINDS + ("x",), vars(inputs).items()):
+        prefix = Prefix(kind, (2, 8), 8, lm.width, lm.scale, 3)
+        prefix.standardise(inputs)
+        with torch.no_grad():
+            slots = prefix(replace(still, **{name: value})).var(0).sum(-1) > 0
+        moved = [name == "tokens"] * 2 + [name != "tokens"] * 3
+        assert slots.tolist() == (moved if name in seen[kind].split() else [False] * 5)
 
 
 def test_the_language_model_is_not_touched(lm: FrozenLM) -> None:
@@ -258,7 +277,8 @@ def test_a_killed_training_ends_with_the_same_weights(
 @pytest.mark.parametrize("wide", [4, 64])
 def test_a_step_moves_a_map_as_far_as_a_constant(lm: FrozenLM, wide: int) -> None:
     """Whatever the width of the tower; Adam's steps are a fixed length a weight."""
-    inputs = PrefixInputs(torch.randn(40, 1, wide), torch.randn(40, wide))
+    h = torch.randn(40, wide)
+    inputs = PrefixInputs(torch.randn(40, 1, wide), h, h)
     prefix = Prefix("both", (1, wide), wide, lm.width, lm.scale)
     prefix.standardise(inputs)
     before = prefix(inputs).detach()
@@ -272,12 +292,13 @@ def test_a_step_moves_a_map_as_far_as_a_constant(lm: FrozenLM, wide: int) -> Non
 
 def test_a_prefix_goes_on_from_another(lm: FrozenLM) -> None:
     torch.manual_seed(0)
-    inputs = PrefixInputs(torch.randn(8, 1, 4), torch.randn(8, 6))
+    h = torch.randn(8, 6)
+    inputs = PrefixInputs(torch.randn(8, 1, 4), h, h)
     config = PrefixConfig(steps=2, batch_size=4, lr=0.01)
     rows = [Example(i, "", "a b") for i in range(8)]
     first = Prefix("both", (1, 4), 6, lm.width, lm.scale)
     train_prefix(lm, first, inputs, rows, config, seed=1)
-    other = PrefixInputs(inputs.tokens + 3, inputs.h)
+    other = PrefixInputs(inputs.tokens + 3, h, h)
     second = Prefix("both", (1, 4), 6, lm.width, lm.scale)
     still = config.model_copy(update={"steps": 0})
     train_prefix(lm, second, other, rows, still, seed=1, start=first)

@@ -173,7 +173,9 @@ def evaluate_captioning(
 
 def _method(kind: Kind) -> MethodResult:
     note = {"none": "a tuned prefix of the same length that never sees the image"}.get(kind, "")
-    group = "ours" if kind in ("aape", "both") else "control" if kind == "none" else "baseline"
+    group = (
+        "ours" if kind in ("aape", "both") else "control" if kind in ("none", "x") else "baseline"
+    )
     return MethodResult(NAMES[kind], [], group=group, note=note)
 
 
@@ -205,7 +207,8 @@ def _by_domain(
 
 def _intervals(each: dict[Kind, list[np.ndarray]]) -> dict[str, dict[str, list[float]]]:
     pairs: list[tuple[Kind, Kind]] = [
-        ("both", "image"), ("aape", "image"), ("both", "none"), ("image", "none"), ("aape", "none")
+        ("both", "image"), ("aape", "image"), ("aape", "x"), ("both", "none"), ("image", "none"),
+        ("aape", "none"),
     ]  # fmt: skip
     return {
         f"{NAMES[a]} - {NAMES[b]}": {

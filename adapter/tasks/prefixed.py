@@ -56,7 +56,7 @@ def image_inputs(encoder: Encoder, paths: Sequence[Path], grid: int) -> tuple[Te
 
 def with_h(tokens: Tensor, x: np.ndarray, adapter: CaptionAdapter) -> PrefixInputs:
     """Add the AAPE of an adapter to pooled tokens."""
-    return PrefixInputs(tokens, torch.from_numpy(adapter.h(x)))
+    return PrefixInputs(tokens, torch.from_numpy(adapter.h(x)), torch.from_numpy(x))
 
 
 @dataclass
@@ -152,11 +152,13 @@ def trained_row(
     """
     torch.manual_seed(seed)
     shape = (inputs.tokens.shape[1], inputs.tokens.shape[2])
-    prefix = Prefix(kind, shape, inputs.h.shape[1], lm.width, lm.scale)
+    slots = config.aape_tokens
+    prefix = Prefix(kind, shape, inputs.h.shape[1], lm.width, lm.scale, slots)
     training = PrefixConfig.model_validate(
         {name: getattr(config, name) for name in PrefixConfig.model_fields}
     )
-    whole = [_VERSION, key, kind, seed, lm.name, training.model_dump(mode="json")]
+    settings = training.model_dump(mode="json", exclude={"aape_tokens"} if slots == 1 else None)
+    whole = [_VERSION, key, kind, seed, lm.name, settings]
     decided = hash_value([*whole, start.name] if start else whole)[:12]
     name = f"{kind}-seed{seed}-{decided}"
     place = folder / name if folder else None

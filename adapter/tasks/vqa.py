@@ -296,7 +296,9 @@ def _find_or_add(
     for method in methods:
         if method.name == name:
             return method
-    group = "ours" if kind in ("aape", "both") else "control" if kind == "none" else "baseline"
+    group = (
+        "ours" if kind in ("aape", "both") else "control" if kind in ("none", "x") else "baseline"
+    )
     note = "a tuned prefix of the same length that never sees the image" if kind == "none" else ""
     methods.append(
         MethodResult(name, [], group, note, parameters=row.parameters, seconds=row.seconds)
@@ -307,7 +309,8 @@ def _find_or_add(
 def _intervals(each: dict[str, list[np.ndarray]]) -> dict[str, dict[str, list[float]]]:
     names = list(each)
     pairs = [(name, BASELINE) for name in names[1:]]
-    pairs += [(NAMES["both"], NAMES["image"]), (NAMES["aape"], NAMES["none"])]
+    pairs += [(NAMES["both"], NAMES["image"])]
+    pairs += [(NAMES["aape"], NAMES[kind]) for kind in ("x", "none")]
     return {
         f"{a} - {b}": {"accuracy": bootstrap_difference(np.mean(each[a], 0) - np.mean(each[b], 0))}
         for a, b in pairs
