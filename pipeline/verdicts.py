@@ -44,6 +44,7 @@ _PREAMBLE = re.compile(
     r"(below|the following) (is|are)\b)|:$",
     re.IGNORECASE,
 )
+_CODE = re.compile(r"https?://|\bwww\.|[{}\\]|</?[a-z]+>", re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
 _MARKUP = re.compile(r"^\s*(?:[-*•#>]+|\d{1,2}[.)])\s+|\*\*|__|`+")
 _ABBREVIATIONS = {
@@ -228,6 +229,8 @@ def _judge_text(text: str, complete: bool, class_name: str, config: VerdictConfi
     rest = _protect(text, class_name)[1].replace(_NAME, " ")
     words = len(_words(text))
     if not complete or words < config.min_words or not any(map(str.isalpha, text)):
+        return FRAGMENT
+    if _CODE.search(rest):  # addresses, braces and tags are no prose
         return FRAGMENT
     if config.language and _words(rest) and not in_language(rest, config.language):
         return LANGUAGE

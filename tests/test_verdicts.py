@@ -115,6 +115,19 @@ def test_the_verdicts() -> None:
     ]
 
 
+def test_addresses_and_code_are_no_prose_but_class_names_are_data() -> None:
+    texts = [
+        "A picture of a {barn} <b>owl</b> is worth a thousand words.",
+        "Look at this picture of it: https://www.",
+        'It looks like the following: {"colour": "white"}.',
+        "It is a <i>white</i> bird with a face.",
+        "It weighs < 1 kg and flies at night.",
+    ]
+    assert judged(texts, ["{barn} <b>owl</b>"]) == [
+        "kept", "fragment", "fragment", "fragment", "kept",
+    ]  # fmt: skip
+
+
 def test_too_long_by_the_limit_of_the_encoder() -> None:
     texts = ["One barn owl sits here.", "Two barn owls sit here."]
     config = VerdictConfig(max_tokens=77)
