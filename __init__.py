@@ -18,6 +18,7 @@ _PUBLIC = {
     "generate_prompts": ".pipeline.generate",
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
+    "predict": ".adapter.predict",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -436,6 +436,42 @@ def eval_classification(
     show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
 
 
+@app.command("predict")
+def predict_verb(
+    run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
+    images: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Choose among these alone; repeat it.")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="A class without any photo, by name; repeat it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label new photos with a trained adapter; classes it never saw are judged by their names.
+
+    Example: aape predict runs/products inbox/ --also "bow tie" --out labels.csv
+
+    The run: aape train --bank products.bank.parquet --protocol fewshot --out runs/products
+    """
+    from .adapter.predict import predict, to_csv
+    from .pipeline.files import write_text
+
+    found = predict(run, images, top=top, classes=classes or (), more=also or ())
+    if out:
+        write_text(out, to_csv(found))
+    if as_json:
+        print_json([row.as_dict() for row in found])
+    elif out:
+        typer.echo(out)
+    else:
+        for row in found:
+            best = zip(row.labels, row.probabilities)
+            typer.echo(f"{row.path}  " + ", ".join(f"{label} {p:.0%}" for label, p in best))
+
+
 @app.command("sweep")
 def sweep_verb(
     sources: Annotated[list[str], typer.Argument(help="Banks and feature files.")],

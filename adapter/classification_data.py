@@ -185,7 +185,11 @@ class ClassificationData:
         for name, split in self.splits().items():
             self._check(name, split, c, d)
         check_enough(
-            self.dataset, self.texts.names, self.train.y, self.shots, "Lower --shots or add images."
+            self.dataset,
+            self.texts.names,
+            self.train.y,
+            self.shots,
+            "add images.",
         )
 
     def splits(self) -> dict[str, LabelledImages]:
@@ -299,13 +303,15 @@ class ClassificationData:
 def check_enough(
     dataset: str, names: Sequence[str], labels: np.ndarray, shots: int, hint: str
 ) -> None:
-    """Raise :class:`UserError`, with ``hint``, if a class has fewer images than shots."""
+    """Raise :class:`UserError` if a class has fewer images than shots; ``hint``: "add images."."""
     counts = np.bincount(labels, minlength=len(names))
     short = [i for i in range(len(names)) if counts[i] < shots]
     if short:
+        least = int(counts.min())
+        fewer = f"Use --shots {least}, which all have, or" if least else "You can"
         worst = ", ".join(f"{names[i]!r} ({counts[i]})" for i in short[:3])
         raise UserError(
             f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
             f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
-            hint,
+            f"{fewer} {hint}",
         )

@@ -344,7 +344,7 @@ def check_shots(
         names,
         array,
         shots,
-        "Lower --shots, add images, or draw with replacement: --repeat-images.",
+        "add images, or draw with replacement: --repeat-images.",
     )
 
 

@@ -14,9 +14,9 @@ def print_results(results: Results, console: Console | None = None) -> None:
     """Print methods by metrics, the intervals of the ranking metric, and the notes."""
     console = console or Console()
     table = Table(title=results.title or f"{results.dataset}, {results.protocol}")
-    table.add_column("method")
-    for metric in results.metrics:
-        table.add_column(metric, justify="right")
+    table.add_column("method", overflow="fold")
+    for metric in results.metrics:  # a narrow terminal breaks names; "100.00" stays whole
+        table.add_column(metric, justify="right", overflow="fold", min_width=6)
     differences = {
         name: f"{values[results.best][0]:+.2f} to {values[results.best][1]:+.2f}"
         for name, values in results.intervals.items()

@@ -1,0 +1,92 @@
+"""Labels for new photos, through real processes and the real ``lite`` encoder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from aape.adapter.predict import Prediction, to_csv
+from aape.pipeline.datasets import open_dataset
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A run of base-to-new on shapes; its bank holds random words, so no language model is run."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("predict")
+    env = {**os.environ, "AAPE_HOME": str(folder / "home")}
+
+    def run(*words: str) -> None:
+        command = [sys.executable, "-m", "aape.cli", *words]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    run(
+        "generate-prompts", "--dataset", "shapes", "--control", "waffle", "--encoder", "lite",
+        "--samples", "1", "--out", "shapes.bank.parquet",
+    )  # fmt: skip
+    run(
+        "train", "--bank", "shapes.bank.parquet", "--shots", "4", "--seeds", "0",
+        "--baselines", "none", "--out", "run",
+    )  # fmt: skip
+    return folder, env
+
+
+def test_photos_get_labels(aape, trained: tuple[Path, dict[str, str]]) -> None:
+    folder, env = trained
+    about = json.loads((folder / "run" / "adapter_config.json").read_text())
+    dataset = open_dataset("shapes")
+    items = dataset.items("test")[:60]
+    paths = [item.path for item in items]
+    done = aape("predict", "run", *paths, "--json", "--top", "2", cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [Path(row["path"]) for row in rows] == paths
+    for row in rows:
+        first, second = row["labels"]
+        assert 0 <= second["p"] <= first["p"] <= 1
+        assert first["label"] in about["all_class_names"]
+    truth = [dataset.class_names[item.label] for item in items]
+    hits = sum(row["labels"][0]["label"] == name for row, name in zip(rows, truth))
+    assert hits > 3 * len(items) / len(dataset.class_names), "far above chance"
+
+
+def test_classes_can_be_chosen_and_added(aape, trained: tuple[Path, dict[str, str]]) -> None:
+    folder, env = trained
+    path = open_dataset("shapes").items("test")[0].path
+    done = aape(
+        "predict", "run", path, "--class", "red circle", "--also", "wooden chair",
+        "--out", "labels.csv", "--top", "9", cwd=folder, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((folder / "labels.csv").open())
+    assert {row["label_1"], row["label_2"]} == {"red circle", "wooden chair"}
+    assert float(row["p_1"]) + float(row["p_2"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "nowhere.jpg"], "There is no image or folder nowhere.jpg"),
+        (["run", "empty"], "There are no images in empty"),
+        (["nowhere", "empty"], "is not a run folder"),
+    ],
+)
+def test_bad_input(aape, trained: tuple[Path, dict[str, str]], words: list[str], said: str) -> None:
+    folder, env = trained
+    (folder / "empty").mkdir(exist_ok=True)
+    done = aape("predict", *words, cwd=folder, env=env)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_names_with_commas_and_quotes_stay_data() -> None:
+    row = Prediction(Path("a,b.jpg"), ['a "large" dog, wet', "猫"], [0.75, 0.25])
+    assert to_csv([row]).splitlines()[1] == '"a,b.jpg","a ""large"" dog, wet",0.75,猫,0.25'
