@@ -13,7 +13,8 @@ _STYLES = {"ours": "bold green", "control": "yellow", "published": "dim"}
 def print_results(results: Results, console: Console | None = None) -> None:
     """Print methods by metrics, the intervals of the ranking metric, and the notes."""
     console = console or Console()
-    table = Table(title=results.title or f"{results.dataset}, {results.protocol}")
+    title = results.title or f"{results.dataset}, {results.protocol}"
+    table = Table(title=title, pad_edge=False)
     table.add_column("method", overflow="fold")
     for metric in results.metrics:  # a narrow terminal breaks names; "100.00" stays whole
         table.add_column(metric, justify="right", overflow="fold", min_width=6)

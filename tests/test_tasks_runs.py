@@ -88,3 +88,14 @@ def test_pairs_with_several_minuends_are_lines_below_the_table() -> None:
     assert "minus it" not in two
     assert "b - a: -1.00 to +2.00 (R, 95 % interval)" in two
     assert "c - a: +3.00 to +4.00" in two
+
+
+def test_figures_stay_whole_on_a_narrow_terminal() -> None:
+    names = ["add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "mean"]
+    methods = [MethodResult("x (zero-shot)", [dict.fromkeys(names, 100.0)])]
+    console = Console(width=80, record=True, file=StringIO())
+    print_results(Results("t", "p/1", "d", "e", names, methods, "mean"), console)
+    lines = console.export_text().splitlines()
+    assert sum(line.count("100.00") for line in lines) == len(names)
+    assert all(len(line) <= 80 for line in lines)
+    assert "…" not in "".join(lines)
