@@ -72,8 +72,8 @@ def training_and_validation(
 ) -> tuple[list[CaptionedImage], list[CaptionedImage]]:
     """Return the captioned images to train on and those to choose on.
 
-    Where a data set has no validation split (COCO without Karpathy's file), one training image in
-    five is held out, 5,000 at most, by the hash of its id: the same ones on every machine.
+    Where a data set has no validation split (COCO without Karpathy's file), one captioned training
+    image in five is held out, 5,000 at most, by the hash of its id: the same on every machine.
 
     Raises:
         UserError: there are no captioned training images, or a single one and no validation split.
@@ -82,10 +82,11 @@ def training_and_validation(
     try:
         return train, dataset.captions("val")
     except UserError:
-        count = min(_MOST_VALIDATION, max(1, len(train) // 5))
-        if count >= len(train):
+        described = [image for image in train if any(text.strip() for text in image.captions)]
+        count = min(_MOST_VALIDATION, max(1, len(described) // 5))
+        if count >= len(described):
             raise
-    ranked = sorted(train, key=lambda image: (path_hash(image.image_id), image.image_id))
+    ranked = sorted(described, key=lambda image: (path_hash(image.image_id), image.image_id))
     held_out = {image.image_id for image in ranked[:count]}
     return (
         [image for image in train if image.image_id not in held_out],

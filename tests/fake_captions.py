@@ -69,10 +69,15 @@ class _Manifest:
     name = "fake"
 
 
+class _Layout:
+    kind = "fake"
+
+
 class FakeDataset:
     """Pictures of one colour; captions and questions name it."""
 
     manifest: Any = _Manifest()
+    layout: Any = _Layout()
 
     def __init__(self, folder: Path, images: int = 48) -> None:
         rng = np.random.default_rng(0)

@@ -196,5 +196,10 @@ def test_validation_is_held_out_where_there_is_none(tmp_path: Path) -> None:
     data.rows.reverse()  # what is held out does not depend on the order
     again = training_and_validation(data)[1]  # type: ignore[arg-type]
     assert len({image.path for image in val} & {image.path for image in again}) <= len(val)
+    bare = [CaptionedImage(f"bare {i}", Path(), (" ",)) for i in range(50)]
+    data.captions = lambda split: [*bare, *Unvalidated.captions(data, split)]
+    train, val = training_and_validation(data)  # type: ignore[arg-type]
+    assert not {image.image_id for image in bare} & {image.image_id for image in val}
+    assert len(train) + len(val) == len(everything) + 50
     whole = FakeDataset(tmp_path)
     assert training_and_validation(whole) == (whole.captions("train"), whole.captions("val"))  # type: ignore[arg-type]

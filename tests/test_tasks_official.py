@@ -50,6 +50,22 @@ def coco(root: Path) -> Path:
     return root
 
 
+def karpathy(root: Path) -> Path:
+    """Four pictures a split, two colours: every caption is that of two test images."""
+    images = []
+    for number, split in enumerate(["restval", "train", "train", "train", *["test"] * 4]):
+        file = f"COCO_val2014_{number:012d}.jpg"
+        name = draw(root / "val2014" / file, number % 2)
+        raw = [] if number == 3 else [f"a {name} field"]  # one image without captions
+        sentences = [{"raw": text, "imgid": number, "sentid": number} for text in raw]
+        images.append(
+            {"filepath": "val2014", "filename": file, "imgid": number, "cocoid": number}
+            | {"split": split, "sentences": sentences}
+        )
+    write(root / "dataset_coco.json", {"images": images, "dataset": "coco"})
+    return root
+
+
 def nocaps(root: Path) -> Path:
     images, rows = [], []
     for number, domain in enumerate(["in-domain", "near-domain", "out-domain"] * 2):
@@ -117,6 +133,14 @@ def test_retrieval_on_its_own_data(run: Path) -> None:
     assert results.dataset == "coco"
     assert results.title.endswith("8 images, 16 captions")
     assert (run / "run" / "results" / "retrieval.md").exists()
+
+
+def test_karpathy_counts_the_own_captions_alone(run: Path) -> None:
+    """Two images share each caption; the first of each pair takes its place, as in the field."""
+    root = karpathy(run / "karpathy")
+    results = evaluate_run(run / "run", "retrieval", dataset="coco", root=str(root))
+    assert "count as wrong answers for each other" in " ".join(results.notes)
+    assert all(row["t2i R@1"] <= 50 for method in results.methods for row in method.seeds)
 
 
 def test_sugarcrepe(run: Path) -> None:
