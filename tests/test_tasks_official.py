@@ -97,10 +97,11 @@ def vqav2(root: Path) -> Path:
             name = draw(root / f"{split}2014" / f"COCO_{split}2014_{number:012d}.jpg", number)
             asked = {"image_id": number, "question_id": number * 1000}
             questions.append({**asked, "question": "what color is it?"})
+            kind = "number" if number == first else "other"
             answers = [{"answer": name, "answer_id": i} for i in range(7)]
             answers += [{"answer": "gray", "answer_id": i} for i in range(7, 10)]
             annotations.append(
-                {**asked, "question_type": "what color", "answer_type": "other", "answers": answers}
+                {**asked, "question_type": "what color", "answer_type": kind, "answers": answers}
             )
         write(root / f"v2_OpenEnded_mscoco_{split}2014_questions.json", {"questions": questions})
         write(root / f"v2_mscoco_{split}2014_annotations.json", {"annotations": annotations})
@@ -157,8 +158,9 @@ def test_nocaps_by_domain_with_the_prefix_of_the_run(run: Path) -> None:
     results = evaluate_run(
         run / "run", "captioning", dataset="nocaps", root=str(root), settings=settings
     )
-    (by_domain,) = results.methods[0].details["CIDEr-D by domain"]
-    assert list(by_domain) == ["in-domain", "near-domain", "out-domain"]
+    by_domain = [f"CIDEr-D {domain}" for domain in ("in-domain", "near-domain", "out-domain")]
+    assert results.metrics[-3:] == by_domain
+    assert all(name in results.methods[0].seeds[0] for name in by_domain)
     written = next((run / "run" / "nocaps").rglob("captions_results.json"))
     assert [row["image_id"] for row in json.loads(written.read_text())] == list(range(6))
     assert not (run / "run" / "results" / "captioning.json").exists()
@@ -171,6 +173,9 @@ def test_vqav2_begins_with_the_captions_of_the_run(run: Path) -> None:
     assert "20 steps on captions of 20 images, then 40 steps on 16 questions" in results.notes[2]
     (by_type,) = results.methods[1].details["accuracy by question type"]
     assert list(by_type) == ["what color"]
+    assert results.metrics == ["accuracy", "number", "other", "closed-list accuracy"]
+    row = results.methods[1].seeds[0]
+    assert row["accuracy"] == pytest.approx((row["number"] + 7 * row["other"]) / 8)
     seeing = results.method("image tokens + AAPE").mean("accuracy")
     assert seeing > results.method(BASELINE).mean("accuracy")
     written = next((run / "run" / "vqav2").rglob("submission-0-shot.json"))

@@ -132,25 +132,24 @@ def evaluate_captioning(
             captions = [text for text, _ in written]
             scores, cider = caption_scores(captions, references, java=config.java)
             scores |= _clip_scores(encoder, test_x, captions, references)
+            scores |= _by_domain(test, captions, references)
             method.seeds.append({"seed": seed, **scores})
             method.parameters, method.seconds = row.parameters, row.seconds
             unended = sum(not ended for _, ended in written)
             method.details.setdefault("cut at max_tokens", []).append(unended)
-            domains = _by_domain(test, captions, references)
-            if domains:
-                method.details.setdefault("CIDEr-D by domain", []).append(domains)
             if row.folder:
                 write_coco_results(row.folder / "captions_results.json", test, captions)
             each.setdefault(kind, []).append(cider)
             shown = captions
     last = each[config.rows[-1]][-1]
+    columns = methods[-1].seeds[-1]
     java = [name for name, reason in available().items() if config.java and not reason]
     results = Results(
         task="captioning",
         protocol="captioning/1",
         dataset=dataset.manifest.name,
         encoder=encoder.id,
-        metrics=[*METRICS, *java],
+        metrics=[*METRICS, *java, *(name for name in columns if name.startswith("CIDEr-D "))],
         methods=methods,
         best="CIDEr-D",
         title=f"Captions of {len(test)} images by {lm.name} (frozen)",
@@ -201,7 +200,7 @@ def _by_domain(
     for domain in sorted({image.domain for image in test if image.domain}):
         rows = [index for index, image in enumerate(test) if image.domain == domain]
         scores, _ = caption_scores([captions[i] for i in rows], [references[i] for i in rows])
-        found[domain] = scores["CIDEr-D"]
+        found[f"CIDEr-D {domain}"] = scores["CIDEr-D"]
     return found
 
 

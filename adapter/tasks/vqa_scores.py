@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..metrics.vqa import exact_score, vqa_score
+from ..metrics.vqa import exact_score, mean_by, vqa_score
 from ..metrics.wups import WordNet, wups
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ class Scorer:
 
     def __init__(self, test: Sequence[Question], wordnet: WordNet | None) -> None:
         self.test = test
-        single = all(len(question.answers) == 1 for question in test)
+        self.single = all(len(question.answers) == 1 for question in test)
         # WUPS is DAQUAR's: answers are words of WordNet, or lists of them
-        self.wordnet = wordnet if single else None
+        self.wordnet = wordnet if self.single else None
         self.groups = {
             "answer": [question.answer_type or "all" for question in test],
             "question": [question.question_type or "all" for question in test],
         }
         self.notes = []
-        if single and wordnet is None:
+        if self.single and wordnet is None:
             self.notes.append(
                 "no WUPS: WordNet's files are not here (Debian's wordnet-base, or AAPE_WORDNET)"
             )
@@ -63,7 +63,11 @@ class Scorer:
         return np.array([score_answer(a, q.answers) for a, q in zip(answers, self.test)])
 
     def row(self, answers: Sequence[str], ranked: Sequence[str] | None) -> dict[str, float]:
-        row = {"accuracy": 100 * float(self.each(answers).mean())}
+        each = self.each(answers)
+        row = {"accuracy": 100 * float(each.mean())}
+        if not self.single:  # as the official evaluation reports it: yes/no, number, other
+            by_type = mean_by(self.groups["answer"], each)
+            row |= {name: value for name, value in by_type.items() if len(by_type) > 1}
         if ranked is not None:
             row["closed-list accuracy"] = 100 * float(self.each(ranked).mean())
         if self.wordnet is not None:
