@@ -166,6 +166,17 @@ def test_images_without_captions_are_left_out(
         caption_set(encoder, [bare], "test")
 
 
+def test_captions_whose_picture_is_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    data = FakeDataset(tmp_path)
+    lost = data.captions("test")[0].path
+    lost.unlink()
+    with pytest.raises(UserError, match=lost.name):
+        caption_set(FakeEncoder(), data.captions("test"), "test")
+
+
 def test_mixture_and_contrasts_by_hand() -> None:
     x, h = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     np.testing.assert_allclose(mixture(x, h, 0.5), [[0.5**0.5, 0.5**0.5]])

@@ -132,6 +132,7 @@ def test_wups_by_hand(wordnet: WordNet) -> None:
     # sets: "chair" is right, "dog" is 0.4 away from its best partner
     assert wups("chair, dog", "chair", same, 0.0) == pytest.approx(0.4)
     assert wups("chair", "chair, table", same, 0.9) == pytest.approx(0.1 * 2 / 3)
+    assert wups("", "chair", same, 0.0) == wups(" , ", "chair", same, 0.0) == 0  # no answer
 
 
 def test_wordnet_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

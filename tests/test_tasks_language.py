@@ -70,6 +70,32 @@ def test_captioning_from_pictures_to_table(
     assert kept.method("AAPE").seeds == results.method("AAPE").seeds
 
 
+def test_images_without_captions_and_texts_that_never_end(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, encoder, adapters = parts
+
+    class Bare(FakeDataset):
+        def __init__(self) -> None:
+            self.rows = data.rows
+
+        def captions(self, split: str) -> list[CaptionedImage]:
+            first, *rest = super().captions(split)
+            return [CaptionedImage(first.image_id, first.path, (" ",)), *rest]
+
+    lm = speaking_lm()
+    monkeypatch.setattr(lm, "stops", set())
+    run = RunFolder(tmp_path / "run")
+    config = CaptioningConfig(steps=1, rows=["both"], decode=DecodeConfig(max_tokens=3), grid=1)
+    results = evaluate_captioning(Bare(), encoder, adapters, config=config, run=run, lm=lm)
+    assert results.title.startswith("Captions of 15 images")
+    assert results.details["train images"] == 15
+    assert results.methods[0].details["cut at max_tokens"] == [15]
+    assert "texts cut at 3 tokens: image tokens + AAPE 15 of 15" in results.notes
+    written = next((run.path / "captioning").glob("both-*/captions_results.json"))
+    assert all(len(row["caption"].split()) <= 3 for row in json.loads(written.read_text()))
+
+
 def test_vqa_from_pictures_to_table(parts, tmp_path: Path) -> None:
     data, encoder, adapters = parts
     run = RunFolder(tmp_path / "run")

@@ -24,7 +24,15 @@ from ..metrics.tokenize import tokenize_captions
 from ..prefix_lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
 from ..results import MethodResult, Results
 from .evidence import bootstrap_difference, small_set_note
-from .prefixed import caption_row, caption_texts, image_inputs, logged_generate, with_h
+from .prefixed import (
+    caption_row,
+    caption_texts,
+    count_cut,
+    cut_note,
+    image_inputs,
+    logged_generate,
+    with_h,
+)
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import CaptionedImage, Dataset
@@ -135,8 +143,7 @@ def evaluate_captioning(
             scores |= _by_domain(test, captions, references)
             method.seeds.append({"seed": seed, **scores})
             method.parameters, method.seconds = row.parameters, row.seconds
-            unended = sum(not ended for _, ended in written)
-            method.details.setdefault("cut at max_tokens", []).append(unended)
+            count_cut(method, [ended for _, ended in written])
             if row.folder:
                 write_coco_results(row.folder / "captions_results.json", test, captions)
             each.setdefault(kind, []).append(cider)
@@ -158,6 +165,7 @@ def evaluate_captioning(
             *small_set_note(len(test), "images"),
             f"{config.steps} steps of {config.batch_size} captions a row, from {len(texts.x)}"
             " images; rows of a seed see the same batches",
+            *cut_note(methods, len(test), config.decode.max_tokens),
             f"CLIPScore and RefCLIPScore (times 100) are of {encoder.id}, not of OpenAI's ViT-B/32",
             *([encoder.notes] if encoder.notes else []),
         ],

@@ -36,11 +36,13 @@ from ..prefix_lm import (
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset
     from ...pipeline.encoders.base import Encoder
+    from ..results import MethodResult
     from ..run import RunFolder
 
 _VERSION = 2  # of the prefix; another one reuses no older training
 _IMAGES_AT_ONCE = 2048  # their token maps are held in memory until they are pooled
 _GENERATED_AT_ONCE = 128  # what a kill may cost
+_CUT = "cut at max_tokens"
 
 
 def image_inputs(encoder: Encoder, paths: Sequence[Path], grid: int) -> tuple[Tensor, np.ndarray]:
@@ -163,8 +165,11 @@ def trained_row(
     name = f"{kind}-seed{seed}-{decided}"
     place = folder / name if folder else None
     checkpoint = place / "prefix.safetensors" if place else None
+    timing = place / "training.json" if place else None
+    reused = timing is not None and timing.exists()
     began = time.perf_counter()
     with bar() as progress:
+        progress.disable = reused
         task = progress.add_task(f"Training: {NAMES[kind]} (seed {seed})", total=config.steps)
         losses = train_prefix(
             lm,
@@ -179,9 +184,8 @@ def trained_row(
         )
         progress.update(task, completed=config.steps)
     seconds = time.perf_counter() - began
-    if place is not None:
-        timing = place / "training.json"
-        if timing.exists():
+    if timing is not None:
+        if reused:
             step(f"Reusing the trained prefix: {NAMES[kind]}, seed {seed}.")
             seconds = read_json(timing)["seconds"]
         else:
@@ -239,6 +243,18 @@ def logged_answers(
             done |= fresh
             progress.advance(task, len(part))
     return [done[key] for key in ids]
+
+
+def count_cut(method: MethodResult, ended: Sequence[bool]) -> None:
+    """Note in a row's details how many texts of a seed did not end by themselves."""
+    method.details.setdefault(_CUT, []).append(sum(not end for end in ended))
+
+
+def cut_note(methods: Sequence[MethodResult], texts: int, tokens: int) -> list[str]:
+    """Return the note on rows whose texts were cut at ``tokens``, of ``texts`` a seed."""
+    counts = [(m.name, sum(m.details.get(_CUT, [])), texts * len(m.seeds)) for m in methods]
+    found = [f"{name} {cut:,} of {whole:,}" for name, cut, whole in counts if cut]
+    return [f"texts cut at {tokens} tokens: {', '.join(found)}"] if found else []
 
 
 def _read_log(path: Path) -> dict[str, tuple[str, bool, int]]:

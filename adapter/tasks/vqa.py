@@ -33,6 +33,8 @@ from .prefixed import (
     TrainedRow,
     caption_row,
     caption_texts,
+    count_cut,
+    cut_note,
     image_inputs,
     logged_answers,
     trained_row,
@@ -162,8 +164,7 @@ def evaluate_vqa(
                 ranked = [vocabulary[place] for _, _, place in texts] if vocabulary else None
                 method = _find_or_add(methods, name, kind, row)
                 method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
-                cut = sum(not ended for _, ended, _ in texts)
-                method.details.setdefault("cut at max_tokens", []).append(cut)
+                count_cut(method, [ended for _, ended, _ in texts])
                 for what, groups in scorer.groups.items():
                     by_type = mean_by(groups, scorer.each(shown))
                     method.details.setdefault(f"accuracy by {what} type", []).append(by_type)
@@ -186,6 +187,7 @@ def evaluate_vqa(
             *small_set_note(len(test), "questions"),
             accuracy_note(test),
             _training_note(config, captions, len(train), len(train_images)),
+            *cut_note(methods, len(test), config.decode.max_tokens),
             *scorer.notes,
             *([encoder.notes] if encoder.notes else []),
         ],
