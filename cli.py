@@ -483,6 +483,9 @@ def sweep_verb(
     protocol: Annotated[str, typer.Option(help="As for aape train.")] = "base2new",
     baselines: Baselines = "all",
     control: Annotated[str, typer.Option(help="As for aape train.")] = "",
+    repeat_images: Annotated[
+        bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
+    ] = False,
     processes: Annotated[int, typer.Option(min=0, help="At once; 0 is one a processor.")] = 0,
     ray: Annotated[
         str | None,
@@ -514,7 +517,10 @@ def sweep_verb(
     configs = [
         Config.parse(
             {
-                "data": {"features" if s.endswith(".safetensors") else "bank": s},
+                "data": {
+                    "features" if s.endswith(".safetensors") else "bank": s,
+                    "repeat_images": repeat_images,
+                },
                 "encoder": {"device": device},
                 "recipe": load_recipe(recipe).model_dump(),
                 "evaluation": evaluation | {"shots": number},

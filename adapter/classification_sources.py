@@ -157,8 +157,12 @@ class FileSource:
     ``logit_scale`` and ``note``.
     """
 
-    def __init__(self, path: str | Path, bank: PromptBank | None = None) -> None:
+    def __init__(
+        self, path: str | Path, bank: PromptBank | None = None, *, repeat: bool = False
+    ) -> None:
         """Read the file; prompts come from ``bank`` if given, else from the file.
+
+        ``repeat`` draws classes with fewer images than shots with replacement, as CoOp does.
 
         Raises:
             UserError: the file is absent, is no safetensors file, lacks a tensor, or its features
@@ -167,7 +171,7 @@ class FileSource:
         self.path = Path(path)
         self.tensors, self.metadata = read_features(self.path)
         self.dataset = self.metadata.get("dataset") or self.path.stem
-        self.bank = bank
+        self.bank, self.repeat = bank, repeat
         self.notes = [self.metadata["note"]] if self.metadata.get("note") else []
         if bank is not None:
             self._check_bank(bank)
@@ -283,9 +287,9 @@ class FileSource:
     def _sample(
         self, train: LabelledImages, val: LabelledImages, shots: int, seed: int
     ) -> tuple[LabelledImages, LabelledImages]:
-        check_shots(self.dataset, self.texts.names, train.y, shots)
+        check_shots(self.dataset, self.texts.names, train.y, 1 if self.repeat else shots)
         generator = random.Random(seed)
-        chosen = sample_rows(train.y, shots, generator)
+        chosen = sample_rows(train.y, shots, generator, self.repeat)
         held = sample_rows(val.y, min(shots, _VAL_SHOTS), generator)
         return (
             LabelledImages(train.x[chosen], train.y[chosen]),
@@ -348,14 +352,22 @@ def check_shots(
     )
 
 
-def sample_rows(labels: np.ndarray, shots: int, generator: random.Random) -> np.ndarray:
-    """Sample row numbers, ``shots`` a class, in the order in which classes first occur."""
+def sample_rows(
+    labels: np.ndarray, shots: int, generator: random.Random, repeat: bool = False
+) -> np.ndarray:
+    """Sample row numbers, ``shots`` a class, in the order in which classes first occur.
+
+    A class with fewer gives all it has, or with ``repeat`` draws with replacement, as CoOp does.
+    """
     rows: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         rows.setdefault(label, []).append(row)
     chosen: list[int] = []
     for candidates in rows.values():
-        chosen += generator.sample(candidates, min(shots, len(candidates)))
+        if repeat and len(candidates) < shots:
+            chosen += generator.choices(candidates, k=shots)
+        else:
+            chosen += generator.sample(candidates, min(shots, len(candidates)))
     return np.array(chosen, dtype=np.int64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from aape.adapter.classification_data import ClassificationData
-from aape.adapter.classification_sources import FileSource, waffle_templates
+from aape.adapter.classification_sources import FileSource, sample_rows, waffle_templates
 from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.fitted import FittedAdapter
 from aape.adapter.recipes import CONTROL_GROUPS, DEFAULT, controlled
@@ -228,6 +229,19 @@ def test_baselines_that_cannot_be_had_are_left_out_with_the_reason(tmp_path):
     results = evaluate_classification(FileSource(path), QUICK, settings())
     assert "waffle" not in [method.name for method in results.methods]
     assert any(note.startswith("waffle is left out") for note in results.notes)
+
+
+def test_classes_with_few_images_are_filled_up_on_request(tmp_path: Path):
+    labels = np.array([0] * 3 + [1] * 8)
+    rows = sample_rows(labels, 5, random.Random(0), repeat=True)
+    assert np.bincount(labels[rows]).tolist() == [5, 5]
+    assert len(set(rows[labels[rows] == 1].tolist())) == 5, "without replacement where it can"
+    assert len(sample_rows(labels, 5, random.Random(0))) == 8
+    path = feature_file(tmp_path / "a.safetensors")
+    shots = 500
+    with pytest.raises(UserError, match="have fewer training images than 500 shots"):
+        FileSource(path).draw(shots, 0)
+    assert len(FileSource(path, repeat=True).draw(shots, 0).train) == C * shots
 
 
 def test_waffle_texts_know_nothing_of_the_class():

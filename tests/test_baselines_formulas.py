@@ -16,6 +16,7 @@ from aape.adapter.baselines import (
     GROUPS,
     choose_baselines,
     feature_adapters,
+    gda,
     linear_probe,
     lp_plus_plus,
     tip_adapter,
@@ -70,7 +71,7 @@ def test_learns_and_leaves_new_classes_sensible(name):
         assert right > start + 0.05
     mixed = predictor.logits(data.x, new_classes())
     assert mixed.shape == (len(data.x), 3)
-    if name != "CLIP-Adapter":  # which adapts the image, hence every class
+    if name not in ("CLIP-Adapter", "GDA, nearest images"):  # which touch every class
         torch.testing.assert_close(mixed[:, 1:], data.scale * data.x @ new_classes().template[1:].T)
         torch.testing.assert_close(mixed[:, 0], seen[:, -1], rtol=1e-4, atol=1e-4)
 
@@ -178,6 +179,24 @@ def test_discriminant_equals_the_paper():
     average = x.mean(0)
     reference = expected[0] - x[0] @ precision @ average + 0.5 * average @ precision @ average
     torch.testing.assert_close(found[0], reference, rtol=1e-3, atol=1e-3)
+
+
+def test_classifiers_of_new_classes_equal_the_reference_code():
+    """As main_base2new.py of the authors computes them, a class at a time, with full inverses."""
+    x, w = unit(100, D, seed=3).double(), unit(4, D, seed=4).double()
+    k = 64
+    mus, inverses = [], []
+    for text in w:
+        nearest = x[torch.topk(text @ x.T, k=k)[1]]
+        mus.append(torch.cat([nearest, text[None].repeat(16, 1)]).mean(0))
+        cov = (nearest - text).T @ (nearest - text) / (k - 1)
+        inverses.append(D * torch.linalg.pinv((k - 1) * cov + cov.trace() * torch.eye(D).double()))
+    mu, precision = torch.stack(mus), torch.stack(inverses).mean(0)
+    images = unit(9, D, seed=5).double()
+    expected = images @ (mu @ precision).T - torch.einsum("nd,dc,nc->n", mu, precision, mu) / 2
+    found = gda.synthesise(x.float(), w.float())(images.float()).double()
+    shift = (expected - found).mean(1, keepdim=True)  # scores are relative to the average image
+    torch.testing.assert_close(found + shift, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_discriminant_with_one_image_a_class_is_nearest_mean():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_captions import FakeDataset, FakeEncoder
+from fake_captions import COLOURS, FakeDataset, FakeEncoder
 
 from aape.adapter.caption_data import (
     caption_set,
@@ -134,6 +134,11 @@ def test_training_helps_and_the_table_says_so(
     assert 0 < low < high
     assert run.results_path("retrieval").exists()
     assert {"image", "truth", "output"} <= set(results.samples[0])
+    for sample in results.samples:  # the shown caption and its rank come from the same queries
+        same = {c for c in COLOURS if c in sample["truth"]} == {
+            c for c in COLOURS if c in sample["output"]
+        }
+        assert sample["good"] == same
 
 
 def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_reading_threads_keep_the_order(tmp_path: Path, own_cache: Path) -> None
     np.testing.assert_array_equal(one.tokens, two.tokens)
     broken = tmp_path / "pictures" / "broken.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match="broken.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.jpg cannot be read"):
         image_features(FakeEncoder(), [*paths, broken], workers=2, batch_size=6, seed=1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aape.adapter.report import Stage, write_report
+from aape.adapter.report import Stage, report_run, write_report
 from aape.adapter.results import MethodResult, Results
 from aape.pipeline.errors import UserError
 
@@ -68,6 +68,18 @@ def test_unknown_schema_is_refused(tmp_path):
     path.write_text('{"schema": 99}')
     with pytest.raises(UserError, match="schema"):
         Results.load(path)
+
+
+def test_a_run_of_several_tasks_names_data_row_and_order(tmp_path):
+    samples = [{"image": "", "truth": "a", "output": "b", "good": good} for good in (1, 0, 0)]
+    for task, dataset in (("vqa", "daquar"), ("captioning", "nocaps"), ("retrieval", "coco")):
+        made = table(task=task, dataset=dataset, samples=samples, details={"samples": "row 7"})
+        made.save(tmp_path / dataset / "results" / f"{task}.json")
+    _, path = report_run(tmp_path)
+    page = path.read_text(encoding="utf-8")
+    places = [page.index(f"{name} · protocol") for name in ("coco", "nocaps", "daquar")]
+    assert places == sorted(places)
+    assert page.count("Samples of row 7: 1 good (green), 2 bad (red)") == 3
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))

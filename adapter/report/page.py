@@ -100,6 +100,7 @@ def report_run(folder: str | Path) -> tuple[list[Results], Path]:
 
     run = Path(folder)
     results = [Results.load(path) for path in sorted(run.glob("**/results/*.json"))]
+    results.sort(key=lambda table: [*_TITLES, table.task].index(table.task))
     if not results:
         raise UserError(f"{run} has no results.", "Make some with aape train or aape eval.")
     known = run / "environment.json"
@@ -132,6 +133,7 @@ def _section(results: Results) -> dict[str, Any]:
         "title": results.title or f"{_TITLES.get(results.task, results.task)} · {results.dataset}",
         "task": results.task,
         "protocol": results.protocol,
+        "dataset": results.dataset,
         "encoder": results.encoder,
         "metrics": [
             f"{name} ({results.units[name]})" if results.units.get(name) else name
@@ -143,6 +145,7 @@ def _section(results: Results) -> dict[str, Any]:
         "intervals": _intervals(results, metric),
         "classes": _classes(results),
         "samples": [_sample(sample) for sample in results.samples],
+        "sampled": results.details.get("samples", ""),
     }
 
 

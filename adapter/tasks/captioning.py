@@ -171,7 +171,11 @@ def evaluate_captioning(
         ],
         intervals=_intervals(each),
         samples=_samples(test, shown, last),
-        details={"config": config.model_dump(mode="json"), "train images": len(texts.x)},
+        details={
+            "config": config.model_dump(mode="json"),
+            "train images": len(texts.x),
+            "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}, by CIDEr-D",
+        },
     )
     if run:
         run.save_results(results)

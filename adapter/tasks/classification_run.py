@@ -77,7 +77,7 @@ def open_source(config: Config) -> tuple[Source, Encoder | None]:
 
     bank = PromptBank.open(data.bank) if data.bank else None
     if data.features:
-        return FileSource(data.features, bank), None
+        return FileSource(data.features, bank, repeat=data.repeat_images), None
     assert bank is not None
     return _open_bank(bank, data.dataset, data.root, config, None)
 

@@ -132,7 +132,7 @@ def evaluate_retrieval(
         note="weight of h(x) chosen on validation",
     )
     differences: dict[str, list[np.ndarray]] = {"h(x) - x": [], "x + h(x) - x": []}
-    best_ranks = plain
+    h, own_ranks = x, plain
     for adapter in adapters:
         seed = adapter.config.seed
         weight = choose_weight(val, adapter.h(val.x.numpy()))
@@ -144,7 +144,7 @@ def evaluate_retrieval(
             method.details.setdefault("median rank", []).append(medians)
             hits = image_hits(*ranks, owner) - image_hits(*plain, owner)
             differences[f"{method.name} - x"].append(hits)
-            best_ranks = ranks
+            own_ranks = ranks if method is prompt else own_ranks
         mixed.details.setdefault("weight", []).append(weight)
     notes = small_set_note(len(test.images), "images")
     if shared:
@@ -175,7 +175,8 @@ def evaluate_retrieval(
             name: {"mean R": bootstrap_difference(np.mean(rows, 0))}
             for name, rows in differences.items()
         },
-        samples=_samples(test, h, texts, owner, lines, best_ranks[0]),
+        samples=_samples(test, h, texts, lines, own_ranks[0]),
+        details={"samples": f"h(x), seed {adapters[-1].config.seed}"},
     )
     if run:
         run.save_results(results)
@@ -186,11 +187,13 @@ def _samples(
     test: CaptionSet,
     queries: np.ndarray,
     texts: np.ndarray,
-    owner: np.ndarray,
     lines: list[str],
     ranks: np.ndarray,
 ) -> list[dict[str, Any]]:
-    """Ten images whose first caption is right, and ten where it is not, the worst first."""
+    """Ten images whose first caption is right, and ten where it is not, the worst first.
+
+    ``ranks`` are those of ``queries``.
+    """
     good = [int(i) for i in np.flatnonzero(ranks == 1)[:10]]
     bad = [int(i) for i in np.argsort(-ranks, kind="stable")[:10] if ranks[i] > 1]
     rows = []

@@ -193,7 +193,11 @@ def evaluate_vqa(
         ],
         intervals=_intervals(each),
         samples=_samples(test, shown, scorer.each(shown)),
-        details={"config": config.model_dump(mode="json"), "train questions": len(train)},
+        details={
+            "config": config.model_dump(mode="json"),
+            "train questions": len(train),
+            "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}",
+        },
     )
     if run:
         run.save_results(results)
@@ -325,6 +329,8 @@ def _samples(
 ) -> list[dict[str, Any]]:
     """Ten right and ten wrong answers of the last row, of as many images as possible."""
     order = np.random.default_rng(0).permutation(len(test))
+    _, first = np.unique([str(test[i].path) for i in order], return_index=True)
+    order = [*order[np.sort(first)], *np.delete(order, first)]  # new images before other questions
     rows = []
     for good in (True, False):
         chosen = [i for i in order if (score[i] > 0) == good][:10]
