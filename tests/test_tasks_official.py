@@ -170,6 +170,8 @@ def test_vqav2_begins_with_the_captions_of_the_run(run: Path) -> None:
     root = vqav2(run / "vqa")
     settings = {"steps": 40, "caption_steps": 20, "lr": 0.01, "batch_size": 8, "rows": ["both"]}
     results = evaluate_run(run / "run", "vqa", dataset="vqav2", root=str(root), settings=settings)
+    assert not (run / "run" / "vqav2" / "captioning").exists()
+    assert len(list((run / "run" / "captioning").glob("both-*"))) == 1  # for any question set
     assert "20 steps on captions of 20 images, then 40 steps on 16 questions" in results.notes[2]
     (by_type,) = results.methods[1].details["accuracy by question type"]
     assert list(by_type) == ["what color"]

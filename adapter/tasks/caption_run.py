@@ -133,6 +133,7 @@ def evaluate_run(
             )  # fmt: skip
         return evaluate_vqa(
             data, encoder, adapters, run=run, max_questions=limit, source=source,
+            first_stage=folder,  # question sets share it, and captioning's where settings are equal
             config=VqaConfig.parse(values, "The command line"),
         )  # fmt: skip
 

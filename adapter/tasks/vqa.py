@@ -95,6 +95,7 @@ def evaluate_vqa(
     run: RunFolder | None = None,
     max_questions: int = 0,
     source: Dataset | None = None,
+    first_stage: RunFolder | None = None,
     lm: FrozenLM | None = None,
 ) -> Results:
     """Train the four prefixes and score their answers to the test questions; one adapter a seed.
@@ -103,6 +104,7 @@ def evaluate_vqa(
         run: trained prefixes, answers and the table go there and are reused from there.
         max_questions: test questions to use; 0 is all.
         source: captioned data set that the prefix begins with, if ``dataset`` has no captions.
+        first_stage: where prefixes trained on captions are kept, if not in ``run``.
         lm: an open language model instead of the configured one.
 
     Raises:
@@ -142,7 +144,8 @@ def evaluate_vqa(
         for kind in config.rows:
             row = None
             if captions:
-                row = caption_row(lm, kind, captions, adapter, config.on_captions(), run)
+                stage, place = config.on_captions(), first_stage or run
+                row = caption_row(lm, kind, captions, adapter, stage, place)
             if row is None or config.train_on == "questions":
                 row = trained_row(
                     lm, kind, inputs, examples, config,
