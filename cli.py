@@ -309,12 +309,19 @@ def datasets_add(
     name: Annotated[str, typer.Option("--name", help="How to ask for it later.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where the manifest goes.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest.")] = False,
+    shares: Annotated[
+        str, typer.Option(help="Of train, val, test, where your images have no split.")
+    ] = "0.5,0.2,0.3",
     as_json: AsJson = False,
 ) -> None:
-    """Use your own images: writes a manifest whose class names you can edit."""
+    """Use your own images: writes a manifest whose class names you can edit.
+
+    Few photos? --shares 0.75,0,0.25 trains on three of four.
+    """
     from .pipeline.datasets.add import add_dataset
 
-    added = add_dataset(source, name, out=out, force=force)
+    parts = numbers(shares, "--shares")
+    added = add_dataset(source, name, out=out, force=force, shares=tuple(parts))
     print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
 
 
@@ -590,14 +597,18 @@ LanguageModel = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=0, help="Training steps of the prefix.")]
 Grid = Annotated[int | None, typer.Option(min=1, help="Image tokens: grid x grid.")]
+AapeTokens = Annotated[
+    int | None, typer.Option(min=1, help="Slots that the AAPE fills; the paper has one.")
+]
 Strategy = Annotated[str, typer.Option(help="greedy, beam or sample.")]
 
 
 def prefix_settings(
-    language_model: str, steps: int | None, grid: int | None, **more: Any
+    language_model: str, steps: int | None, grid: int | None, slots: int | None, **more: Any
 ) -> dict[str, Any]:
     """Collect the settings that were given."""
-    given = {"language_model": language_model, "steps": steps, "grid": grid, **more}
+    own = {"language_model": language_model, "steps": steps, "grid": grid, "aape_tokens": slots}
+    given = {**own, **more}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -627,6 +638,7 @@ def eval_captioning(
     language_model: LanguageModel = "smollm2",
     steps: Steps = None,
     grid: Grid = None,
+    aape_tokens: AapeTokens = None,
     strategy: Strategy = "greedy",
     beams: Annotated[int, typer.Option(min=1)] = 4,
     max_tokens: Annotated[int, typer.Option(min=1)] = 24,
@@ -638,7 +650,11 @@ def eval_captioning(
     from .adapter.tasks.caption_run import evaluate_run
 
     decode = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
-    settings = {**prefix_settings(language_model, steps, grid), "decode": decode, "java": java}
+    settings = {
+        **prefix_settings(language_model, steps, grid, aape_tokens),
+        "decode": decode,
+        "java": java,
+    }
     show(
         evaluate_run(
             run, "captioning", dataset=dataset, root=root, settings=settings, limit=max_images
@@ -655,6 +671,7 @@ def eval_vqa(
     language_model: LanguageModel = "smollm2",
     steps: Steps = None,
     grid: Grid = None,
+    aape_tokens: AapeTokens = None,
     shots: Annotated[str, typer.Option(help="Answered questions shown, comma-separated.")] = "0",
     train_on: Annotated[str, typer.Option(help="questions, or captions (zero-shot).")] = (
         "questions"
@@ -670,7 +687,9 @@ def eval_vqa(
     from .adapter.tasks.caption_run import evaluate_run
 
     settings = {
-        **prefix_settings(language_model, steps, grid, caption_steps=caption_steps),
+        **prefix_settings(
+            language_model, steps, grid, aape_tokens, caption_steps=caption_steps
+        ),
         "shots": whole_numbers(shots, "--shots"), "train_on": train_on, "wordnet": wordnet,
     }  # fmt: skip
     show(

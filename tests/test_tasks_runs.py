@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_captions import FakeDataset, FakeEncoder
 from rich.console import Console
+from typer.testing import CliRunner
 
+from aape import cli
 from aape.adapter.captions import CaptionConfig
 from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
@@ -99,3 +102,19 @@ def test_figures_stay_whole_on_a_narrow_terminal() -> None:
     assert sum(line.count("100.00") for line in lines) == len(names)
     assert all(len(line) <= 80 for line in lines)
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize(("verb", "config"), [("captioning", CaptioningConfig), ("vqa", VqaConfig)])
+def test_options_reach_the_settings(verb: str, config: type, monkeypatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def watch(path: Path, task: str, *, settings: dict[str, Any], **_: object) -> Results:
+        asked.update(settings, task=task)
+        return Results("t", "p/1", "d", "e", ["R"], [MethodResult("a", [{"R": 1.0}])], "R")
+
+    monkeypatch.setattr(caption_run, "evaluate_run", watch)
+    words = ["eval", verb, str(tmp_path), "--steps", "7", "--grid", "3", "--aape-tokens", "4"]
+    assert CliRunner().invoke(cli.app, words).exit_code == 0
+    assert asked.pop("task") == verb
+    made = config.parse(asked, "test")
+    assert (made.steps, made.grid, made.aape_tokens) == (7, 3, 4)
