@@ -310,18 +310,18 @@ def datasets_add(
     out: Annotated[Path | None, typer.Option("--out", help="Where the manifest goes.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest.")] = False,
     shares: Annotated[
-        str, typer.Option(help="Of train, val, test, where your images have no split.")
-    ] = "0.5,0.2,0.3",
+        tuple[float, float, float],
+        typer.Option(help="Of train, val and test, where your images have no split."),
+    ] = (0.5, 0.2, 0.3),
     as_json: AsJson = False,
 ) -> None:
     """Use your own images: writes a manifest whose class names you can edit.
 
-    Few photos? --shares 0.75,0,0.25 trains on three of four.
+    Few photos? --shares 0.75 0 0.25 trains on three of four.
     """
     from .pipeline.datasets.add import add_dataset
 
-    parts = numbers(shares, "--shares")
-    added = add_dataset(source, name, out=out, force=force, shares=tuple(parts))
+    added = add_dataset(source, name, out=out, force=force, shares=shares)
     print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
 
 

@@ -68,6 +68,19 @@ def test_a_flat_folder_is_split_here_and_named_for_people(tmp_path: Path) -> Non
     assert dataset.split_note == "own deterministic split"
 
 
+def test_shares_of_the_split_can_be_chosen(tmp_path: Path) -> None:
+    photos = class_folders(tmp_path / "photos", ["cap", "hat"], 8)
+    add_dataset(photos, "products", shares=(0.75, 0.0, 0.25))
+    dataset = open_dataset("products")
+    assert [len(dataset.items(split)) for split in ("train", "test")] == [12, 4]
+    with pytest.raises(UserError, match="no labelled images in its val split"):
+        dataset.items("val")
+    with pytest.raises(UserError, match=r"must add up to 1; only val may be 0"):
+        add_dataset(photos, "other", shares=(0.7, 0.0, 0.2))
+    with pytest.raises(UserError, match=r"must add up to 1; only val may be 0"):
+        add_dataset(photos, "other", shares=(1.0, 0.0, 0.0))
+
+
 def test_edited_class_names_are_used(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos", ["longsleeve", "outwear"])
     path = add_dataset(photos, "clothes").path

@@ -15,6 +15,7 @@ from .catalogue import shipped_manifests, user_manifests
 from .check import check_dataset
 from .look import look_at
 from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
+from .splits import OWN_SHARES
 
 _HEADER = """\
 # Written by `aape datasets add`. The class names below are what the language model and the encoder
@@ -63,7 +64,12 @@ class Added:
 
 
 def add_dataset(
-    source: str | Path, name: str, *, out: str | Path | None = None, force: bool = False
+    source: str | Path,
+    name: str,
+    *,
+    out: str | Path | None = None,
+    force: bool = False,
+    shares: tuple[float, float, float] = OWN_SHARES,
 ) -> Added:
     """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
 
@@ -75,6 +81,7 @@ def add_dataset(
         out: where the manifest goes; by default among the user's manifests, where
             :func:`load_manifest` finds it by name.
         force: overwrite a manifest of that name, edits and all.
+        shares: of train, val and test, where the images have no split of their own.
 
     Raises:
         UserError: the name is taken or not usable, or ``source`` holds no images.
@@ -90,14 +97,18 @@ def add_dataset(
     if path.exists() and not force:
         raise UserError(f"{path} exists already.", "Use --force to write it anew; edits are lost.")
     found = look_at(Path(source).expanduser().resolve())
-    manifest = Manifest(
-        name=name,
-        title=name,
-        tasks=found.tasks,
-        classes=found.classes,
-        layouts=[found.layout],
-        installed=[str(found.root)],
-        licence="not stated: write the terms of your data here",
+    manifest = Manifest.parse(
+        {
+            "name": name,
+            "title": name,
+            "tasks": found.tasks,
+            "classes": found.classes,
+            "layouts": [found.layout],
+            "installed": [str(found.root)],
+            "shares": shares,
+            "licence": "not stated: write the terms of your data here",
+        },
+        "The data set",
     )
     check = check_dataset(manifest, found.root)
     if check.missing:

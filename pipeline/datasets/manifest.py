@@ -10,6 +10,7 @@ from ..config import Section
 from ..files import hash_value
 from .layouts import Layout
 from .records import SPLITS, Split
+from .splits import OWN_SHARES
 
 Task = Literal["classification", "retrieval", "captioning", "vqa", "contrast"]
 
@@ -107,11 +108,21 @@ class Manifest(Section):
         default=[], description="where a package puts it: 'python:<package>/<folder>' or a path"
     )
     splits: Splits = Splits()
+    shares: tuple[float, float, float] = Field(
+        default=OWN_SHARES, description="of train, val, test, where the data set has no split"
+    )
     licence: str = Field(min_length=1)
     homepage: str = ""
     downloads: list[Download] = Field(default=[])
     get: str = Field(default="", description="how to get what cannot be fetched")
     notes: str = ""
+
+    @field_validator("shares")
+    @classmethod
+    def _whole(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(shares) < 0 or not shares[0] or not shares[2] or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError("shares of train, val and test must add up to 1; only val may be 0")
+        return shares
 
     @field_validator("templates", "ensemble")
     @classmethod

@@ -135,10 +135,11 @@ def read_captioned_folders(root: Path, layout: CaptionedFolders, manifest: Manif
         label = next((i for folder, i in folders if folder in relative.parents), None)
         if label is not None:
             by_class[label].append(Item(path, label))
-    items = split_by_class(root, dict(sorted(by_class.items())))
+    items = split_by_class(root, dict(sorted(by_class.items())), manifest.shares)
     chosen: dict[Path, Split] = {item.path: split for split, some in items.items() for item in some}
     others = [image for image in captioned if image.path not in chosen]
-    for image, split in zip(others, own_split([image.image_id for image in others])):
+    splits = own_split([image.image_id for image in others], manifest.shares)
+    for image, split in zip(others, splits):
         chosen[image.path] = split
     captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for image in captioned:

@@ -106,7 +106,7 @@ def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> 
         found = _by_class(root / layout.flat, layout, manifest)
         if layout.flat_split is not None:
             return Contents({layout.flat_split: [i for images in found.values() for i in images]})
-        return Contents(split_by_class(root, found), split_note=OWN_SPLIT_NOTE)
+        return Contents(split_by_class(root, found, manifest.shares), split_note=OWN_SPLIT_NOTE)
     items: dict[Split, list[Item]] = {}
     for split, folder in layout.splits.items():
         if (root / folder).is_dir():
@@ -150,16 +150,19 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
 
 
 def split_by_class(
-    root: Path, found: Mapping[int, list[Item]], key: Callable[[Path, Item], str] | None = None
+    root: Path,
+    found: Mapping[int, list[Item]],
+    shares: tuple[float, float, float],
+    key: Callable[[Path, Item], str] | None = None,
 ) -> dict[Split, list[Item]]:
-    """Split the images of every class 50/20/30, the same way on every machine.
+    """Split the images of every class by shares of train, val, test, the same on every machine.
 
     ``key`` names an image independently of where it lies; by default its path below ``root``.
     """
     key = key or _key
     items: dict[Split, list[Item]] = {"train": [], "val": [], "test": []}
     for images in found.values():
-        for item, split in zip(images, own_split([key(root, i) for i in images])):
+        for item, split in zip(images, own_split([key(root, i) for i in images], shares)):
             items[split].append(item)
     return items
 

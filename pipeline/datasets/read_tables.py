@@ -123,10 +123,11 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
                 if split is not None:
                     items[split].append(item)
     if not layout.split:
-        items = split_by_class(root, dict(by_class))
+        items = split_by_class(root, dict(by_class), manifest.shares)
         of_path = {item.path: split for split, some in items.items() for item in some}
         others = [path for path in captions if path not in of_path]
-        of_path |= dict(zip(others, own_split([str(path.relative_to(root)) for path in others])))
+        names = [str(path.relative_to(root)) for path in others]
+        of_path |= dict(zip(others, own_split(names, manifest.shares)))
     captioned: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for path, texts in captions.items():
         image_id = str(path.relative_to(root / layout.images))
@@ -185,7 +186,9 @@ def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Co
     by_class: defaultdict[int, list[Item]] = defaultdict(list)
     for item in items["train"]:
         by_class[item.label].append(item)
-    split_items = split_by_class(root, by_class, key=lambda _, item: item.path.name)
+    split_items = split_by_class(
+        root, by_class, manifest.shares, key=lambda _, item: item.path.name
+    )
     split_of: dict[Path, Split] = {
         item.path: split for split, some in split_items.items() for item in some
     }

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .records import Item, Split
 
 OWN_SPLIT_NOTE = "own deterministic split"
+OWN_SHARES = (0.5, 0.2, 0.3)  # of train, val, test
 
 
 def few_shot(items: Sequence[Item], shots: int, seed: int, *, repeat: bool = True) -> list[Item]:
@@ -78,7 +79,7 @@ def base_new_classes(n: int) -> tuple[list[int], list[int]]:
 
 
 def own_split(
-    keys: Sequence[str], fractions: tuple[float, float, float] = (0.5, 0.2, 0.3)
+    keys: Sequence[str], fractions: tuple[float, float, float] = OWN_SHARES
 ) -> list[Split]:
     """Assign the images of one class to splits, by the rank of the hash of their relative paths.
 
