@@ -78,6 +78,17 @@ def _shapes(**evaluation: object) -> Job:
 
 _LITE = EncoderConfig(name="lite")
 _SHORT = SamplingConfig(max_tokens=40)
+_SLOTS = 4  # of the AAPE, as many as image tokens: one slot is not read in so few steps
+
+
+def _captioning(steps: int) -> CaptioningConfig:
+    return CaptioningConfig(steps=steps, aape_tokens=_SLOTS)
+
+
+def _vqa(caption_steps: int, steps: int) -> VqaConfig:
+    """Begins with the prefixes of captioning."""
+    return VqaConfig(caption_steps=caption_steps, steps=steps, aape_tokens=_SLOTS)
+
 
 _EMBEDDED = Suite(
     name="embedded",
@@ -86,8 +97,8 @@ _EMBEDDED = Suite(
     encoder=_LITE,
     generation=GenerationConfig(samples=4, sampling=_SHORT),
     captions=CaptionConfig(max_images=800, max_validation=200),
-    captioning=CaptioningConfig(steps=100),
-    vqa=VqaConfig(caption_steps=100, steps=100),  # begins with the prefixes of captioning
+    captioning=_captioning(100),
+    vqa=_vqa(100, 100),
     caption_seeds=[1],
     test_images=200,
     test_questions=300,
@@ -99,8 +110,8 @@ _FAST = _EMBEDDED.model_copy(
         "jobs": [_shapes(seeds=[1], baselines=["fast"], shots=4)],
         "generation": GenerationConfig(samples=1, sampling=_SHORT, top_up=TopUpConfig(min_kept=0)),
         "captions": CaptionConfig(max_images=256, max_validation=64, epochs=3),
-        "captioning": CaptioningConfig(steps=8),
-        "vqa": VqaConfig(caption_steps=8, steps=8),
+        "captioning": _captioning(8),
+        "vqa": _vqa(8, 8),
         "test_images": 48,
         "test_questions": 64,
     }
@@ -115,8 +126,8 @@ _FULL = _EMBEDDED.model_copy(
             Job(dataset="stamps", tasks=["classification", "retrieval"], optional=True),
         ],
         "captions": CaptionConfig(),
-        "captioning": CaptioningConfig(steps=200),
-        "vqa": VqaConfig(caption_steps=200, steps=400),
+        "captioning": _captioning(200),
+        "vqa": _vqa(200, 400),
         "caption_seeds": [1, 2, 3],
     }
 )
