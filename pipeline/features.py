@@ -258,7 +258,7 @@ def _batches(
     size = max(1, batch_size // most)
     pictures = _Pictures(jobs, encoder.transform, encoder.augment, seed)
     parallel = workers and len(jobs) > 2 * size
-    plain = most == 1 and not any(job.views not in ([], [PLAIN]) for job in jobs)
+    plain = all(_order(job) == [PLAIN] for job in jobs)
     if parallel and encoder.device.type == "cpu" and plain:
         # The encoder takes all cores itself, so processes beside it would only be in its way: all
         # cores read a batch, then all cores encode it. Views draw from torch's one generator.
