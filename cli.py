@@ -818,7 +818,7 @@ def generate_prompts_verb(
 
     Interrupt it and run it again: it goes on. Example: aape generate-prompts --dataset cars
     """
-    from .pipeline import generation_plan
+    from .pipeline.prompts import plan as generation_plan
 
     plan = generation_plan.plan(
         dataset or [],
@@ -860,8 +860,8 @@ def import_prompts_verb(
 
     Example: aape import-prompts cars_prompts_full.json --dataset cars
     """
-    from .pipeline import generation_plan
     from .pipeline.datasets import load_manifest
+    from .pipeline.prompts import plan as generation_plan
 
     report = generation_plan.import_file(
         file, load_manifest(dataset), out, kind, allow_unmatched, encoder, checkpoint

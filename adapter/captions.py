@@ -26,13 +26,7 @@ from ..pipeline.config import Section
 from ..pipeline.errors import UserError
 from ..pipeline.files import hash_value
 from ..pipeline.progress import step
-from .caption_data import (
-    CaptionSet,
-    caption_set,
-    relevance_groups,
-    some,
-    training_and_validation,
-)
+from .caption_data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics.recall import first_relevant_rank, recall_at
 from .model import Aggregator, Generator, clip_score, distillation_loss

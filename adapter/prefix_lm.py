@@ -81,7 +81,7 @@ class FrozenLM:
     def load(cls, spec: str = "smollm2", device: str = "auto") -> FrozenLM:
         """Load ``smollm2``, a folder, or a model of the hub (see pipeline.language_models)."""
         from ..pipeline.encoders.base import fast_dtype, pick_device
-        from ..pipeline.language_models import load_causal_lm
+        from ..pipeline.prompts.models import load_causal_lm
 
         place = pick_device(device)
         return cls(*load_causal_lm(spec, str(place), fast_dtype(place)), spec)

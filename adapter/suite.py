@@ -122,7 +122,7 @@ class _Work:
     def make_banks(self) -> None:
         """Generate what banks are missing, all through one start of the language model."""
         from ..pipeline.bank import PromptBank
-        from ..pipeline.generate import generate_banks
+        from ..pipeline.prompts.generate import generate_banks
 
         jobs = [job for job in self.jobs if "classification" in job.tasks]
         names = list(dict.fromkeys(name for job in jobs for name in (job.dataset, *job.targets)))

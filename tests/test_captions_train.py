@@ -10,12 +10,7 @@ import torch
 import torch.nn.functional as F
 from fake_captions import COLOURS, FakeDataset, FakeEncoder
 
-from aape.adapter.caption_data import (
-    caption_set,
-    relevance_groups,
-    some,
-    training_and_validation,
-)
+from aape.adapter.caption_data import caption_set, relevance_groups, some, training_and_validation
 from aape.adapter.captions import (
     CaptionAdapter,
     CaptionConfig,

@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import atomic_path
+from ..progress import step
 from .engines.base import Answer
-from .files import atomic_path
-from .progress import step
 
 _MERGE_ABOVE = 64
 

@@ -13,19 +13,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import VerdictConfig
-from .datasets.manifest import Manifest
+from ..config import VerdictConfig
+from ..datasets.manifest import Manifest
+from ..errors import UserError
+from ..files import hash_value, read_json, write_json
+from ..progress import step
+from ..provenance import installed_versions
 from .engines.base import Answer
-from .errors import UserError
-from .files import hash_value, read_json, write_json
-from .progress import step
 from .requests import ModelIdentity, Request
 from .verdicts import KEPT, ClassNames, judge_class, prompt_text
-from .versions import installed_versions
 
 if TYPE_CHECKING:
-    from .bank import BankMetadata, PromptRow
-    from .encoders.base import Encoder
+    from ..bank import BankMetadata, PromptRow
+    from ..encoders.base import Encoder
 
 _TOOLS = ("aape", "torch", "transformers", "open_clip_torch", "pyarrow", "faiss-cpu", "numpy")
 
@@ -53,7 +53,7 @@ class Judge:
     def encoder(self) -> Encoder:
         """The encoder given, or the default one."""
         if self._encoder is None:
-            from .encoders import load_encoder
+            from ..encoders import load_encoder
 
             self._encoder = load_encoder("auto")
         return self._encoder
@@ -63,7 +63,7 @@ class Judge:
 
         ``cut`` is off for published texts, which are taken word for word.
         """
-        from .encode import encode_texts
+        from ..encode import encode_texts
 
         groups: dict[int, list[Draft]] = {}
         for draft in drafts:
@@ -107,8 +107,8 @@ def check_overwrite(path: Path, dataset: str) -> None:
     Raises:
         UserError: ``path`` holds one.
     """
-    from .bank import PromptBank
-    from .bank.locate import looks_like_bank
+    from ..bank import PromptBank
+    from ..bank.locate import looks_like_bank
 
     try:
         found = PromptBank.open(path).metadata.dataset if path.exists() else dataset
@@ -133,7 +133,7 @@ def write_drafts(
 
     ``note`` remembers what the bank was made from.
     """
-    from .bank import PromptBank, write_bank
+    from ..bank import PromptBank, write_bank
 
     recipe = hash_value(
         {
@@ -165,8 +165,8 @@ def write_drafts(
 
 def bank_rows(drafts: Sequence[Draft], encoder: Encoder) -> list[PromptRow]:
     """Return the rows of judged drafts, with their embeddings."""
-    from .bank import PromptRow
-    from .encode import encode_texts
+    from ..bank import PromptRow
+    from ..encode import encode_texts
 
     embeddings = encode_texts(encoder, [draft.text for draft in drafts])  # (n, d)
     rows = []
@@ -213,7 +213,7 @@ def _sampling(request: Request) -> dict | None:
 
 def bank_metadata(manifest: Manifest, encoder: Encoder) -> BankMetadata:
     """Return what a bank of ``manifest`` in the space of ``encoder`` says about itself."""
-    from .bank import BankMetadata
+    from ..bank import BankMetadata
 
     versions = {"python": platform.python_version(), **installed_versions(_TOOLS)}
     return BankMetadata(

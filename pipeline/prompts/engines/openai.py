@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from ..config import GenerationConfig
-from ..errors import UserError, missing_extra
-from ..progress import step
+from ...config import GenerationConfig
+from ...errors import UserError, missing_extra
+from ...progress import step
 from ..requests import ModelIdentity, Request
 from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
 

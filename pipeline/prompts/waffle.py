@@ -9,16 +9,16 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import GenerationConfig, VerdictConfig
-from .datasets.manifest import Manifest
-from .drafts import Draft, Judge, check_overwrite, write_drafts
+from ..config import GenerationConfig, VerdictConfig
+from ..datasets.manifest import Manifest
+from ..files import exclusive, hash_value
 from .engines.base import Answer
-from .files import exclusive, hash_value
+from .judge import Draft, Judge, check_overwrite, write_drafts
 from .requests import ModelIdentity, Request
 from .verdicts import ClassNames
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
+    from ..encoders.base import Encoder
 
 _VERSION = "waffle-1"
 _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&*+-?@^~"

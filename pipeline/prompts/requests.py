@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .config import GenerationConfig, read_yaml
-from .datasets.manifest import Manifest, Query
-from .errors import UserError
-from .files import hash_value, unreadable
-from .wording import article, plural
+from ..config import GenerationConfig, read_yaml
+from ..datasets.manifest import Manifest, Query
+from ..errors import UserError
+from ..files import hash_value, unreadable
+from .english import article, plural
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,20 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import GenerationConfig
+from ..datasets.manifest import Manifest, Query
+from ..errors import UserError
+from ..files import exclusive
+from ..progress import bar, step
 from .answers import AnswerLog
-from .config import GenerationConfig
-from .datasets.manifest import Manifest, Query
-from .drafts import Draft, Judge, check_overwrite, write_drafts
 from .engines import choose_engine, open_engine, resolve_model
 from .engines.base import Engine
-from .errors import UserError
-from .files import exclusive
-from .progress import bar, step
+from .judge import Draft, Judge, check_overwrite, write_drafts
 from .requests import ModelIdentity, Request, build_requests
 from .verdicts import KEPT, ClassNames
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
+    from ..encoders.base import Encoder
 
 
 def default_bank_path(dataset: str) -> Path:

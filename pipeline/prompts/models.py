@@ -19,9 +19,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .files import cache_folder, disk_error, hash_file, write_json
-from .progress import step
+from ..errors import UserError
+from ..files import cache_folder, disk_error, hash_file, write_json
+from ..progress import step
 
 if TYPE_CHECKING:
     import torch

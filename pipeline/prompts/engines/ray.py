@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..config import GenerationConfig
-from ..errors import UserError, missing_extra
+from ...config import GenerationConfig
+from ...errors import UserError, missing_extra
 from ..requests import ModelIdentity, Request
 from .base import Answer, ClosingEngine
 

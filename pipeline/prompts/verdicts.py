@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .config import VerdictConfig
+from ..config import VerdictConfig
+from ..errors import unknown_name
 from .engines.base import unwrap
-from .errors import unknown_name
-from .language import LANGUAGES, in_language
+from .languages import LANGUAGES, in_language
 
 KEPT = "kept"
 FRAGMENT = "fragment"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import GenerationConfig, read_yaml
-from .datasets.manifest import Manifest, Query
-from .errors import UserError, unknown_name
+from ..config import GenerationConfig, read_yaml
+from ..datasets.manifest import Manifest, Query
+from ..errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
-    from .imports import ImportReport
+    from ..encoders.base import Encoder
+    from .importing import ImportReport
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Plan:
         """Make the banks; returns path, prompts and verdicts of each.
 
         Raises:
-            UserError: see :func:`~aape.pipeline.generate.generate_prompts`.
+            UserError: see :func:`~aape.pipeline.prompts.generate.generate_prompts`.
         """
         from .generate import generate_banks
-        from .imports import import_prompts
+        from .importing import import_prompts
         from .waffle import make_waffle
 
         loaded = named_encoder(encoder, checkpoint)
@@ -71,7 +71,7 @@ def plan(
     Raises:
         UserError: no data set, an unknown one, or words that do not go together.
     """
-    from .datasets import known_datasets, load_manifest
+    from ..datasets import known_datasets, load_manifest
     from .requests import read_queries
 
     if every and datasets:
@@ -135,7 +135,7 @@ def named_encoder(name: str, checkpoint: str) -> Encoder | None:
     """Return the encoder asked for; None leaves the default one to be loaded when it is needed."""
     if name == "auto" and not checkpoint:
         return None
-    from .encoders import load_encoder
+    from ..encoders import load_encoder
 
     return load_encoder(name, checkpoint=checkpoint)
 
@@ -144,7 +144,7 @@ def summary(bank: Path) -> dict[str, Any]:
     """Return the path of a bank and how many prompts have which verdict."""
     from collections import Counter
 
-    from .bank import PromptBank
+    from ..bank import PromptBank
 
     opened = PromptBank.open(bank)
     counts = Counter(opened.table.column("verdict").to_pylist())
@@ -164,11 +164,11 @@ def import_file(
     encoder: str,
     checkpoint: str,
 ) -> ImportReport:
-    """Import one published file: see :func:`~aape.pipeline.imports.import_prompts`.
+    """Import one published file: see :func:`~aape.pipeline.prompts.importing.import_prompts`.
 
     ``out`` is the bank, or the folder in which it gets its usual name.
     """
-    from .imports import import_prompts
+    from .importing import import_prompts
 
     return import_prompts(
         file,

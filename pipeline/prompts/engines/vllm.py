@@ -21,9 +21,9 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from ..config import GenerationConfig
-from ..errors import UserError
-from ..files import cache_folder
+from ...config import GenerationConfig
+from ...errors import UserError
+from ...files import cache_folder
 from ..requests import ModelIdentity, Request, as_json
 from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
 
@@ -87,7 +87,7 @@ def find_interpreter(asked: str = "") -> Interpreter:
                 "Make one with: make setup-vllm.",
             )
         return found
-    project = Path(__file__).resolve().parents[2]
+    project = Path(__file__).resolve().parents[3]
     for folder in dict.fromkeys((Path.cwd(), project)):
         python = folder / ".venv-vllm" / "bin" / "python"
         if python.exists() and (found := _probe(str(python))):

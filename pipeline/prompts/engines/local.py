@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config import GenerationConfig
+from ...config import GenerationConfig
 from ..requests import ModelIdentity, Request
 from .base import Answer, ClosingEngine, now
 
@@ -29,7 +29,7 @@ class TransformersEngine(ClosingEngine):
     def __init__(self, config: GenerationConfig, model: ModelIdentity) -> None:
         import transformers
 
-        from ..language_models import load_causal_lm
+        from ..models import load_causal_lm
 
         self.version = transformers.__version__
         self._config = config

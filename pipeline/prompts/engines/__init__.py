@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..config import GenerationConfig
-from ..errors import UserError
+from ...config import GenerationConfig
+from ...errors import UserError
 from ..requests import ModelIdentity
 from .base import Answer, Engine
 from .vllm import find_interpreter, has_gpu
@@ -45,8 +45,8 @@ def resolve_model(config: GenerationConfig, engine: str) -> ModelIdentity:
     Raises:
         UserError: the model cannot be had; or a server was asked for without naming its model.
     """
-    from ..language_models import EMBEDDED, EMBEDDED_ID, folder_revision, local_folder
-    from ..progress import step
+    from ...progress import step
+    from ..models import EMBEDDED, EMBEDDED_ID, folder_revision, local_folder
 
     if engine == "openai":
         if config.model == "auto":

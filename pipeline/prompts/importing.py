@@ -6,18 +6,18 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import Section, VerdictConfig
-from .datasets.manifest import Manifest
-from .drafts import Draft, Judge, check_overwrite, write_drafts
+from ..config import Section, VerdictConfig
+from ..datasets.manifest import Manifest
+from ..errors import UserError
+from ..files import exclusive, hash_file, hash_value
 from .engines.base import Answer
-from .engines.published import Match, Published, match_names, read_published
-from .errors import UserError
-from .files import exclusive, hash_file, hash_value
+from .judge import Draft, Judge, check_overwrite, write_drafts
+from .published import Match, Published, match_names, read_published
 from .requests import ModelIdentity, Request
 from .verdicts import ClassNames
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
+    from ..encoders.base import Encoder
 
 
 class ImportReport(Section):
