@@ -43,7 +43,9 @@ OfDataset = Annotated[str, typer.Option("--dataset", help="One data set of a ban
 @bank_app.command("info")
 def bank_info(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """What a bank holds and what made it, without reading its rows."""
-    from .pipeline.bank import PromptBank, locate, render, statistics
+    from .pipeline.bank import PromptBank, statistics
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     info = statistics.bank_info(PromptBank.open(locate.locate(words or [], bank)[0]))
     print_json(info) if as_json else render.print_info(info)
@@ -59,7 +61,9 @@ def bank_stats(
     as_json: AsJson = False,
 ) -> None:
     """Prompts kept and dropped, with the reason, by class and by query."""
-    from .pipeline.bank import PromptBank, locate, render, statistics
+    from .pipeline.bank import PromptBank, statistics
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     counts = statistics.bank_statistics(PromptBank.open(locate.locate(words or [], bank)[0]))
     print_json(counts.model_dump()) if as_json else render.print_statistics(counts, every)
@@ -76,7 +80,9 @@ def bank_show(
 
     Example: aape bank show cars.bank.parquet "2012 Audi TT RS Coupe"
     """
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     path, name = locate.locate(words, bank, "The class")
     opened = PromptBank.open(path)
@@ -109,7 +115,9 @@ def bank_search(
     """
     from dataclasses import asdict
 
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
     from .pipeline.encoders import load_encoder
 
     path, text = locate.locate(words, bank, "The text")
@@ -142,7 +150,9 @@ def bank_sql(
 
     Example: aape bank sql "SELECT class_name, count(*) AS n FROM bank GROUP BY 1 ORDER BY n"
     """
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     path, query = locate.locate(words, bank, "The query")
     result = PromptBank.open(path).sql(query)
@@ -156,7 +166,8 @@ def bank_sql(
 @bank_app.command("diff")
 def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
     """Prompts added, removed and changed between two banks. Exit status 1 if they differ."""
-    from .pipeline.bank import PromptBank, diff, render
+    from .pipeline.bank import PromptBank, diff
+    from .pipeline.commands import print_bank as render
 
     found = diff.diff_banks(PromptBank.open(before), PromptBank.open(after))
     print_json(found.model_dump()) if as_json else render.print_diff(found)
@@ -188,7 +199,8 @@ def bank_export(
     cupl-json: kept texts by class name. csv: all columns but the embedding. parquet: all columns,
     plain. hf: a folder that `datasets.load_dataset` reads, with the card as README.
     """
-    from .pipeline.bank import PromptBank, export, locate
+    from .pipeline.bank import PromptBank, export
+    from .pipeline.commands import which_bank as locate
     from .pipeline.errors import UserError
 
     if not out:
@@ -200,7 +212,9 @@ def bank_export(
 @bank_app.command("verify")
 def bank_verify(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """Check every byte of a bank and its index. Exit status 1 if something is damaged."""
-    from .pipeline.bank import locate, render, verify
+    from .pipeline.bank import verify
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     report = verify.verify_bank(locate.locate(words or [], bank)[0])
     print_json(report.model_dump()) if as_json else render.print_verify(report)
@@ -217,7 +231,10 @@ def bank_reindex(
     as_json: AsJson = False,
 ) -> None:
     """Build the FAISS index of a bank again and measure its recall against exact search."""
-    from .pipeline.bank import PromptBank, index, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.bank import search as index
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     report = index.build_index(PromptBank.open(locate.locate(words or [], bank)[0]), kind)
     print_json(report.model_dump()) if as_json else render.print_index(report)
@@ -230,7 +247,8 @@ def bank_card(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File; else the screen.")] = None,
 ) -> None:
     """Write where a bank's prompts come from, as Markdown."""
-    from .pipeline.bank import PromptBank, card, locate
+    from .pipeline.bank import PromptBank, card
+    from .pipeline.commands import which_bank as locate
     from .pipeline.files import write_text
 
     text = card.bank_card(PromptBank.open(locate.locate(words or [], bank)[0]))
@@ -254,7 +272,7 @@ DatasetRoot = Annotated[
 @datasets_app.command("list")
 def datasets_list(as_json: AsJson = False) -> None:
     """The data sets that have a manifest, and which of them are here."""
-    from .pipeline.datasets import render
+    from .pipeline.commands import print_datasets as render
 
     rows = render.list_rows()
     print_json(rows) if as_json else render.print_list(rows)
@@ -263,7 +281,8 @@ def datasets_list(as_json: AsJson = False) -> None:
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
     """Classes, prompts, splits, licence of a data set, and where to get it."""
-    from .pipeline.datasets import load_manifest, render
+    from .pipeline.commands import print_datasets as render
+    from .pipeline.datasets import load_manifest
 
     manifest = load_manifest(name)
     print_json(render.describe(manifest)) if as_json else render.print_manifest(manifest)

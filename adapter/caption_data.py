@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..pipeline.datasets.splits import path_hash
-from ..pipeline.encode import encode_texts
+from ..pipeline.embed.images import image_features
+from ..pipeline.embed.texts import encode_texts
 from ..pipeline.errors import UserError
-from ..pipeline.features import image_features
 from ..pipeline.progress import step
 
 if TYPE_CHECKING:

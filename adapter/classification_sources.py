@@ -79,7 +79,7 @@ class BankSource:
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts: the templates of the manifest and the kept prompts of the bank."""
-        from ..pipeline.encode import class_embeddings
+        from ..pipeline.embed.texts import class_embeddings
 
         manifest, names = self.images.manifest, self.images.class_names
         templates = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
@@ -96,7 +96,7 @@ class BankSource:
 
     def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
         """Return the cached features of some images."""
-        from ..pipeline.features import image_features
+        from ..pipeline.embed.images import image_features
 
         paths = [item.path for item in items]
         found = image_features(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ...pipeline.encode import encode_texts
+from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.files import write_json
 from ...pipeline.progress import step

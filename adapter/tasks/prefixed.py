@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
-from ...pipeline.features import image_features
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
 from ..caption_data import some

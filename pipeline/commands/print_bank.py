@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .bank import SearchHit
-from .diff import BankDiff
-from .index import IndexReport
-from .schema import KEPT
-from .statistics import BankStatistics, ClassStatistics
-from .verify import VerifyReport
+from ..bank.bank import SearchHit
+from ..bank.diff import BankDiff
+from ..bank.schema import KEPT
+from ..bank.search import IndexReport
+from ..bank.statistics import BankStatistics, ClassStatistics
+from ..bank.verify import VerifyReport
 
 _FEW = 20
 _WIDE = 200  # columns of a line that no terminal shows

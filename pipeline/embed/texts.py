@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import UserError
-from .files import cache_folder, hash_value
-from .progress import bar
+from ..errors import UserError
+from ..files import cache_folder, hash_value
+from ..progress import bar
 from .shards import RowStore, row_key
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder
+    from ..encoders.base import Encoder
 
 _SECONDS_AT_RISK = 20.0  # what a kill may cost
 _ROWS_AT_RISK = 16384

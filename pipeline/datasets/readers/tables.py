@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..files import atomic_path, cache_folder, hash_value, read_json, write_json
-from .images import ClassIndex
+from ...errors import UserError
+from ...files import atomic_path, cache_folder, hash_value, read_json, write_json
+from ..images import ClassIndex
+from ..manifest import Manifest
+from ..records import CaptionedImage, Contents, Item, Split
+from ..splits import OWN_SPLIT_NOTE, own_split
+from .labels import SPLIT_FOLDERS, split_by_class
 from .layouts import HuggingFace, Table
-from .manifest import Manifest
-from .read_labels import SPLIT_FOLDERS, split_by_class
-from .records import CaptionedImage, Contents, Item, Split
-from .splits import OWN_SPLIT_NOTE, own_split
 
 if TYPE_CHECKING:
     import pyarrow as pa

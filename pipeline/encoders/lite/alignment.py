@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .base import unit
+from ..base import unit
 
 VERSION = 2  # part of the encoder's fingerprint: raise it with every change of the fit
 WIDTH = 512

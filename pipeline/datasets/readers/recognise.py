@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .images import has_image, is_image_name, list_images, subfolders
+from ...errors import UserError
+from ..images import has_image, is_image_name, list_images, subfolders
+from ..manifest import ClassEntry, Task
+from ..records import Split
+from .labels import SPLIT_FOLDERS, find_split_folders
 from .layouts import (
     CaptionedFolders,
     CocoCaptions,
@@ -18,10 +21,7 @@ from .layouts import (
     QuestionTable,
     Table,
 )
-from .manifest import ClassEntry, Task
-from .read_labels import SPLIT_FOLDERS, find_split_folders
-from .read_tables import hugging_face_features, read_arrow, read_schema
-from .records import Split
+from .tables import hugging_face_features, read_arrow, read_schema
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PATH_COLUMNS = ("path", "file_name", "filename", "image_path", "filepath", "file", "image")

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .encoders.base import to_rgb
-from .errors import UserError
-from .files import cache_folder, hash_file, hash_value
-from .progress import bar
+from ..encoders.base import to_rgb
+from ..errors import UserError
+from ..files import cache_folder, hash_file, hash_value
+from ..progress import bar
 from .shards import RowStore, row_key
 
 if TYPE_CHECKING:
-    from .encoders.base import Encoder, ImageTransform
+    from ..encoders.base import Encoder, ImageTransform
 
 _VERSION = 1
 _SECONDS_AT_RISK = 20.0  # what a kill may cost

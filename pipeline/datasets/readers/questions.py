@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import read_json
-from .images import choose_pattern, fill
+from ...errors import UserError
+from ...files import read_json
+from ..images import choose_pattern, fill
+from ..manifest import Manifest
+from ..records import Contents, Question, Split
 from .layouts import QuestionTable, Vqa, VqaFiles
-from .manifest import Manifest
-from .records import Contents, Question, Split
 
 
 def read_vqa(root: Path, layout: Vqa, manifest: Manifest) -> Contents:

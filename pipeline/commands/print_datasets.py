@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
+from ..datasets.catalogue import known_datasets, load_manifest, shipped_manifests
+from ..datasets.check import where_to_get
+from ..datasets.dataset import candidate_roots, find_layout
+from ..datasets.manifest import Manifest
+from ..datasets.records import SPLITS
 from ..files import write_text
-from .catalogue import known_datasets, load_manifest, shipped_manifests
-from .check import where_to_get
-from .dataset import candidate_roots, find_layout
-from .manifest import Manifest
-from .records import SPLITS
 
-TABLE_BEGIN = "<!-- table: python -m aape.pipeline.datasets.render docs/datasets.md -->"
+TABLE_BEGIN = "<!-- table: python -m aape.pipeline.commands.print_datasets docs/datasets.md -->"
 TABLE_END = "<!-- end of table -->"
 
 

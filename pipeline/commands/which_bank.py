@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..bank.format import KEY
 from ..errors import UserError
-from .footer import KEY
 
 
 def locate(words: Sequence[str], bank: str, wanted: str = "") -> tuple[Path, str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ...errors import UserError
+from ..manifest import Manifest
+from ..records import Contents, Item, Split
+from .labels import with_validation
 from .layouts import MatlabLabels
-from .manifest import Manifest
-from .read_labels import with_validation
-from .records import Contents, Item, Split
 
 
 def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Contents:

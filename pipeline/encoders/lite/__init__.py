@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..files import atomic_path, cache_folder, hash_value
-from . import lite_alignment
-from .base import (
+from ...files import atomic_path, cache_folder, hash_value
+from ..base import (
     augmentation,
     batches,
     describe_preprocessing,
@@ -23,7 +22,8 @@ from .base import (
     hash_weights_file,
     pick_device,
 )
-from .lite_towers import (
+from . import alignment as lite_alignment
+from .towers import (
     CONTEXT_LENGTH,
     IMAGE_SIZE,
     IMAGE_WIDTH,
