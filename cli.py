@@ -412,9 +412,9 @@ def train(
         asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
         show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
         return
+    from .adapter.classification.run import default_folder, run_classification
     from .adapter.config import Config
-    from .adapter.recipes import load_recipe
-    from .adapter.tasks.classification_run import default_folder, run_classification
+    from .adapter.method.recipe import load_recipe
 
     values = load_recipe(recipe).model_dump()
     if distillation is not None:
@@ -446,9 +446,9 @@ def eval_classification(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
+    from .adapter.classification.run import run_classification
     from .adapter.config import Config
     from .adapter.run import RunFolder
-    from .adapter.tasks.classification_run import run_classification
 
     folder = RunFolder.open(run)
     values = Config.from_yaml(folder.path / "config.yaml").model_dump()
@@ -531,10 +531,10 @@ def sweep_verb(
     """
     from dataclasses import asdict
 
+    from .adapter.commands.print_results import print_results
     from .adapter.config import Config
-    from .adapter.recipes import load_recipe
+    from .adapter.method.recipe import load_recipe
     from .adapter.sweep import sweep
-    from .adapter.table import print_results
 
     evaluation = {
         "protocol": protocol, "seeds": whole_numbers(seeds, "--seeds"),
@@ -570,7 +570,7 @@ def show(results: Any, as_json: bool) -> None:
     """Print a results table for a reader or for a program."""
     from dataclasses import asdict
 
-    from .adapter.table import print_results
+    from .adapter.commands.print_results import print_results
 
     print_json(asdict(results)) if as_json else print_results(results)
 
@@ -595,7 +595,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 def train_on_captions(task: str, asked: dict[str, Any], seeds: list[int], out: Path | None) -> Any:
     """Train on captions for the verb ``train``."""
-    from .adapter.tasks.caption_run import CaptionRunConfig, run_captions
+    from .adapter.captions.run import CaptionRunConfig, run_captions
     from .pipeline.errors import UserError, unknown_name
 
     if task != "captions":
@@ -643,7 +643,7 @@ def eval_retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     task = "contrasts" if contrasts else "retrieval"
     show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
@@ -666,7 +666,7 @@ def eval_captioning(
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     decode = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
     settings = {
@@ -703,7 +703,7 @@ def eval_vqa(
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     settings = {
         **prefix_settings(
@@ -756,7 +756,7 @@ def eval_all(
 @app.command("suites")
 def suites(as_json: AsJson = False) -> None:
     """List the suites that `aape eval all --suite NAME` runs, and what is in them."""
-    from .adapter.suites import SUITES
+    from .adapter.suite.plan import SUITES
 
     if as_json:
         print_json({name: item.model_dump(mode="json") for name, item in SUITES.items()})
@@ -787,9 +787,9 @@ def suite(name: str, out: Path, skip_missing: bool, as_json: bool) -> None:
     """Run a suite below ``out`` and print its tables."""
     from dataclasses import asdict
 
-    from .adapter.suite import run_suite
-    from .adapter.suites import load_suite
-    from .adapter.table import print_results
+    from .adapter.commands.print_results import print_results
+    from .adapter.suite.plan import load_suite
+    from .adapter.suite.run import run_suite
 
     chosen = load_suite(name)
     results = run_suite(chosen, out / chosen.name, skip_missing=skip_missing)

@@ -58,7 +58,7 @@ def sweep(
     Raises:
         UserError: a unit failed; those that finished are kept.
     """
-    from .tasks.classification_run import run_classification
+    from .classification.run import run_classification
 
     units = list(_units(configs, out))
     failed: list[str] = []
@@ -169,7 +169,7 @@ def _run_unit(unit: _Unit, threads: int) -> str:
     """Run in a process of its own; return what went wrong, or nothing."""
     import torch
 
-    from .tasks.classification_run import run_classification
+    from .classification.run import run_classification
 
     torch.set_num_threads(threads)
     try:

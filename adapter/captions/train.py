@@ -22,19 +22,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ..pipeline.config import Section
-from ..pipeline.errors import UserError
-from ..pipeline.files import hash_value
-from ..pipeline.progress import step
-from .caption_data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
+from ...pipeline.config import Section
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import step
+from ..method.model import Aggregator, Generator, clip_score, distillation_loss
+from ..metrics.recall import first_relevant_rank, recall_at
 from .checkpoint import load_checkpoint, save_checkpoint
-from .metrics.recall import first_relevant_rank, recall_at
-from .model import Aggregator, Generator, clip_score, distillation_loss
+from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
 
 if TYPE_CHECKING:
-    from ..pipeline.datasets import Dataset
-    from ..pipeline.encoders.base import Encoder
-    from .run import RunFolder
+    from ...pipeline.datasets import Dataset
+    from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
 
 WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
 
@@ -148,7 +148,7 @@ class CaptionAdapter:
         """Write the weights and their description into ``folder``."""
         from safetensors.torch import save_file
 
-        from ..pipeline.files import atomic_path, write_json
+        from ...pipeline.files import atomic_path, write_json
 
         state = {name: value.contiguous() for name, value in self.generator.state_dict().items()}
         with atomic_path(folder / WEIGHTS) as temporary:
@@ -172,7 +172,7 @@ class CaptionAdapter:
         """
         from safetensors.torch import load_file
 
-        from ..pipeline.files import read_json
+        from ...pipeline.files import read_json
 
         if not (folder / DESCRIPTION).exists():
             raise UserError(

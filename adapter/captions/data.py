@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pipeline.datasets.splits import path_hash
-from ..pipeline.embed.images import image_features
-from ..pipeline.embed.texts import encode_texts
-from ..pipeline.errors import UserError
-from ..pipeline.progress import step
+from ...pipeline.datasets.splits import path_hash
+from ...pipeline.embed.images import image_features
+from ...pipeline.embed.texts import encode_texts
+from ...pipeline.errors import UserError
+from ...pipeline.progress import step
 
 if TYPE_CHECKING:
-    from ..pipeline.datasets import CaptionedImage, Dataset
-    from ..pipeline.encoders.base import Encoder
+    from ...pipeline.datasets import CaptionedImage, Dataset
+    from ...pipeline.encoders.base import Encoder
 
 T = TypeVar("T")
 _MOST_VALIDATION = 5000  # as many as Karpathy's split of COCO has

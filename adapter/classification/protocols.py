@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..pipeline.errors import UserError, unknown_name
-from .classification_data import ClassificationData, ClassSet, LabelledImages
-from .metrics.accuracy import harmonic_mean
+from ...pipeline.errors import UserError, unknown_name
+from ..metrics.accuracy import harmonic_mean
+from .data import ClassificationData, ClassSet, LabelledImages
 
 
 @dataclass(frozen=True)

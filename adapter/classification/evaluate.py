@@ -18,17 +18,17 @@ from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step
 from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
-from ..classification_data import ClassificationData, FewShot
-from ..classification_sources import Source
 from ..config import EvaluationConfig
-from ..fitted import FittedAdapter
-from ..protocols import Protocol, TestSet, load_protocol
-from ..recipes import Recipe, controlled
+from ..method.adapter import FittedAdapter
+from ..method.recipe import Recipe, controlled
+from ..method.train import Seeds, fit
 from ..results import Results
 from ..run import RunFolder
-from ..train import Seeds, fit
-from .classification_table import Row, build_results
+from .data import ClassificationData, FewShot
 from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
+from .protocols import Protocol, TestSet, load_protocol
+from .sources import Source
+from .table import Row, build_results
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
 _OUTCOME_VERSION = 2

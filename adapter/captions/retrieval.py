@@ -14,12 +14,12 @@ import numpy as np
 from ...pipeline.embed.images import image_features
 from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
-from ..caption_data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
-from ..captions import CaptionAdapter
+from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.recall import first_relevant_rank, median_rank, recall_at
 from ..published import published_retrieval
 from ..results import MethodResult, Results
-from .evidence import bootstrap_difference, small_set_note
+from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
+from .train import CaptionAdapter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,10 +18,9 @@ from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
-from ..caption_data import some
-from ..captions import CaptionAdapter
-from ..decode import DecodeConfig, answer
-from ..prefix_lm import (
+from .data import some
+from .decode import DecodeConfig, answer
+from .lm import (
     NAMES,
     Example,
     FrozenLM,
@@ -32,6 +31,7 @@ from ..prefix_lm import (
     pool_tokens,
     train_prefix,
 )
+from .train import CaptionAdapter
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset

@@ -20,15 +20,15 @@ from torch import Tensor
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import step
-from ..caption_data import some
-from ..captions import CaptionAdapter
-from ..decode import DecodeConfig
+from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.vqa import mean_by, write_submission
 from ..metrics.wups import WordNet
-from ..prefix_lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
 from ..results import MethodResult, Results
-from .evidence import bootstrap_difference, small_set_note
-from .prefixed import (
+from .answer_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
+from .data import some
+from .decode import DecodeConfig
+from .lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
+from .prefix import (
     CaptionTexts,
     TrainedRow,
     caption_row,
@@ -40,7 +40,7 @@ from .prefixed import (
     trained_row,
     with_h,
 )
-from .vqa_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
+from .train import CaptionAdapter
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset, Question

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_file
 from ...pipeline.progress import step
-from ..classification_sources import BankSource, FileSource, Source
 from ..config import Config
 from ..results import Results
 from ..run import RunFolder
-from .classification import evaluate_classification
+from .evaluate import evaluate_classification
+from .sources import BankSource, FileSource, Source
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder

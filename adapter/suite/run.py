@@ -13,21 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
-from ..pipeline.datasets import Dataset, open_dataset
-from ..pipeline.errors import UserError
-from ..pipeline.files import hash_file, hash_value, read_json, write_json
-from ..pipeline.progress import step
-from .config import Config, DataConfig
-from .report import Stage, write_report
-from .report.page import duration
-from .results import Results
-from .run import RunFolder, environment
-from .suites import Job, Suite, Task
+from ... import __version__
+from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_file, hash_value, read_json, write_json
+from ...pipeline.progress import step
+from ..config import Config, DataConfig
+from ..report import Stage, write_report
+from ..report.page import duration
+from ..results import Results
+from ..run import RunFolder, environment
+from .plan import Job, Suite, Task
 
 if TYPE_CHECKING:
-    from ..pipeline.encoders.base import Encoder
-    from .captions import CaptionAdapter
+    from ...pipeline.encoders.base import Encoder
+    from ..captions.train import CaptionAdapter
 
 _SHOWN_CLASSES, _SHOWN_PROMPTS = 4, 3
 
@@ -67,7 +67,7 @@ class _Work:
     def encoder(self) -> Encoder:
         """The suite's encoder, loaded when it is first needed."""
         if self._encoder is None:
-            from ..pipeline.encoders import load_encoder
+            from ...pipeline.encoders import load_encoder
 
             settings = self.suite.encoder
             self._encoder = load_encoder(settings.name, settings.checkpoint, settings.device)
@@ -121,8 +121,8 @@ class _Work:
 
     def make_banks(self) -> None:
         """Generate what banks are missing, all through one start of the language model."""
-        from ..pipeline.bank import PromptBank
-        from ..pipeline.prompts.generate import generate_banks
+        from ...pipeline.bank import PromptBank
+        from ...pipeline.prompts.generate import generate_banks
 
         jobs = [job for job in self.jobs if "classification" in job.tasks]
         names = list(dict.fromkeys(name for job in jobs for name in (job.dataset, *job.targets)))
@@ -177,7 +177,7 @@ class _Work:
         return hash_value(parts)
 
     def _classification(self, job: Job, folder: RunFolder) -> Results:
-        from .tasks.classification_run import run_classification
+        from ..classification.run import run_classification
 
         encoder = self.suite.encoder.model_copy(update={"name": self.encoder.id})
         config = Config(
@@ -195,7 +195,7 @@ class _Work:
         return run_classification(config, folder.path)
 
     def _retrieval(self, job: Job, folder: RunFolder) -> Results:
-        from .tasks.retrieval import evaluate_retrieval
+        from ..captions.retrieval import evaluate_retrieval
 
         return evaluate_retrieval(
             self.datasets[job.dataset],
@@ -206,7 +206,7 @@ class _Work:
         )
 
     def _captioning(self, job: Job, folder: RunFolder) -> Results:
-        from .tasks.captioning import evaluate_captioning
+        from ..captions.captioning import evaluate_captioning
 
         return evaluate_captioning(
             self.datasets[job.dataset],
@@ -219,7 +219,7 @@ class _Work:
         )
 
     def _vqa(self, job: Job, folder: RunFolder) -> Results:
-        from .tasks.vqa import evaluate_vqa
+        from ..captions.vqa import evaluate_vqa
 
         return evaluate_vqa(
             self.datasets[job.dataset],
@@ -233,7 +233,7 @@ class _Work:
 
     def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
         """Return one generator a seed, trained on the job's captions."""
-        from .captions import train_captions
+        from ..captions.train import train_captions
 
         if job.folder not in self._adapters:
             self._adapters[job.folder] = [
@@ -270,7 +270,7 @@ class _Work:
         return path
 
     def _prompts(self) -> list[tuple[str, list[str]]]:
-        from ..pipeline.bank import PromptBank
+        from ...pipeline.bank import PromptBank
 
         job = next((job for job in self.jobs if "classification" in job.tasks), None)
         if job is None:

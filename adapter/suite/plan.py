@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..pipeline.config import (
+from ...pipeline.config import (
     EncoderConfig,
     GenerationConfig,
     SamplingConfig,
@@ -14,11 +14,11 @@ from ..pipeline.config import (
     TopUpConfig,
     load_section,
 )
-from .captions import CaptionConfig
-from .config import EvaluationConfig
-from .recipes import Recipe
-from .tasks.captioning import CaptioningConfig
-from .tasks.vqa import VqaConfig
+from ..captions.captioning import CaptioningConfig
+from ..captions.train import CaptionConfig
+from ..captions.vqa import VqaConfig
+from ..config import EvaluationConfig
+from ..method.recipe import Recipe
 
 Task = Literal["classification", "retrieval", "captioning", "vqa"]
 TASKS: tuple[Task, ...] = ("classification", "retrieval", "captioning", "vqa")

@@ -13,12 +13,12 @@ from ...pipeline.encoders import load_encoder
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_value
 from ...pipeline.progress import step
-from ..caption_data import training_and_validation
-from ..captions import CaptionAdapter, CaptionConfig, train_captions
 from ..results import MethodResult, Results
 from ..run import RunFolder
 from .captioning import CaptioningConfig, evaluate_captioning
+from .data import training_and_validation
 from .retrieval import evaluate_contrasts, evaluate_retrieval
+from .train import CaptionAdapter, CaptionConfig, train_captions
 from .vqa import VqaConfig, evaluate_vqa
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..pipeline.config import Section
-from ..pipeline.errors import UserError
+from ...pipeline.config import Section
+from ...pipeline.errors import UserError
 from .checkpoint import load_checkpoint, save_checkpoint
 
 Kind = Literal["none", "image", "x", "aape", "both"]
@@ -80,8 +80,8 @@ class FrozenLM:
     @classmethod
     def load(cls, spec: str = "smollm2", device: str = "auto") -> FrozenLM:
         """Load ``smollm2``, a folder, or a model of the hub (see pipeline.language_models)."""
-        from ..pipeline.encoders.base import fast_dtype, pick_device
-        from ..pipeline.prompts.models import load_causal_lm
+        from ...pipeline.encoders.base import fast_dtype, pick_device
+        from ...pipeline.prompts.models import load_causal_lm
 
         place = pick_device(device)
         return cls(*load_causal_lm(spec, str(place), fast_dtype(place)), spec)

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..pipeline.errors import UserError
-from ..pipeline.files import atomic_path
-from .classification_data import FewShot
+from ...pipeline.errors import UserError
+from ...pipeline.files import atomic_path
+from ..classification.data import FewShot
+from .adapter import Adapter, FittedAdapter
+from .choose import choose
 from .discriminant import fit_discriminant, out_of_fold_scores
-from .fitted import Adapter, FittedAdapter
 from .hold_out import choose_trust, distil_query
 from .model import Aggregator, clip_score, distillation_loss
-from .recipes import Recipe, controlled
-from .selection import choose
+from .recipe import Recipe, controlled
 
 _FOLDS = 4
 

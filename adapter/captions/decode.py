@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..pipeline.config import Section
+from ...pipeline.config import Section
 
 if TYPE_CHECKING:
-    from .prefix_lm import FrozenLM
+    from .lm import FrozenLM
 
 
 class DecodeConfig(Section):

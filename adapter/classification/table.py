@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..classification_data import ClassificationData
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
 from ..metrics.bootstrap import paired_bootstrap
 from ..metrics.calibration import expected_calibration_error
-from ..protocols import Protocol, TestSet
 from ..published import published_rows
 from ..results import MethodResult, Results
+from .data import ClassificationData
 from .outcomes import Outcome
+from .protocols import Protocol, TestSet
 
 CALIBRATION = "100-ECE"
 _FULL_CONFUSION = 200  # classes

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..pipeline.files import atomic_path
+from ...pipeline.files import atomic_path
 
 
 def save_checkpoint(

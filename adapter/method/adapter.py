@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .classification_data import ClassSet, FewShot
+from ..classification.data import ClassSet, FewShot
 from .discriminant import Discriminant
 from .hold_out import Trust
 from .model import Generator, Head
 from .query import Query
-from .recipes import Recipe
+from .recipe import Recipe
 
 _PREDICT_ROWS = 4096
 _QUERY = tuple(field.name for field in fields(Query))

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..pipeline.datasets import base_new_classes, few_shot_train_val
-from ..pipeline.errors import UserError
-from .classification_data import ClassificationData, ClassTexts, LabelledImages, check_enough
+from ...pipeline.datasets import base_new_classes, few_shot_train_val
+from ...pipeline.errors import UserError
+from .data import ClassificationData, ClassTexts, LabelledImages, check_enough
 
 if TYPE_CHECKING:
-    from ..pipeline.bank import PromptBank
-    from ..pipeline.datasets import Dataset, Item
-    from ..pipeline.encoders.base import Encoder
+    from ...pipeline.bank import PromptBank
+    from ...pipeline.datasets import Dataset, Item
+    from ...pipeline.encoders.base import Encoder
 
 WAFFLE_TEXTS = 8
 _VAL_SHOTS = 4  # as CoOp
@@ -79,7 +79,7 @@ class BankSource:
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts: the templates of the manifest and the kept prompts of the bank."""
-        from ..pipeline.embed.texts import class_embeddings
+        from ...pipeline.embed.texts import class_embeddings
 
         manifest, names = self.images.manifest, self.images.class_names
         templates = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
@@ -96,7 +96,7 @@ class BankSource:
 
     def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
         """Return the cached features of some images."""
-        from ..pipeline.embed.images import image_features
+        from ...pipeline.embed.images import image_features
 
         paths = [item.path for item in items]
         found = image_features(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from .results import Results
+from ..results import Results
 
 _STYLES = {"ours": "bold green", "control": "yellow", "published": "dim"}
 

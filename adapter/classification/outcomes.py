@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from ...pipeline.files import atomic_path
 from ..baselines.base import Predictor
 from ..metrics.accuracy import accuracy
-from ..protocols import TestSet
+from .protocols import TestSet
 
 
 @dataclass

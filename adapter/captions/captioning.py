@@ -14,17 +14,16 @@ from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.files import write_json
 from ...pipeline.progress import step
-from ..caption_data import some
-from ..captions import CaptionAdapter
-from ..decode import DecodeConfig
 from ..metrics.clipscore import PREFIX, clip_score, ref_clip_score
+from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.meteor_spice import available, java_scores
 from ..metrics.ngrams import bleu, cider_d, rouge_l
 from ..metrics.tokenize import tokenize_captions
-from ..prefix_lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
 from ..results import MethodResult, Results
-from .evidence import bootstrap_difference, small_set_note
-from .prefixed import (
+from .data import some
+from .decode import DecodeConfig
+from .lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
+from .prefix import (
     caption_row,
     caption_texts,
     count_cut,
@@ -33,6 +32,7 @@ from .prefixed import (
     logged_generate,
     with_h,
 )
+from .train import CaptionAdapter
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import CaptionedImage, Dataset

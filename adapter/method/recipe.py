@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..pipeline.config import Section, load_section
+from ...pipeline.config import Section, load_section
 
 Control = Literal[
     "none",
@@ -158,7 +158,7 @@ def controlled(recipe: Recipe, control: str) -> Recipe:
     """Return the recipe with one thing taken away, as ``--control`` says.
 
     ``shuffled``, ``template`` and ``waffle`` change the prompts, not the recipe: see
-    :meth:`aape.adapter.classification_data.FewShot.with_control`.
+    :meth:`aape.adapter.classification.data.FewShot.with_control`.
     """
     if control == "no-generator":
         return recipe.model_copy(update={"generator": "none", "distillation": 0.0})

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..pipeline.errors import UserError
+from ...pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from ..pipeline.encoders.prompt_tower import PromptTower
+    from ...pipeline.encoders.prompt_tower import PromptTower
 
 
 @dataclass(frozen=True)

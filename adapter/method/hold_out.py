@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classification_data import ClassSet, FewShot
+from ..classification.data import ClassSet, FewShot
 from .query import Query, fit_query
 
 if TYPE_CHECKING:
-    from .fitted import Adapter
-    from .recipes import Recipe
+    from .adapter import Adapter
+    from .recipe import Recipe
 
 _LEAST_CLASSES = 4
 _ENOUGH_IMAGES = 2000  # held out in sum; more halvings would change little and cost time
