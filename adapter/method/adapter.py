@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..classification.data import ClassSet, FewShot
 from .discriminant import Discriminant
 from .hold_out import Trust
 from .model import Generator, Head
+from .problem import ClassSet, FewShot
 from .query import Query
 from .recipe import Recipe
 

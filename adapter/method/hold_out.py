@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification.data import ClassSet, FewShot
+from .problem import ClassSet, FewShot
 from .query import Query, fit_query
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import atomic_path
-from ..classification.data import FewShot
 from .adapter import Adapter, FittedAdapter
 from .choose import choose
 from .discriminant import fit_discriminant, out_of_fold_scores
 from .hold_out import choose_trust, distil_query
 from .model import Aggregator, clip_score, distillation_loss
+from .problem import FewShot
 from .recipe import Recipe, controlled
 
 _FOLDS = 4
