@@ -12,7 +12,6 @@ import numpy as np
 from ...pipeline.errors import UserError
 from .data import ClassificationData, LabelledImages, check_enough
 
-
 WAFFLE_TEXTS = 8
 VAL_SHOTS = 4  # as CoOp
 
