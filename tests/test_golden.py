@@ -144,7 +144,7 @@ def rounded(values: np.ndarray, digits: int) -> list[Any]:
 
 
 def assert_near(found: Any, expected: Any, tolerance: float) -> None:
-    """Compare numbers; the slowest kernels of torch were seen to change a weight by 6e-8."""
+    """Compare numbers; the plainest kernels of torch were seen to change a weight by 6e-8."""
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
