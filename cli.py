@@ -6,6 +6,7 @@ Heavy imports stay inside the verbs, so that ``aape --help`` is instant.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ app.add_typer(bank_app, name="bank")
 BankWords = Annotated[list[str] | None, typer.Argument(metavar="[BANK]", show_default=False)]
 BankOption = Annotated[str, typer.Option("--bank", help="The bank, if not named in place.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
 OfDataset = Annotated[str, typer.Option("--dataset", help="One data set of a bank of several.")]
 
 
@@ -424,11 +426,12 @@ def eval_classification(
     baselines: Annotated[str, typer.Option(help="Other baselines than the run's.")] = "",
     control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
     from .adapter.config import Config
-    from .adapter.run import RunFolder
+    from .adapter.run import RunFolder, own_weights
     from .adapter.tasks.classification_run import run_classification
 
     folder = RunFolder.open(run)
@@ -438,6 +441,8 @@ def eval_classification(
         "baselines": words_of(baselines),
         "controls": words_of(control),
     }
+    place = values["encoder"]
+    place["checkpoint"] = own_weights(place["name"], place["checkpoint"], checkpoint)
     values["evaluation"] |= {name: value for name, value in changes.items() if value}
     values["data"]["targets"] = target or values["data"]["targets"]
     show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
@@ -454,6 +459,7 @@ def predict_verb(
     also: Annotated[
         list[str] | None, typer.Option(help="A class without any photo, by name; repeat it.")
     ] = None,
+    checkpoint: Checkpoint = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -466,7 +472,9 @@ def predict_verb(
     from .adapter.predict import predict, to_csv
     from .pipeline.files import write_text
 
-    found = predict(run, images, top=top, classes=classes or (), more=also or ())
+    found = predict(
+        run, images, top=top, classes=classes or (), more=also or (), checkpoint=checkpoint
+    )
     if out:
         write_text(out, to_csv(found))
     if as_json:
@@ -618,6 +626,7 @@ def eval_retrieval(
     dataset: OtherData = "",
     root: OtherRoot = "",
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    checkpoint: Checkpoint = "",
     contrasts: Annotated[
         bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
     ] = False,
@@ -627,7 +636,12 @@ def eval_retrieval(
     from .adapter.tasks.caption_run import evaluate_run
 
     task = "contrasts" if contrasts else "retrieval"
-    show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
+    show(
+        evaluate_run(
+            run, task, dataset=dataset, root=root, limit=max_images, checkpoint=checkpoint
+        ),
+        as_json,
+    )
 
 
 @eval_app.command("captioning")
@@ -644,6 +658,7 @@ def eval_captioning(
     max_tokens: Annotated[int, typer.Option(min=1)] = 24,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
@@ -657,8 +672,14 @@ def eval_captioning(
     }
     show(
         evaluate_run(
-            run, "captioning", dataset=dataset, root=root, settings=settings, limit=max_images
-        ),
+            run,
+            "captioning",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_images,
+            checkpoint=checkpoint,
+        ),  # fmt: skip
         as_json,
     )
 
@@ -681,6 +702,7 @@ def eval_vqa(
     ] = None,
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
@@ -694,8 +716,14 @@ def eval_vqa(
     }  # fmt: skip
     show(
         evaluate_run(
-            run, "vqa", dataset=dataset, root=root, settings=settings, limit=max_questions
-        ),
+            run,
+            "vqa",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_questions,
+            checkpoint=checkpoint,
+        ),  # fmt: skip
         as_json,
     )
 
@@ -820,6 +848,10 @@ def generate_prompts_verb(
     """
     from .pipeline import generation_plan
 
+    if engine_python:
+        from .pipeline.engines.vllm import PYTHON_VARIABLE
+
+        os.environ[PYTHON_VARIABLE] = engine_python
     plan = generation_plan.plan(
         dataset or [],
         every=every,
@@ -833,7 +865,6 @@ def generate_prompts_verb(
             "model": model,
             "samples": samples,
             "seed": seed,
-            "vllm.python": engine_python,
             "server.base_url": base_url,
         },
     )

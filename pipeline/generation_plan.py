@@ -65,7 +65,7 @@ def plan(
 ) -> Plan:
     """Join the words of the command line with the configuration file; the words win.
 
-    ``options`` are settings by dotted name (``"vllm.python"``); empty ones are left out. Of several
+    ``options`` are settings by dotted name (``"server.base_url"``); empty ones are left out. Of several
     data sets, ``out`` is the folder of the banks.
 
     Raises:
