@@ -679,7 +679,7 @@ def eval_captioning(
             settings=settings,
             limit=max_images,
             checkpoint=checkpoint,
-        ),  # fmt: skip
+        ),
         as_json,
     )
 
@@ -723,7 +723,7 @@ def eval_vqa(
             settings=settings,
             limit=max_questions,
             checkpoint=checkpoint,
-        ),  # fmt: skip
+        ),
         as_json,
     )
 
