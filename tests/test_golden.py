@@ -45,7 +45,7 @@ def command_line() -> typer.Typer:
 
 def make_waffle_bank(out: Path) -> None:
     from aape.pipeline.config import GenerationConfig
-    from aape.pipeline.waffle import make_waffle
+    from aape.pipeline.prompts.waffle import make_waffle
 
     make_waffle(
         toy_manifest("barn owl", "sports car", "<b>tag</b>", "barn owl"),
@@ -57,8 +57,8 @@ def make_waffle_bank(out: Path) -> None:
 
 def make_language_bank(out: Path) -> None:
     from aape.pipeline.config import GenerationConfig
-    from aape.pipeline.engines import open_engine, resolve_model
-    from aape.pipeline.generate import generate_prompts
+    from aape.pipeline.prompts.engines import open_engine, resolve_model
+    from aape.pipeline.prompts.generate import generate_prompts
 
     # a revision by name: that of the folder depends on the version of transformers that wrote it
     config = GenerationConfig.model_validate(
@@ -101,7 +101,7 @@ def toy_manifest(*names: str) -> Any:
 def recipes_of(run: Path) -> tuple[Any, Any]:
     """The recipe as the resolved configuration of a run has it, and as its adapter has it."""
     from aape.adapter.config import Config
-    from aape.adapter.fitted import FittedAdapter
+    from aape.adapter.method.adapter import FittedAdapter
     from aape.adapter.run import RunFolder
 
     opened = RunFolder.open(run)
@@ -111,8 +111,8 @@ def recipes_of(run: Path) -> tuple[Any, Any]:
 
 def logits_of(run: Path, x: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Logits (n, c) of a run's adapter; the first half of the classes was trained, as base2new."""
-    from aape.adapter.classification_data import ClassSet
-    from aape.adapter.fitted import FittedAdapter
+    from aape.adapter.method.adapter import FittedAdapter
+    from aape.adapter.method.problem import ClassSet
     from aape.adapter.run import RunFolder
 
     fitted = FittedAdapter.load(*RunFolder.open(run).load_weights())
