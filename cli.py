@@ -43,7 +43,9 @@ OfDataset = Annotated[str, typer.Option("--dataset", help="One data set of a ban
 @bank_app.command("info")
 def bank_info(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """What a bank holds and what made it, without reading its rows."""
-    from .pipeline.bank import PromptBank, locate, render, statistics
+    from .pipeline.bank import PromptBank, statistics
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     info = statistics.bank_info(PromptBank.open(locate.locate(words or [], bank)[0]))
     print_json(info) if as_json else render.print_info(info)
@@ -59,7 +61,9 @@ def bank_stats(
     as_json: AsJson = False,
 ) -> None:
     """Prompts kept and dropped, with the reason, by class and by query."""
-    from .pipeline.bank import PromptBank, locate, render, statistics
+    from .pipeline.bank import PromptBank, statistics
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     counts = statistics.bank_statistics(PromptBank.open(locate.locate(words or [], bank)[0]))
     print_json(counts.model_dump()) if as_json else render.print_statistics(counts, every)
@@ -76,7 +80,9 @@ def bank_show(
 
     Example: aape bank show cars.bank.parquet "2012 Audi TT RS Coupe"
     """
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     path, name = locate.locate(words, bank, "The class")
     opened = PromptBank.open(path)
@@ -109,7 +115,9 @@ def bank_search(
     """
     from dataclasses import asdict
 
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
     from .pipeline.encoders import load_encoder
 
     path, text = locate.locate(words, bank, "The text")
@@ -142,7 +150,9 @@ def bank_sql(
 
     Example: aape bank sql "SELECT class_name, count(*) AS n FROM bank GROUP BY 1 ORDER BY n"
     """
-    from .pipeline.bank import PromptBank, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     path, query = locate.locate(words, bank, "The query")
     result = PromptBank.open(path).sql(query)
@@ -156,7 +166,8 @@ def bank_sql(
 @bank_app.command("diff")
 def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
     """Prompts added, removed and changed between two banks. Exit status 1 if they differ."""
-    from .pipeline.bank import PromptBank, diff, render
+    from .pipeline.bank import PromptBank, diff
+    from .pipeline.commands import print_bank as render
 
     found = diff.diff_banks(PromptBank.open(before), PromptBank.open(after))
     print_json(found.model_dump()) if as_json else render.print_diff(found)
@@ -188,7 +199,8 @@ def bank_export(
     cupl-json: kept texts by class name. csv: all columns but the embedding. parquet: all columns,
     plain. hf: a folder that `datasets.load_dataset` reads, with the card as README.
     """
-    from .pipeline.bank import PromptBank, export, locate
+    from .pipeline.bank import PromptBank, export
+    from .pipeline.commands import which_bank as locate
     from .pipeline.errors import UserError
 
     if not out:
@@ -200,7 +212,9 @@ def bank_export(
 @bank_app.command("verify")
 def bank_verify(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """Check every byte of a bank and its index. Exit status 1 if something is damaged."""
-    from .pipeline.bank import locate, render, verify
+    from .pipeline.bank import verify
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     report = verify.verify_bank(locate.locate(words or [], bank)[0])
     print_json(report.model_dump()) if as_json else render.print_verify(report)
@@ -217,7 +231,10 @@ def bank_reindex(
     as_json: AsJson = False,
 ) -> None:
     """Build the FAISS index of a bank again and measure its recall against exact search."""
-    from .pipeline.bank import PromptBank, index, locate, render
+    from .pipeline.bank import PromptBank
+    from .pipeline.bank import search as index
+    from .pipeline.commands import print_bank as render
+    from .pipeline.commands import which_bank as locate
 
     report = index.build_index(PromptBank.open(locate.locate(words or [], bank)[0]), kind)
     print_json(report.model_dump()) if as_json else render.print_index(report)
@@ -230,7 +247,8 @@ def bank_card(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File; else the screen.")] = None,
 ) -> None:
     """Write where a bank's prompts come from, as Markdown."""
-    from .pipeline.bank import PromptBank, card, locate
+    from .pipeline.bank import PromptBank, card
+    from .pipeline.commands import which_bank as locate
     from .pipeline.files import write_text
 
     text = card.bank_card(PromptBank.open(locate.locate(words or [], bank)[0]))
@@ -254,7 +272,7 @@ DatasetRoot = Annotated[
 @datasets_app.command("list")
 def datasets_list(as_json: AsJson = False) -> None:
     """The data sets that have a manifest, and which of them are here."""
-    from .pipeline.datasets import render
+    from .pipeline.commands import print_datasets as render
 
     rows = render.list_rows()
     print_json(rows) if as_json else render.print_list(rows)
@@ -263,7 +281,8 @@ def datasets_list(as_json: AsJson = False) -> None:
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
     """Classes, prompts, splits, licence of a data set, and where to get it."""
-    from .pipeline.datasets import load_manifest, render
+    from .pipeline.commands import print_datasets as render
+    from .pipeline.datasets import load_manifest
 
     manifest = load_manifest(name)
     print_json(render.describe(manifest)) if as_json else render.print_manifest(manifest)
@@ -393,9 +412,9 @@ def train(
         asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
         show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
         return
+    from .adapter.classification.run import default_folder, run_classification
     from .adapter.config import Config
-    from .adapter.recipes import load_recipe
-    from .adapter.tasks.classification_run import default_folder, run_classification
+    from .adapter.method.recipe import load_recipe
 
     values = load_recipe(recipe).model_dump()
     if distillation is not None:
@@ -427,9 +446,9 @@ def eval_classification(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
+    from .adapter.classification.run import run_classification
     from .adapter.config import Config
     from .adapter.run import RunFolder
-    from .adapter.tasks.classification_run import run_classification
 
     folder = RunFolder.open(run)
     values = Config.from_yaml(folder.path / "config.yaml").model_dump()
@@ -512,10 +531,10 @@ def sweep_verb(
     """
     from dataclasses import asdict
 
+    from .adapter.commands.print_results import print_results
     from .adapter.config import Config
-    from .adapter.recipes import load_recipe
+    from .adapter.method.recipe import load_recipe
     from .adapter.sweep import sweep
-    from .adapter.table import print_results
 
     evaluation = {
         "protocol": protocol, "seeds": whole_numbers(seeds, "--seeds"),
@@ -551,7 +570,7 @@ def show(results: Any, as_json: bool) -> None:
     """Print a results table for a reader or for a program."""
     from dataclasses import asdict
 
-    from .adapter.table import print_results
+    from .adapter.commands.print_results import print_results
 
     print_json(asdict(results)) if as_json else print_results(results)
 
@@ -576,7 +595,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
 
 def train_on_captions(task: str, asked: dict[str, Any], seeds: list[int], out: Path | None) -> Any:
     """Train on captions for the verb ``train``."""
-    from .adapter.tasks.caption_run import CaptionRunConfig, run_captions
+    from .adapter.captions.run import CaptionRunConfig, run_captions
     from .pipeline.errors import UserError, unknown_name
 
     if task != "captions":
@@ -624,7 +643,7 @@ def eval_retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     task = "contrasts" if contrasts else "retrieval"
     show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
@@ -647,7 +666,7 @@ def eval_captioning(
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     decode = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
     settings = {
@@ -684,7 +703,7 @@ def eval_vqa(
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
-    from .adapter.tasks.caption_run import evaluate_run
+    from .adapter.captions.run import evaluate_run
 
     settings = {
         **prefix_settings(
@@ -737,7 +756,7 @@ def eval_all(
 @app.command("suites")
 def suites(as_json: AsJson = False) -> None:
     """List the suites that `aape eval all --suite NAME` runs, and what is in them."""
-    from .adapter.suites import SUITES
+    from .adapter.suite.plan import SUITES
 
     if as_json:
         print_json({name: item.model_dump(mode="json") for name, item in SUITES.items()})
@@ -768,9 +787,9 @@ def suite(name: str, out: Path, skip_missing: bool, as_json: bool) -> None:
     """Run a suite below ``out`` and print its tables."""
     from dataclasses import asdict
 
-    from .adapter.suite import run_suite
-    from .adapter.suites import load_suite
-    from .adapter.table import print_results
+    from .adapter.commands.print_results import print_results
+    from .adapter.suite.plan import load_suite
+    from .adapter.suite.run import run_suite
 
     chosen = load_suite(name)
     results = run_suite(chosen, out / chosen.name, skip_missing=skip_missing)
@@ -818,7 +837,7 @@ def generate_prompts_verb(
 
     Interrupt it and run it again: it goes on. Example: aape generate-prompts --dataset cars
     """
-    from .pipeline import generation_plan
+    from .pipeline.prompts import plan as generation_plan
 
     plan = generation_plan.plan(
         dataset or [],
@@ -860,8 +879,8 @@ def import_prompts_verb(
 
     Example: aape import-prompts cars_prompts_full.json --dataset cars
     """
-    from .pipeline import generation_plan
     from .pipeline.datasets import load_manifest
+    from .pipeline.prompts import plan as generation_plan
 
     report = generation_plan.import_file(
         file, load_manifest(dataset), out, kind, allow_unmatched, encoder, checkpoint

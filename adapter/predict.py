@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..pipeline.datasets.images import list_images
-from ..pipeline.encode import class_embeddings
+from ..pipeline.embed.images import image_features
+from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
-from ..pipeline.features import image_features
-from .classification_data import ClassSet
+from .classification.data import ClassSet
 from .config import Config
-from .fitted import FittedAdapter
+from .method.adapter import FittedAdapter
 from .run import RunFolder
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path, read_json, write_json, write_text
-from ..pipeline.versions import installed_versions
+from ..pipeline.provenance import installed_versions
 
 if TYPE_CHECKING:
     import torch

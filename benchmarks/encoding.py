@@ -28,10 +28,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from aape.pipeline.encode import encode_texts
+from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import batches
-from aape.pipeline.features import image_features
 
 _ALL = ("lite", "texts", "images")
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aape.adapter.prefix_lm import FrozenLM
+from aape.adapter.captions.lm import FrozenLM
 from aape.pipeline.datasets import CaptionedImage, Question
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "gray": (120,) * 3}

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aape.adapter.classification_data import ClassificationData
-from aape.adapter.classification_sources import FileSource, sample_rows, waffle_templates
+from aape.adapter.classification.data import ClassificationData
+from aape.adapter.classification.evaluate import CONTROL_NOTES, evaluate_classification
+from aape.adapter.classification.run import run_classification
+from aape.adapter.classification.sources import FileSource, sample_rows, waffle_templates
 from aape.adapter.config import Config, EvaluationConfig
-from aape.adapter.fitted import FittedAdapter
-from aape.adapter.recipes import CONTROL_GROUPS, DEFAULT, controlled
+from aape.adapter.method.adapter import FittedAdapter
+from aape.adapter.method.recipe import CONTROL_GROUPS, DEFAULT, controlled
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.classification import CONTROL_NOTES, evaluate_classification
-from aape.adapter.tasks.classification_run import run_classification
 from aape.pipeline.errors import UserError
 
 C, D = 6, 16
@@ -107,7 +107,7 @@ def test_same_seed_same_table_and_other_shots_other_images(features):
 
 
 def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeypatch):
-    from aape.adapter.tasks import classification
+    from aape.adapter.classification import evaluate as classification
 
     trained: list[str] = []
     original = classification._train_and_test
@@ -138,7 +138,7 @@ def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeyp
 
 
 def test_a_kill_loses_no_finished_training(features, tmp_path, monkeypatch):
-    from aape.adapter.tasks import classification
+    from aape.adapter.classification import evaluate as classification
 
     original = classification._train_and_test
 
@@ -188,7 +188,7 @@ def test_run_folder(features, tmp_path):
 
 
 def _tests(data: ClassificationData):
-    from aape.adapter.protocols import load_protocol
+    from aape.adapter.classification.protocols import load_protocol
 
     return load_protocol("base2new").test_sets(data)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aape.adapter import model
-from aape.adapter.model import (
+from aape.adapter.method import model
+from aape.adapter.method.model import (
     Aggregator,
     Generator,
     Head,

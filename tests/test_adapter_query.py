@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.hold_out import Trust, candidates, distil_query
-from aape.adapter.query import fit_query
-from aape.adapter.recipes import DEFAULT, LITERAL, QueryRecipe, controlled
-from aape.adapter.train import fit
+from aape.adapter.classification.data import ClassSet, FewShot
+from aape.adapter.method.hold_out import Trust, candidates, distil_query
+from aape.adapter.method.query import fit_query
+from aape.adapter.method.recipe import DEFAULT, LITERAL, QueryRecipe, controlled
+from aape.adapter.method.train import fit
 
 C, D, SHOTS = 12, 24, 8
 QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 32})

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.fitted import FittedAdapter
-from aape.adapter.hold_out import Trust, restrict
-from aape.adapter.query import fit_query
-from aape.adapter.recipes import DEFAULT, LITERAL, Recipe, controlled, load_recipe
-from aape.adapter.train import Seeds, fit
+from aape.adapter.classification.data import ClassSet, FewShot
+from aape.adapter.method.adapter import FittedAdapter
+from aape.adapter.method.hold_out import Trust, restrict
+from aape.adapter.method.query import fit_query
+from aape.adapter.method.recipe import DEFAULT, LITERAL, Recipe, controlled, load_recipe
+from aape.adapter.method.train import Seeds, fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6

@@ -21,11 +21,11 @@ from aape.pipeline.bank import (
     PromptBank,
     PromptRow,
     arrow_schema,
-    footer,
     schema,
     write,
     write_bank,
 )
+from aape.pipeline.bank import format as footer
 from aape.pipeline.bank.card import bank_card
 from aape.pipeline.bank.diff import diff_banks
 from aape.pipeline.bank.export import export_bank

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from fake_captions import COLOURS, FakeDataset, FakeEncoder
 
-from aape.adapter.caption_data import (
+from aape.adapter.captions.data import (
     caption_set,
     relevance_groups,
     some,
     training_and_validation,
 )
-from aape.adapter.captions import (
+from aape.adapter.captions.retrieval import contrast_accuracy, evaluate_retrieval, mixture
+from aape.adapter.captions.train import (
     CaptionAdapter,
     CaptionConfig,
     CaptionGenerator,
@@ -25,7 +26,6 @@ from aape.adapter.captions import (
     train_captions,
 )
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.retrieval import contrast_accuracy, evaluate_retrieval, mixture
 from aape.pipeline.datasets import CaptionedImage
 from aape.pipeline.errors import UserError
 
@@ -92,7 +92,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     config = CaptionConfig(epochs=4, batch_size=8, lr=0.01)
     whole = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "whole"))
 
-    from aape.adapter import captions
+    from aape.adapter.captions.train import train as captions
 
     kept, calls = captions.save_checkpoint, []
 

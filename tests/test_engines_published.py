@@ -13,10 +13,10 @@ from aape.pipeline.bank import PromptBank
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.engines.published import match_names, read_published
 from aape.pipeline.errors import UserError
-from aape.pipeline.imports import import_prompts
-from aape.pipeline.waffle import make_waffle, waffle_texts
+from aape.pipeline.prompts.importing import import_prompts
+from aape.pipeline.prompts.published import match_names, read_published
+from aape.pipeline.prompts.waffle import make_waffle, waffle_texts
 
 
 class FakeEncoder:

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from aape.pipeline.encode import class_embeddings, encode_texts
+from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.shards import RowStore, row_key
+from aape.pipeline.embed.texts import class_embeddings, encode_texts
 from aape.pipeline.encoders.base import augmentation, evaluation_transform, unit
 from aape.pipeline.errors import UserError
-from aape.pipeline.features import image_features
-from aape.pipeline.shards import RowStore, row_key
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -257,7 +257,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-import aape.pipeline.encode as encode, aape.pipeline.features as features
+import aape.pipeline.embed.texts as encode, aape.pipeline.embed.images as features
 from test_features_cache import FakeEncoder
 encode._SECONDS_AT_RISK = features._SECONDS_AT_RISK = 0.0
 paths = sorted(Path({pictures!r}).glob("*.png"))

@@ -8,7 +8,7 @@ import pytest
 
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.errors import UserError
-from aape.pipeline.generation_plan import import_file, plan
+from aape.pipeline.prompts.plan import import_file, plan
 
 
 def test_words_win_over_the_file(tmp_path: Path) -> None:

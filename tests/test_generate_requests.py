@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.manifest import DEFAULT_QUERIES, Manifest, Query
 from aape.pipeline.errors import UserError
-from aape.pipeline.requests import (
+from aape.pipeline.prompts.english import article, plural
+from aape.pipeline.prompts.requests import (
     ModelIdentity,
     build_requests,
     fill_query,
     read_queries,
     sample_seed,
 )
-from aape.pipeline.wording import article, plural
 
 MODEL = ModelIdentity("a-model", "r1", "")
 

@@ -24,14 +24,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aape.pipeline.answers import AnswerLog
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.engines.base import Answer, ClosingEngine
 from aape.pipeline.errors import UserError
-from aape.pipeline.generate import generate_banks, generate_prompts
-from aape.pipeline.requests import Request
+from aape.pipeline.prompts.answers import AnswerLog
+from aape.pipeline.prompts.engines.base import Answer, ClosingEngine
+from aape.pipeline.prompts.generate import generate_banks, generate_prompts
+from aape.pipeline.prompts.requests import Request
 
 CONFIG = GenerationConfig.model_validate(
     {"samples": 4, "top_up": {"min_kept": 16, "max_samples": 2}, "verdicts": {"min_words": 3}}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from aape.adapter.classification_data import ClassificationData, ClassTexts, LabelledImages
-from aape.adapter.protocols import PROTOCOLS, load_protocol
+from aape.adapter.classification.data import ClassificationData, ClassTexts, LabelledImages
+from aape.adapter.classification.protocols import PROTOCOLS, load_protocol
 from aape.adapter.published import (
     AVERAGE_BASE2NEW,
     ZERO_SHOT_BASE2NEW,

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from fake_captions import FakeDataset, FakeEncoder, speaking_lm, tiny_lm
 
-from aape.adapter.captions import CaptionAdapter, CaptionConfig, train_captions
-from aape.adapter.decode import DecodeConfig
-from aape.adapter.results import Results
-from aape.adapter.run import RunFolder
-from aape.adapter.tasks import prefixed
-from aape.adapter.tasks.captioning import (
+from aape.adapter.captions import prefix as prefixed
+from aape.adapter.captions.answer_scores import BASELINE, most_frequent
+from aape.adapter.captions.captioning import (
     CaptioningConfig,
     caption_scores,
     evaluate_captioning,
     write_coco_results,
 )
-from aape.adapter.tasks.prefixed import logged_answers
-from aape.adapter.tasks.vqa import VqaConfig, evaluate_vqa, prompt_of
-from aape.adapter.tasks.vqa_scores import BASELINE, most_frequent
+from aape.adapter.captions.decode import DecodeConfig
+from aape.adapter.captions.prefix import logged_answers
+from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
+from aape.adapter.captions.vqa import VqaConfig, evaluate_vqa, prompt_of
+from aape.adapter.results import Results
+from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage, Question
 from aape.pipeline.errors import UserError
 

@@ -11,11 +11,11 @@ import pytest
 from fake_captions import COLOURS, FakeEncoder, speaking_lm
 from PIL import Image
 
-from aape.adapter.captions import CaptionConfig
-from aape.adapter.prefix_lm import FrozenLM
-from aape.adapter.tasks import caption_run
-from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.tasks.vqa_scores import BASELINE
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.answer_scores import BASELINE
+from aape.adapter.captions.lm import FrozenLM
+from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
+from aape.adapter.captions.train import CaptionConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 

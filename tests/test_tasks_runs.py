@@ -12,14 +12,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aape import cli
-from aape.adapter.captions import CaptionConfig
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.captioning import CaptioningConfig
+from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
+from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.vqa import VqaConfig
+from aape.adapter.commands.print_results import print_results
 from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
-from aape.adapter.table import print_results
-from aape.adapter.tasks import caption_run
-from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.tasks.captioning import CaptioningConfig
-from aape.adapter.tasks.vqa import VqaConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 

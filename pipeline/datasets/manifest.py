@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..config import Section
 from ..files import hash_value
-from .layouts import Layout
+from .readers.layouts import Layout
 from .records import SPLITS, Split
 from .splits import OWN_SHARES
 
