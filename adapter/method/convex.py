@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -48,7 +48,8 @@ class Choices:
         folds: of the shots. halves: folds of the classes; 0 leaves new classes at zero-shot CLIP.
         images: training images while choosing, at most; a variance does not depend on their number.
         judged: stop holding out when so many images were judged.
-        margin: standard errors by which held-out classes must gain, or zero-shot CLIP stays.
+        doubt: m of the weight ``max(0, 1 − m/z²)`` that B gets where held-out classes gain z
+            standard errors over zero-shot CLIP (the positive part of James and Stein).
     """
 
     own: tuple[float, ...] = (10.0, 100.0, 1000.0)
@@ -61,7 +62,7 @@ class Choices:
     class_folds: int = 4
     images: int = 4000
     judged: int = 1000
-    margin: float = 0.5
+    doubt: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class ConvexFit:
 
     Attributes:
         sharpness: τ of zero-shot CLIP. seen, new: solutions; ``new`` is None at zero-shot CLIP.
-        seen_temperature, new_temperature: T and T'. chosen: what was chosen, for the details.
+        seen_temperature, new_temperature: T and T'. trust: weight of the map for new classes.
+        chosen: what was chosen, for the details.
     """
 
     sharpness: float
@@ -104,6 +106,7 @@ class ConvexFit:
     new: Solution | None
     seen_temperature: float
     new_temperature: float
+    trust: float = 1.0
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -223,18 +226,17 @@ def fit_convex(
     sharpness = best_temperature([(plain, y), (scale * val_x @ t.T, val_y)])
     factor = sharpness * scale
     setting, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
-    new_setting, cool, gain = _choose_new(x, y, t, factor, choices, seed)
+    new_setting, weight, cool = _choose_new(x, y, t, factor, choices, seed)
     problem = ConvexProblem(x, y, t, factor * x @ t.T)
     seen = problem.solve(setting)
-    new = None if new_setting is None else seen
-    if new_setting is not None and new_setting != setting:
-        new = problem.solve(new_setting)
+    new = None if new_setting is None else problem.solve(new_setting)
     chosen = {
         "sharpness of zero-shot": sharpness,
-        "seen": vars(setting) | {"temperature": warm},
-        "new": (vars(new_setting) if new_setting else {}) | {"temperature": cool, "gain": gain},
+        "seen": asdict(setting) | {"temperature": warm},
+        "new": (asdict(new_setting) if new_setting else {})
+        | {"weight": weight, "temperature": cool},
     }
-    return ConvexFit(sharpness, seen, new, warm, cool, chosen)
+    return ConvexFit(sharpness, seen, new, warm, cool, weight, chosen)
 
 
 def _choose_seen(
@@ -280,13 +282,10 @@ def _choose_seen(
 def _choose_new(
     x: Tensor, y: Tensor, t: Tensor, factor: float, choices: Choices, seed: int
 ) -> tuple[Setting | None, float, float]:
-    """Return the setting for new classes (None for zero-shot CLIP), its temperature and its gain.
-
-    The gain is in standard errors over classes.
-    """
+    """Return the setting for new classes (None for zero-shot CLIP), its weight and temperature."""
     c = len(t)
     if choices.class_folds < 2 or c < 4:
-        return None, 1.0, 0.0
+        return None, 0.0, 1.0
     few = rank_in_class(y, seed) < _per_class(c, choices)
     x, y = x[few], y[few]
     settings = [
@@ -319,12 +318,15 @@ def _choose_new(
         return torch.cat([cross_entropies(a * temperature, b) for a, b in parts]), temperature
 
     start, cool = losses(plain)
-    results = {setting: losses(parts) for setting, parts in moved.items()}
-    best = min(results, key=lambda s: float(results[s][0].sum()))
-    gains = x.new_zeros(c).index_add_(0, torch.cat(owners), start - results[best][0])
-    error = float(gains.std()) * math.sqrt(c)
-    gain = float(gains.sum()) / max(error, 1e-9)
-    return (best, results[best][1], gain) if gain > choices.margin else (None, cool, gain)
+    found = {setting: losses(parts)[0] for setting, parts in moved.items()}
+    best = min(found, key=lambda setting: float(found[setting].sum()))
+    gains = x.new_zeros(c).index_add_(0, torch.cat(owners), start - found[best])
+    sure = float(gains.sum()) / max(float(gains.std()) * math.sqrt(c), 1e-9)  # z
+    weight = 1.0 - choices.doubt / max(sure, 1e-9) ** 2
+    if weight <= 0:
+        return None, 0.0, cool
+    mixed = [(torch.lerp(a, b, weight), z) for (a, z), (b, _) in zip(plain, moved[best])]
+    return best, weight, losses(mixed)[1]
 
 
 def rank_in_class(y: Tensor, seed: int) -> Tensor:
