@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("AAPE_WRITE_GOLDEN") == "1"
 # the recipes as `aape train --recipe` knows them, by the name of their golden files
-RECIPES = {"default": "default", "literal": "literal"}
+RECIPES = {"default": "staged", "literal": "literal"}
 CLASSES, WIDTH = 8, 16
 # what decides a row of a bank; left out are times, versions and folders
 DECISIVE = (
@@ -101,7 +101,7 @@ def toy_manifest(*names: str) -> Any:
 def recipes_of(run: Path) -> tuple[Any, Any]:
     """The recipe as the resolved configuration of a run has it, and as its adapter has it."""
     from aape.adapter.config import Config
-    from aape.adapter.fitted import FittedAdapter
+    from aape.adapter.method.adapter import FittedAdapter
     from aape.adapter.run import RunFolder
 
     opened = RunFolder.open(run)
@@ -111,8 +111,8 @@ def recipes_of(run: Path) -> tuple[Any, Any]:
 
 def logits_of(run: Path, x: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Logits (n, c) of a run's adapter; the first half of the classes was trained, as base2new."""
-    from aape.adapter.classification_data import ClassSet
-    from aape.adapter.fitted import FittedAdapter
+    from aape.adapter.method.problem import ClassSet
+    from aape.adapter.method.adapter import FittedAdapter
     from aape.adapter.run import RunFolder
 
     fitted = FittedAdapter.load(*RunFolder.open(run).load_weights())

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification.data import ClassSet, FewShot
+from .problem import ClassSet, FewShot
 from .query import Query, fit_query
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
+    from .model import Adapter
     from .recipe import Recipe
 
 _LEAST_CLASSES = 4
