@@ -18,9 +18,9 @@ from ..pipeline.datasets.images import list_images
 from ..pipeline.embed.images import image_features
 from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
-from .classification.data import ClassSet
 from .config import Config
 from .method.adapter import FittedAdapter
+from .method.problem import ClassSet
 from .run import RunFolder
 
 if TYPE_CHECKING:

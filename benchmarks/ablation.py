@@ -16,7 +16,7 @@ from pathlib import Path
 from distillation_study import SHOTS
 
 from aape.adapter.classification.evaluate import evaluate_classification
-from aape.adapter.classification.sources import FileSource
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.method.recipe import DEFAULT, Recipe
 from aape.adapter.results import MethodResult

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from aape.adapter.classification.data import ClassificationData, LabelledImages
+from aape.adapter.classification.draws import Source, no_images
 from aape.adapter.classification.evaluate import evaluate_classification
-from aape.adapter.classification.sources import FileSource, Source, no_images
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.method.recipe import DEFAULT, Control, Recipe
 from aape.adapter.run import RunFolder

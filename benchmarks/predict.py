@@ -15,7 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from aape.adapter.classification.data import ClassSet, FewShot
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.recipe import DEFAULT
 from aape.adapter.method.train import fit
 

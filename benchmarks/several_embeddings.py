@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from distillation_study import SHOTS
 from torch import Tensor
 
-from aape.adapter.classification.data import FewShot
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.protocols import load_protocol
-from aape.adapter.classification.sources import FileSource
 from aape.adapter.method.hold_out import restrict
+from aape.adapter.method.problem import FewShot
 from aape.adapter.method.query import fit_query
 from aape.adapter.method.recipe import DEFAULT
 

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from aape.adapter.classification.sources import read_features, waffle_templates
+from aape.adapter.classification.draws import waffle_templates
+from aape.adapter.classification.feature_file import read_features
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 
 from aape.adapter.baselines import BASELINES, GROUPS
-from aape.adapter.classification.data import ClassSet, FewShot
+from aape.adapter.classification.feature_file import FileSource, read_features
 from aape.adapter.classification.protocols import load_protocol
-from aape.adapter.classification.sources import FileSource, read_features
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.recipe import DEFAULT, controlled
 from aape.adapter.method.train import fit
 

@@ -13,9 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from aape.adapter.classification.data import ClassificationData
+from aape.adapter.classification.draws import sample_rows, waffle_templates
 from aape.adapter.classification.evaluate import CONTROL_NOTES, evaluate_classification
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.run import run_classification
-from aape.adapter.classification.sources import FileSource, sample_rows, waffle_templates
 from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.recipe import CONTROL_GROUPS, DEFAULT, controlled

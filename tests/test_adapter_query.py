@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aape.adapter.classification.data import ClassSet, FewShot
 from aape.adapter.method.hold_out import Trust, candidates, distil_query
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.query import fit_query
 from aape.adapter.method.recipe import DEFAULT, LITERAL, QueryRecipe, controlled
 from aape.adapter.method.train import fit

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aape.adapter.classification.data import ClassSet, FewShot
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.hold_out import Trust, restrict
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.query import fit_query
 from aape.adapter.method.recipe import DEFAULT, LITERAL, Recipe, controlled, load_recipe
 from aape.adapter.method.train import Seeds, fit

@@ -22,9 +22,9 @@ from aape.adapter.baselines import (
     tip_adapter,
 )
 from aape.adapter.baselines.base import with_seen
-from aape.adapter.classification.data import ClassSet, FewShot
 from aape.adapter.method.choose import choose, product
 from aape.adapter.method.discriminant import fit_discriminant, folds, out_of_fold_scores
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 5, 12, 6

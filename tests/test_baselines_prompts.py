@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from aape.adapter.baselines import BASELINES, choose_baselines
-from aape.adapter.classification.data import ClassSet, FewShot
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.pipeline.encoders.clip import ClipEncoder
 from aape.pipeline.errors import UserError
 

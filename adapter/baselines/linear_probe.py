@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification.data import FewShot
 from ..method.choose import choose
+from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
 from .optimise import leaf, minimise
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..classification.data import FewShot
 from ..method.adapter import FittedAdapter
+from ..method.problem import FewShot
 from ..method.recipe import LITERAL
 from ..method.train import fit
 from .base import Baseline

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...pipeline.encoders.prompt_tower import PromptTower
 from ...pipeline.errors import UserError
-from ..classification.data import ClassSet, FewShot
+from ..method.problem import ClassSet, FewShot
 from ..method.recipe import LITERAL
 from .base import Baseline, Fitted
 from .optimise import leaf, minimise

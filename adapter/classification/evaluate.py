@@ -25,9 +25,9 @@ from ..method.train import Seeds, fit
 from ..results import Results
 from ..run import RunFolder
 from .data import ClassificationData, FewShot
+from .draws import Source
 from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
 from .protocols import Protocol, TestSet, load_protocol
-from .sources import Source
 from .table import Row, build_results
 
 # raised when a change of the code changes figures, so that older outcomes are not reused

@@ -11,8 +11,10 @@ from ...pipeline.progress import step
 from ..config import Config
 from ..results import Results
 from ..run import RunFolder
+from .bank_source import BankSource
+from .draws import Source
 from .evaluate import evaluate_classification
-from .sources import BankSource, FileSource, Source
+from .feature_file import FileSource
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.console import Console
 from rich.table import Table
 
+from ...pipeline.commands.options import print_json
 from ..results import Results
 
 _STYLES = {"ours": "bold green", "control": "yellow", "published": "dim"}
@@ -47,3 +50,8 @@ def print_results(results: Results, console: Console | None = None) -> None:
         console.print(line, highlight=False, markup=False)
     for note in results.all_notes():
         console.print(f"· {note}", style="dim", highlight=False, markup=False)
+
+
+def show(results: Results, as_json: bool) -> None:
+    """Print a results table for a reader or for a program."""
+    print_json(asdict(results)) if as_json else print_results(results)

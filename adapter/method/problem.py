@@ -6,16 +6,13 @@ n images, c classes, k prompts of a class, d embedding width, v augmented views 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    from ...pipeline.encoders.prompt_tower import PromptTower
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class FewShot:
     val_y: Tensor
     scale: float
     shots: int
-    tower: PromptTower | None = None
+    tower: Any = None
 
     @property
     def w(self) -> Tensor:

@@ -1,149 +1,23 @@
-"""Where classification data comes from: a bank with its data set and encoder, or cached features.
-
-A source is opened once and drawn from once a seed: test features and texts are shared.
-"""
+"""Classification data from a file of cached features: any encoder, no images needed."""
 
 from __future__ import annotations
 
 import json
 import random
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...pipeline.datasets import base_new_classes, few_shot_train_val
+from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
-from .data import ClassificationData, ClassTexts, LabelledImages, check_enough
+from .data import ClassificationData, ClassTexts, LabelledImages
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
-    from ...pipeline.datasets import Dataset, Item
-    from ...pipeline.encoders.base import Encoder
-
-WAFFLE_TEXTS = 8
-_VAL_SHOTS = 4  # as CoOp
-
-
-class Source(Protocol):
-    """Something that gives a draw of shots: same shots and seed, same data."""
-
-    dataset: str
-
-    def draw(self, shots: int, seed: int) -> ClassificationData:
-        """Return one draw."""
-        ...
-
-
-class BankSource:
-    """A bank, the images of its data set, and the encoder that both were embedded with."""
-
-    def __init__(
-        self,
-        bank: PromptBank,
-        dataset: Dataset,
-        encoder: Encoder,
-        *,
-        views: int = 0,
-        waffle: bool = True,
-        repeat: bool = False,
-        workers: int = 2,
-        batch_size: int = 64,
-    ) -> None:
-        """Check that the three belong together.
-
-        ``views`` are augmented copies of each training image; ``repeat`` draws classes with fewer
-        images than shots with replacement, as CoOp does, where it would be an error otherwise.
-
-        Raises:
-            UserError: the bank was made for other classes or by another encoder.
-        """
-        bank.check_encoder(encoder)
-        if list(bank.metadata.class_names) != dataset.class_names:
-            missing = sorted(set(dataset.class_names) - set(bank.metadata.class_names))
-            raise UserError(
-                f"The bank {bank.path} is for other classes than data set"
-                f" {dataset.manifest.name!r}"
-                + (f" (without {', '.join(map(repr, missing[:5]))})." if missing else "."),
-                "Make one for this data set: aape generate-prompts --dataset"
-                f" {dataset.manifest.name}.",
-            )
-        self.bank, self.images, self.encoder = bank, dataset, encoder
-        self.dataset = dataset.manifest.name
-        self.views, self.waffle, self.repeat = views, waffle, repeat
-        self.workers, self.batch_size = workers, batch_size
-
-    @cached_property
-    def texts(self) -> ClassTexts:
-        """Class texts: the templates of the manifest and the kept prompts of the bank."""
-        from ...pipeline.embed.texts import class_embeddings
-
-        manifest, names = self.images.manifest, self.images.class_names
-        templates = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
-        prompts, mask = self.bank.reference_embeddings()
-        waffle = waffle_templates(manifest.templates[0], names) if self.waffle else []
-        return ClassTexts(
-            names=names,
-            template=class_embeddings(self.encoder, names, manifest.templates[:1]),
-            ensemble=class_embeddings(self.encoder, names, templates),
-            prompts=prompts,
-            mask=mask,
-            waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
-        )
-
-    def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
-        """Return the cached features of some images."""
-        from ...pipeline.embed.images import image_features
-
-        paths = [item.path for item in items]
-        found = image_features(
-            self.encoder,
-            paths,
-            views=views,
-            seed=seed,
-            workers=self.workers,
-            batch_size=self.batch_size,
-        )
-        labels = np.array([item.label for item in items], dtype=np.int64)
-        return LabelledImages(found.x, labels, found.views, tuple(paths))
-
-    @cached_property
-    def test(self) -> LabelledImages:
-        """Test features, once for all draws."""
-        return self.features(self.images.items("test"))
-
-    def draw(self, shots: int, seed: int) -> ClassificationData:
-        """Sample shots as CoOp does, embed what is not embedded yet."""
-        train_items = self.images.items("train")
-        labels = [item.label for item in train_items]
-        least = 1 if self.repeat else shots
-        check_shots(self.dataset, self.images.class_names, labels, least)
-        try:
-            val_items = self.images.items("val")
-        except UserError:  # the data set has none: methods then fall back on fixed rules
-            val_items = []
-        train, val = few_shot_train_val(train_items, val_items, shots, seed)
-        base, new = base_new_classes(len(self.images.class_names))
-        notes = [note for note in (self.images.split_note, self.encoder.notes) if note]
-        d = self.encoder.dim
-        return ClassificationData(
-            dataset=self.dataset,
-            encoder=self.encoder.fingerprint,
-            texts=self.texts,
-            train=self.features(train, self.views, seed),
-            val=self.features(val) if val else no_images(d),
-            test=self.test,
-            base_ids=base,
-            new_ids=new,
-            shots=shots,
-            seed=seed,
-            logit_scale=self.encoder.logit_scale,
-            notes=notes,
-            tower=self.encoder.prompt_tower(),
-        )
+from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
 
 
 class FileSource:
@@ -290,18 +164,11 @@ class FileSource:
         check_shots(self.dataset, self.texts.names, train.y, 1 if self.repeat else shots)
         generator = random.Random(seed)
         chosen = sample_rows(train.y, shots, generator, self.repeat)
-        held = sample_rows(val.y, min(shots, _VAL_SHOTS), generator)
+        held = sample_rows(val.y, min(shots, VAL_SHOTS), generator)
         return (
             LabelledImages(train.x[chosen], train.y[chosen]),
             LabelledImages(val.x[held], val.y[held]),
         )
-
-
-def from_bank(
-    bank: PromptBank, dataset: Dataset, encoder: Encoder, shots: int, seed: int, **options: Any
-) -> ClassificationData:
-    """Return one draw of a bank's data set; ``options`` are those of :class:`BankSource`."""
-    return BankSource(bank, dataset, encoder, **options).draw(shots, seed)
 
 
 def from_feature_file(
@@ -327,73 +194,6 @@ def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}.") from error
-
-
-def check_shots(
-    dataset: str, names: list[str], labels: Sequence[int] | np.ndarray, shots: int
-) -> None:
-    """Stop before anything is sampled with replacement.
-
-    Raises:
-        UserError: a label is out of range, or a class has fewer images than shots.
-    """
-    array = np.asarray(labels, dtype=np.int64)
-    if len(array) and (array.min() < 0 or array.max() >= len(names)):
-        raise UserError(
-            f"The training labels of {dataset} run from {array.min()} to {array.max()}, but there"
-            f" are {len(names)} classes: 0 to {len(names) - 1}."
-        )
-    check_enough(
-        dataset,
-        names,
-        array,
-        shots,
-        "add images, or draw with replacement: --repeat-images.",
-    )
-
-
-def sample_rows(
-    labels: np.ndarray, shots: int, generator: random.Random, repeat: bool = False
-) -> np.ndarray:
-    """Sample row numbers, ``shots`` a class, in the order in which classes first occur.
-
-    A class with fewer gives all it has, or with ``repeat`` draws with replacement, as CoOp does.
-    """
-    rows: dict[int, list[int]] = {}
-    for row, label in enumerate(labels.tolist()):
-        rows.setdefault(label, []).append(row)
-    chosen: list[int] = []
-    for candidates in rows.values():
-        if repeat and len(candidates) < shots:
-            chosen += generator.choices(candidates, k=shots)
-        else:
-            chosen += generator.sample(candidates, min(shots, len(candidates)))
-    return np.array(chosen, dtype=np.int64)
-
-
-def no_images(dim: int) -> LabelledImages:
-    """Return an empty split."""
-    return LabelledImages(np.zeros((0, dim), np.float32), np.zeros(0, np.int64))
-
-
-def waffle_templates(template: str, names: list[str], count: int = WAFFLE_TEXTS) -> list[str]:
-    """Return templates with random words and letters (WaffleCLIP, Roth et al. 2023).
-
-    The same for every class and every run, so what they add holds no knowledge of a class: half
-    end in "which has (random words)", half in "which has (random letters)".
-    """
-    generator = random.Random(0)
-    words = sorted({word for name in names for word in re.findall(r"[a-z]{3,}", name.lower())})
-    words += ["cloud", "marble", "ticket", "violin", "harbour", "pepper", "saddle", "lantern"]
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    texts = []
-    for i in range(count):
-        if i % 2 == 0:
-            noise = " ".join(generator.sample(words, 2))
-        else:
-            noise = " ".join("".join(generator.choices(letters, k=5)) for _ in range(2))
-        texts.append(f"{template.rstrip('.')}, which has {noise}.")
-    return texts
 
 
 def _same_name(label: str, encoder_id: str) -> bool:
