@@ -111,8 +111,8 @@ def recipes_of(run: Path) -> tuple[Any, Any]:
 
 def logits_of(run: Path, x: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Logits (n, c) of a run's adapter; the first half of the classes was trained, as base2new."""
-    from aape.adapter.method.problem import ClassSet
     from aape.adapter.method.adapter import FittedAdapter
+    from aape.adapter.method.problem import ClassSet
     from aape.adapter.run import RunFolder
 
     fitted = FittedAdapter.load(*RunFolder.open(run).load_weights())
@@ -254,7 +254,7 @@ def trained(
 ) -> tuple[str, Path]:
     """A run made now by `aape train`, and the name of its golden files."""
     out = tmp_path_factory.mktemp("runs") / request.param
-    words = f"train --features {features} --shots 4 --seeds 1 --baselines fast".split()
+    words = f"train --features {features} --shots 4 --seeds 1 --baselines fast --new-classes name".split()
     command_line()([*words, "--recipe", RECIPES[request.param], "--out", str(out)],
                    standalone_mode=False)  # fmt: skip
     old = GOLDEN / f"run-{request.param}"

@@ -55,12 +55,12 @@ def fit_by_convex_problems(data: FewShot, recipe: Recipe, seeds: Seeds) -> Fitte
     found = fit_convex(
         data.x, data.y, t, data.scale, recipe.convex, data.val_x, data.val_y, seeds.order
     )
-    terms: list[Term] = [ZeroShot(data.scale), OwnWeights(found.seen.mean, found.seen.weight)]
+    terms: list[Term] = [ZeroShot(data.scale)]
     warm, cool = found.seen_temperature, found.new_temperature
-    table = {
-        "zero-shot": (warm * found.sharpness, cool * found.sharpness),
-        "own weights": (warm, 0.0),
-    }
+    table = {"zero-shot": (warm * found.sharpness, cool * found.sharpness)}
+    if found.seen is not None:
+        terms.append(OwnWeights(found.seen.mean, found.seen.weight))
+        table["own weights"] = (warm, 0.0)
     shared = None if found.new is None else SharedMap.of(found.new)
     if shared is not None:
         terms.append(shared)

@@ -68,13 +68,13 @@ class ConvexFit:
     """Both problems solved, with their temperatures.
 
     Attributes:
-        sharpness: τ of zero-shot CLIP. seen, new: solutions; ``new`` is None at zero-shot CLIP.
+        sharpness: τ of zero-shot CLIP. seen, new: solutions, or None where zero-shot CLIP stays.
         seen_temperature, new_temperature: T and T'. trust: weight of the map for new classes.
         chosen: what was chosen, for the details.
     """
 
     sharpness: float
-    seen: Solution
+    seen: Solution | None
     new: Solution | None
     seen_temperature: float
     new_temperature: float
@@ -200,7 +200,7 @@ def fit_convex(
     setting, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
     new_setting, weight, cool = _choose_new(x, y, t, factor, choices, seed)
     problem = ConvexProblem(x, y, t, factor * x @ t.T)
-    seen = problem.solve(setting)
+    seen = problem.solve(setting) if setting.own or setting.shared else None
     new = None if new_setting is None else problem.solve(new_setting)
     chosen = {
         "sharpness of zero-shot": sharpness,

@@ -24,11 +24,14 @@ Control = Literal[
     "random-prompt",
     "mean-prompt",
     "mlp-prompt",
+    "untrained",
     "no-class-text",
     "no-shared-map",
     "no-own-weights",
     "no-whitening",
 ]
+# these change what the bank says, not the recipe
+PROMPT_CONTROLS = ("shuffled", "template", "waffle")
 # names that stand for several controls
 CONTROL_GROUPS: dict[str, list[str]] = {
     "language": ["shuffled", "template", "waffle", "no-distillation"],
@@ -266,8 +269,10 @@ def _controlled_convex(recipe: Recipe, control: str) -> Recipe:
     elif control == "no-shared-map":
         off = {"shared": [0.0], "new_shared": [], "single_shared": 0.0}
         changes["convex"] = recipe.convex.model_copy(update=off)
-    elif control == "no-own-weights":
+    elif control in ("no-own-weights", "untrained"):
         off = {"own": [0.0], "new_own": 0.0, "single_own": 0.0}
+        if control == "untrained":
+            off |= {"shared": [0.0], "new_shared": [], "single_shared": 0.0}
         changes["convex"] = recipe.convex.model_copy(update=off)
     elif control == "no-whitening":
         changes["convex"] = recipe.convex.model_copy(update={"whiten": [False]})
