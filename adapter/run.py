@@ -46,6 +46,23 @@ def environment() -> dict[str, Any]:
     }
 
 
+def own_weights(encoder: str, recorded: str, given: str) -> str:
+    """Return the file of encoder weights to read: the one given, never one that a run names.
+
+    A run folder may come from somebody else, and reading weights is an act of trust.
+
+    Raises:
+        UserError: the run was made with local weights (``recorded``), and none are given.
+    """
+    if recorded and not given:
+        raise UserError(
+            f"The run was made with local weights of {encoder}, and a run's own word for where"
+            " weights lie is not taken.",
+            "Give them with --checkpoint.",
+        )
+    return given
+
+
 class RunFolder:
     """A folder with the products of one run; made if absent, never emptied."""
 

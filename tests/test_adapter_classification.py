@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import unit_rows
 from safetensors.numpy import save_file
 
 from aape.adapter.classification.data import ClassificationData
@@ -28,27 +29,25 @@ C, D = 6, 16
 QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 8})
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
 def feature_file(path: Path, drop: tuple[str, ...] = (), header: dict[str, str] | None = None,
                  **changed: Any) -> Path:  # fmt: skip
     """Write a feature file of clusters whose texts are roughly right."""
     generator = np.random.default_rng(0)
-    centres = unit(generator.normal(size=(C, D)))
+    centres = unit_rows(generator.normal(size=(C, D)))
 
     def images(count: int) -> tuple[np.ndarray, np.ndarray]:
         y = np.tile(np.arange(C), count).astype(np.int32)
-        return unit(centres[y] + 0.25 * generator.normal(size=(len(y), D))), y
+        return unit_rows(centres[y] + 0.25 * generator.normal(size=(len(y), D))), y
 
     tensors: dict[str, np.ndarray] = {}
     for name, count in (("train", 10), ("val", 4), ("test", 20)):
         tensors[f"{name}.features"], tensors[f"{name}.labels"] = images(count)
-    texts = unit(centres + 0.2 * generator.normal(size=(C, D)))
+    texts = unit_rows(centres + 0.2 * generator.normal(size=(C, D)))
     tensors["class_text.features"] = texts
-    tensors["waffle_text.features"] = unit(texts + 0.1 * generator.normal(size=(C, D)))
-    tensors["prompt_text.features"] = unit(texts[:, None] + 0.1 * generator.normal(size=(C, 4, D)))
+    tensors["waffle_text.features"] = unit_rows(texts + 0.1 * generator.normal(size=(C, D)))
+    tensors["prompt_text.features"] = unit_rows(
+        texts[:, None] + 0.1 * generator.normal(size=(C, 4, D))
+    )
     tensors |= changed
     tensors = {name: tensor for name, tensor in tensors.items() if name not in drop}
     metadata = {
@@ -305,6 +304,7 @@ def test_features_of_another_encoder_are_refused(tmp_path):
         FileSource(wrong, FakeBank())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_command_line(features, tmp_path, aape):
     out = tmp_path / "run"
     common = ["--shots", "4", "--seeds", "0", "--baselines", "fast", "--json"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from torch import Tensor
 
 from aape.adapter.method.adapter import FittedAdapter, staged_table
@@ -24,10 +25,6 @@ from aape.pipeline.errors import UserError
 C, D, SHOTS = 4, 16, 6
 SHORT = STAGED.model_copy(update={"epochs": 3, "batch_size": 8})
 SHORT_LITERAL = LITERAL.model_copy(update={"epochs": 3, "batch_size": 8})
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def problem(validation: bool = True, views: bool = False) -> FewShot:
@@ -182,6 +179,7 @@ def test_zero_shot_says_seen_or_new_and_all_terms_which_class():
                               zero_shot[:, seen].sum(1))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
     data = problem()
     forgetful = SHORT.model_copy(

@@ -45,7 +45,7 @@ def command_line() -> typer.Typer:
 
 def make_waffle_bank(out: Path) -> None:
     from aape.pipeline.config import GenerationConfig
-    from aape.pipeline.waffle import make_waffle
+    from aape.pipeline.prompts.waffle import make_waffle
 
     make_waffle(
         toy_manifest("barn owl", "sports car", "<b>tag</b>", "barn owl"),
@@ -57,8 +57,8 @@ def make_waffle_bank(out: Path) -> None:
 
 def make_language_bank(out: Path) -> None:
     from aape.pipeline.config import GenerationConfig
-    from aape.pipeline.engines import open_engine, resolve_model
-    from aape.pipeline.generate import generate_prompts
+    from aape.pipeline.prompts.engines import open_engine, resolve_model
+    from aape.pipeline.prompts.generate import generate_prompts
 
     # a revision by name: that of the folder depends on the version of transformers that wrote it
     config = GenerationConfig.model_validate(
@@ -144,7 +144,7 @@ def rounded(values: np.ndarray, digits: int) -> list[Any]:
 
 
 def assert_near(found: Any, expected: Any, tolerance: float) -> None:
-    """Compare numbers; the slowest kernels of torch were seen to change a weight by 6e-8."""
+    """Compare numbers; the plainest kernels of torch were seen to change a weight by 6e-8."""
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 

@@ -14,7 +14,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_value
 from ...pipeline.progress import step
 from ..results import MethodResult, Results
-from ..run import RunFolder
+from ..run import RunFolder, own_weights
 from .captioning import CaptioningConfig, evaluate_captioning
 from .data import training_and_validation
 from .retrieval import evaluate_contrasts, evaluate_retrieval
@@ -95,6 +95,7 @@ def evaluate_run(
     root: str = "",
     settings: dict[str, Any] | None = None,
     limit: int = 0,
+    checkpoint: str = "",
 ) -> Results:
     """Evaluate a task with the generators of a run; what is finished is reused.
 
@@ -102,6 +103,7 @@ def evaluate_run(
         dataset: test data, if not what the run was trained on.
         settings: values of :class:`CaptioningConfig` or :class:`VqaConfig`.
         limit: test images or questions to use; 0 is all.
+        checkpoint: local weights of the encoder, where the run was made with such.
 
     Raises:
         UserError: there is no such run, or it was made by another task.
@@ -109,7 +111,8 @@ def evaluate_run(
     folder = RunFolder(path)
     config, adapters = open_adapters(folder)
     place = config.encoder
-    encoder: Encoder = load_encoder(place.name, place.checkpoint, place.device)
+    weights = own_weights(place.name, place.checkpoint, checkpoint)
+    encoder: Encoder = load_encoder(place.name, weights, place.device)
     where = root or (config.root if dataset in ("", config.dataset) else "")
     data = open_dataset(dataset or config.dataset, Path(where) if where else None)
     same_name = data.manifest.name == adapters[0].dataset

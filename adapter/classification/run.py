@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_file
+from ...pipeline.paths import is_plain_name
 from ...pipeline.progress import step
 from ..config import Config
 from ..results import Results
@@ -91,6 +92,8 @@ def _open_bank(
     from ...pipeline.encoders import load_encoder
 
     chosen = bank.metadata.of(name).dataset
+    if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
+        raise UserError(f"The bank names its data set {chosen!r}, which is no plain name.")
     dataset = open_dataset(chosen, Path(root) if root else None)
     if encoder is None:
         wanted = config.encoder.name

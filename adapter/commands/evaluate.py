@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...pipeline.commands.options import AsJson, whole_numbers, words_of
+from ...pipeline.commands.options import AsJson, Checkpoint, whole_numbers, words_of
 from .suites import run_named
 
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")
@@ -32,12 +32,13 @@ def eval_classification(
     baselines: Annotated[str, typer.Option(help="Other baselines than the run's.")] = "",
     control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
     from ..classification.run import run_classification
     from ..config import Config
-    from ..run import RunFolder
+    from ..run import RunFolder, own_weights
 
     folder = RunFolder.open(run)
     values = Config.from_yaml(folder.path / "config.yaml").model_dump()
@@ -46,6 +47,8 @@ def eval_classification(
         "baselines": words_of(baselines),
         "controls": words_of(control),
     }
+    place = values["encoder"]
+    place["checkpoint"] = own_weights(place["name"], place["checkpoint"], checkpoint)
     values["evaluation"] |= {name: value for name, value in changes.items() if value}
     values["data"]["targets"] = target or values["data"]["targets"]
     _show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
@@ -69,13 +72,24 @@ def eval_retrieval(
     contrasts: Annotated[
         bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
     ] = False,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
     from ..captions.run import evaluate_run
 
     task = "contrasts" if contrasts else "retrieval"
-    _show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
+    _show(
+        evaluate_run(
+            run,
+            task,
+            dataset=dataset,
+            root=root,
+            limit=max_images,
+            checkpoint=checkpoint,
+        ),
+        as_json,
+    )
 
 
 @eval_app.command("captioning")
@@ -92,6 +106,7 @@ def eval_captioning(
     max_tokens: Annotated[int, typer.Option(min=1)] = 24,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
@@ -105,7 +120,13 @@ def eval_captioning(
     }
     _show(
         evaluate_run(
-            run, "captioning", dataset=dataset, root=root, settings=settings, limit=max_images
+            run,
+            "captioning",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_images,
+            checkpoint=checkpoint,
         ),
         as_json,
     )
@@ -129,6 +150,7 @@ def eval_vqa(
     ] = None,
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
@@ -142,7 +164,13 @@ def eval_vqa(
     }  # fmt: skip
     _show(
         evaluate_run(
-            run, "vqa", dataset=dataset, root=root, settings=settings, limit=max_questions
+            run,
+            "vqa",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_questions,
+            checkpoint=checkpoint,
         ),
         as_json,
     )

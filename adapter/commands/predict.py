@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.commands.options import AsJson, Checkpoint, print_json
 
 app = typer.Typer()
 
@@ -23,6 +23,7 @@ def predict_verb(
     also: Annotated[
         list[str] | None, typer.Option(help="A class without any photo, by name; repeat it.")
     ] = None,
+    checkpoint: Checkpoint = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +36,9 @@ def predict_verb(
     from ...pipeline.files import write_text
     from ..predict import predict, to_csv
 
-    found = predict(run, images, top=top, classes=classes or (), more=also or ())
+    found = predict(
+        run, images, top=top, classes=classes or (), more=also or (), checkpoint=checkpoint
+    )
     if out:
         write_text(out, to_csv(found))
     if as_json:

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UserError
 
+Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 

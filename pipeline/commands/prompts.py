@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,10 @@ def generate_prompts_verb(
     """
     from ..prompts import plan as generation_plan
 
+    if engine_python:
+        from ..prompts.engines.vllm import PYTHON_VARIABLE
+
+        os.environ[PYTHON_VARIABLE] = engine_python
     plan = generation_plan.plan(
         dataset or [],
         every=every,
@@ -60,7 +65,6 @@ def generate_prompts_verb(
             "model": model,
             "samples": samples,
             "seed": seed,
-            "vllm.python": engine_python,
             "server.base_url": base_url,
         },
     )

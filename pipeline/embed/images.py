@@ -25,6 +25,7 @@ from ..encoders.base import to_rgb
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value
 from ..progress import bar
+from ..raster import open_raster
 from .shards import RowStore, row_key
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class _Pictures(Dataset):
         """Return the pixels of the wanted views, (m, 3, h, w), or why there are none."""
         job = self.jobs[number]
         try:
-            with Image.open(job.path) as opened:
+            with open_raster(job.path) as opened:
                 opened.load()
                 image = to_rgb(opened)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

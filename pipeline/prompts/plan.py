@@ -65,8 +65,8 @@ def plan(
 ) -> Plan:
     """Join the words of the command line with the configuration file; the words win.
 
-    ``options`` are settings by dotted name (``"vllm.python"``); empty ones are left out. Of several
-    data sets, ``out`` is the folder of the banks.
+    ``options`` are settings by dotted name (``"server.base_url"``); empty ones are left out. Of
+    several data sets, ``out`` is the folder of the banks.
 
     Raises:
         UserError: no data set, an unknown one, or words that do not go together.

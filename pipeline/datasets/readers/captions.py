@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import read_json
+from ...paths import inside_data
 from ..images import choose_pattern, fill, list_images
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Contrast, Item, Split
@@ -50,7 +51,7 @@ def _joined(root: Path, file: Path, patterns: list[str], stem: str) -> list[Capt
         return [
             CaptionedImage(
                 str(row["id"]),
-                root / fill(pattern, name, **more),
+                inside_data(root, fill(pattern, name, **more)),
                 tuple(by_image[row["id"]]),
                 str(row.get("domain", "")),
             )
@@ -81,7 +82,7 @@ def read_karpathy(root: Path, layout: Karpathy, manifest: Manifest) -> Contents:
             captions[parts[row["split"]]].append(
                 CaptionedImage(
                     str(row.get("cocoid", row["imgid"])),
-                    root / fill(pattern, row["filename"], folder),
+                    inside_data(root, fill(pattern, row["filename"], folder)),
                     tuple(str(sentence["raw"]).strip() for sentence in row["sentences"]),
                 )
             )
@@ -103,7 +104,7 @@ def read_sugarcrepe(root: Path, layout: SugarCrepe, manifest: Manifest) -> Conte
             contrasts += [
                 Contrast(
                     PurePosixPath(row["filename"]).stem,
-                    root / fill(pattern, row["filename"]),
+                    inside_data(root, fill(pattern, row["filename"])),
                     row["caption"],
                     row["negative_caption"],
                     category,

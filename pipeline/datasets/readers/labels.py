@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
 from ...files import read_json
+from ...paths import inside, inside_data
 from ..images import ClassIndex, choose_pattern, fill, list_images, subfolders
 from ..manifest import Manifest
 from ..records import SPLITS, Contents, Item, Split
@@ -36,7 +37,10 @@ def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Conten
         samples = [(rows[split][0][0], None, {}) for split in SPLITS if rows.get(split)]
         pattern = choose_pattern(root, layout.images, samples)
         items: dict[Split, list[Item]] = {
-            split: [Item(root / fill(pattern, path), int(label)) for path, label, _ in rows[split]]
+            split: [
+                Item(inside_data(root, fill(pattern, path)), int(label))
+                for path, label, _ in rows[split]
+            ]
             for split in SPLITS
             if split in rows
         }
@@ -66,7 +70,7 @@ def read_listing(root: Path, layout: Listing, manifest: Manifest) -> Contents:
                 label = int(name) - 1 if layout.label == "number" else index.find(name)
                 if label is None or not 0 <= label < len(manifest.classes):
                     raise UserError(f"{root / file} names {name!r}, no class of {manifest.name!r}.")
-                items[split].append(Item(root / fill(pattern, key), label))
+                items[split].append(Item(inside_data(root, fill(pattern, key)), label))
     return with_validation(root, items)
 
 
@@ -94,7 +98,7 @@ def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
     try:
         for number, path in columns[0].items():
             split: Split = "train" if columns[2][number] == "1" else "test"
-            items[split].append(Item(base / "images" / path, int(columns[1][number]) - 1))
+            items[split].append(Item(inside(base / "images", path), int(columns[1][number]) - 1))
     except (KeyError, ValueError) as error:
         raise UserError(f"The text files of CUB-200-2011 in {base} do not agree.") from error
     return with_validation(root, items)
@@ -138,8 +142,8 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
             label = index.find(name)
         if label is None:
             unknown.append(name)
-        elif (base / name).is_dir():
-            found[label] = [Item(path, label) for path in list_images(base / name)]
+        elif inside(base, name).is_dir():
+            found[label] = [Item(path, label) for path in list_images(inside(base, name))]
     if unknown:
         raise UserError(
             f"{base} has folders that are no class of {manifest.name!r}:"

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ...config import Section
+from ...paths import ImagePattern, RelativePath
 from ..records import Split
 
 
@@ -28,8 +29,8 @@ class CoopSplit(_Layout):
 
     kind: Literal["coop_split"]
     title: str = "CoOp"
-    split_file: str
-    images: list[str] = Field(
+    split_file: RelativePath
+    images: list[ImagePattern] = Field(
         default=["{path}"], description="patterns; the first that leads to an image is taken"
     )
 
@@ -42,8 +43,8 @@ class Listing(_Layout):
 
     kind: Literal["listing"]
     title: str = "original lists"
-    lists: dict[Split, list[str]]
-    images: list[str]
+    lists: dict[Split, list[RelativePath]]
+    images: list[ImagePattern]
     label: Literal["folder", "rest", "number", "prefix"] = Field(
         default="folder",
         description="folder of the path; the words after the key; the number after it, from 1; "
@@ -59,7 +60,7 @@ class Cub(_Layout):
 
     kind: Literal["cub"]
     title: str = "CUB-200-2011"
-    folder: str = "."
+    folder: RelativePath = "."
 
     def marks(self, root: Path) -> list[str]:
         names = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
@@ -72,7 +73,7 @@ class MatlabLabels(_Layout):
     kind: Literal["matlab"]
     title: str = "original MATLAB labels"
     style: Literal["flowers", "cars"]
-    folder: str = "."
+    folder: RelativePath = "."
 
     def marks(self, root: Path) -> list[str]:
         names = {
@@ -87,11 +88,13 @@ class ImageFolders(_Layout):
 
     kind: Literal["image_folders"]
     title: str = "one folder a class"
-    splits: dict[Split, str] = Field(
+    splits: dict[Split, RelativePath] = Field(
         default={}, description="folder of each split; empty: no split folders"
     )
     class_folder: Literal["name", "id"] = "name"
-    flat: str = Field(default="", description="folder of the classes where there are no splits")
+    flat: RelativePath = Field(
+        default="", description="folder of the classes where there are no splits"
+    )
     flat_split: Split | None = Field(
         default=None, description="the one split that a flat folder is; none: split it here"
     )
@@ -112,12 +115,12 @@ class Table(_Layout):
 
     kind: Literal["table"]
     title: str = "table of paths and labels"
-    files: list[str] = Field(min_length=1)
+    files: list[RelativePath] = Field(min_length=1)
     path: str = "path"
     label: str = "label"
     caption: str = ""
     split: str = Field(default="", description="column with train, val or test; none: split here")
-    images: str = Field(default=".", description="folder that the paths are relative to")
+    images: RelativePath = Field(default=".", description="folder that the paths are relative to")
 
     def marks(self, root: Path) -> list[str]:
         return list(self.files)
@@ -132,7 +135,9 @@ class HuggingFace(_Layout):
 
     kind: Literal["hugging_face"]
     title: str = "Hugging Face"
-    files: dict[Split, list[str]] = Field(description="Parquet or Arrow files of each split")
+    files: dict[Split, list[RelativePath]] = Field(
+        description="Parquet or Arrow files of each split"
+    )
     image: str = "image"
     label: str = "label"
     label_ids: bool = Field(default=False, description="labels are class ids, not names")
@@ -160,8 +165,10 @@ class CaptionedFolders(_Layout):
 
     kind: Literal["captioned_folders"]
     title: str = "images with text files"
-    folder: str = "."
-    marks_at: str = Field(default=".", description="a folder that is there if this is the one")
+    folder: RelativePath = "."
+    marks_at: RelativePath = Field(
+        default=".", description="a folder that is there if this is the one"
+    )
 
     def marks(self, root: Path) -> list[str]:
         return [str(Path(self.folder) / self.marks_at)]
@@ -172,8 +179,8 @@ class CocoCaptions(_Layout):
 
     kind: Literal["coco_captions"]
     title: str = "COCO captions"
-    annotations: dict[Split, str]
-    images: list[str] = Field(description="patterns with {name} and {split}")
+    annotations: dict[Split, RelativePath]
+    images: list[ImagePattern] = Field(description="patterns with {name} and {split}")
 
     def marks(self, root: Path) -> list[str]:
         present = [file for file in self.annotations.values() if (root / file).is_file()]
@@ -185,8 +192,10 @@ class Karpathy(_Layout):
 
     kind: Literal["karpathy"]
     title: str = "Karpathy split"
-    file: str
-    images: list[str] = Field(description="patterns with {name}, {folder} (filepath), {path}")
+    file: RelativePath
+    images: list[ImagePattern] = Field(
+        description="patterns with {name}, {folder} (filepath), {path}"
+    )
 
     def marks(self, root: Path) -> list[str]:
         return [self.file]
@@ -197,8 +206,10 @@ class NoCaps(_Layout):
 
     kind: Literal["nocaps"]
     title: str = "NoCaps"
-    annotations: dict[Split, str]
-    images: list[str] = Field(description="patterns with {name} and {stem} (the Open Images id)")
+    annotations: dict[Split, RelativePath]
+    images: list[ImagePattern] = Field(
+        description="patterns with {name} and {stem} (the Open Images id)"
+    )
 
     def marks(self, root: Path) -> list[str]:
         return list(self.annotations.values())
@@ -207,9 +218,11 @@ class NoCaps(_Layout):
 class VqaFiles(Section):
     """The files of one split of VQAv2."""
 
-    questions: str
-    annotations: str = Field(default="", description="empty: the answers are not public")
-    images: list[str] = Field(description="patterns with {stem}: the image id in 12 digits")
+    questions: RelativePath
+    annotations: RelativePath = Field(default="", description="empty: the answers are not public")
+    images: list[ImagePattern] = Field(
+        description="patterns with {stem}: the image id in 12 digits"
+    )
 
 
 class Vqa(_Layout):
@@ -230,8 +243,8 @@ class QuestionTable(_Layout):
 
     kind: Literal["question_table"]
     title: str = "question table"
-    files: dict[Split, str]
-    images: list[str] = Field(description="patterns with {stem}: the image id")
+    files: dict[Split, RelativePath]
+    images: list[ImagePattern] = Field(description="patterns with {stem}: the image id")
 
     def marks(self, root: Path) -> list[str]:
         return list(self.files.values())
@@ -242,8 +255,8 @@ class SugarCrepe(_Layout):
 
     kind: Literal["sugarcrepe"]
     title: str = "SugarCrepe"
-    files: dict[str, str] = Field(description="category: file")
-    images: list[str] = Field(description="patterns with {name}")
+    files: dict[str, RelativePath] = Field(description="category: file")
+    images: list[ImagePattern] = Field(description="patterns with {name}")
 
     def marks(self, root: Path) -> list[str]:
         return list(self.files.values())[:1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...paths import inside
 from ..manifest import Manifest
 from ..records import Contents, Item, Split
 from .labels import with_validation
@@ -41,7 +42,7 @@ def _cars(base: Path) -> dict[Split, list[Item]]:
     for split, (file, folder) in files.items():
         rows = _load(base / file, "annotations")
         items[split] = [
-            Item(base / folder / str(row["fname"].item()), int(row["class"].item()) - 1)
+            Item(inside(base / folder, str(row["fname"].item())), int(row["class"].item()) - 1)
             for row in rows
         ]
     return items

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_json
+from ...paths import inside_data
 from ..images import choose_pattern, fill
 from ..manifest import Manifest
 from ..records import Contents, Question, Split
@@ -35,7 +36,7 @@ def _vqa_split(root: Path, files: VqaFiles) -> list[Question]:
         pattern = choose_pattern(
             root, files.images, [(n, None, {}) for n in list(names.values())[:1]]
         )
-        paths = {number: root / fill(pattern, name) for number, name in names.items()}
+        paths = {number: inside_data(root, fill(pattern, name)) for number, name in names.items()}
         found = []
         for row in questions:
             answer = answers.get(row["question_id"], {})
@@ -73,7 +74,7 @@ def read_question_table(root: Path, layout: QuestionTable, manifest: Manifest) -
                 Question(
                     f"{split}/{number}",
                     row["image_id"],
-                    root / fill(pattern, f"{row['image_id']}.png"),
+                    inside_data(root, fill(pattern, f"{row['image_id']}.png")),
                     row["question"].strip(),
                     (row["answer"].strip(),),
                     " ".join(row["question"].split()[:2]),

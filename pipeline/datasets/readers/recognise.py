@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...paths import inside
 from ..images import has_image, is_image_name, list_images, subfolders
 from ..manifest import ClassEntry, Task
 from ..records import Split
@@ -227,7 +228,7 @@ def _table(file: Path) -> Found:
     first = _values(path, file)
     if not first:
         raise UserError(f"{file} has no rows.")
-    if not any((file.parent / str(value)).is_file() for value in first[:100]):
+    if not any(inside(file.parent, str(value)).is_file() for value in first[:100]):
         raise UserError(
             f"None of the first images of {file} is there ({file.parent / str(first[0])}, …).",
             "Paths are relative to the folder of the table.",

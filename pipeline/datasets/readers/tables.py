@@ -7,11 +7,12 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import atomic_path, cache_folder, hash_value, read_json, write_json
+from ...paths import inside
 from ..images import ClassIndex
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Item, Split
@@ -111,7 +112,8 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
     by_class: defaultdict[int, list[Item]] = defaultdict(list)
     for file in layout.files:
         for row in read_arrow(root / file, wanted).to_pylist():
-            path = root / layout.images / _text(row[layout.path], layout.path, root / file)
+            name = _text(row[layout.path], layout.path, root / file)
+            path = _photo(root, layout, name)
             split = _split(row[layout.split], root / file) if layout.split else None
             if split is not None:
                 of_path[path] = split
@@ -130,10 +132,15 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
         of_path |= dict(zip(others, own_split(names, manifest.shares)))
     captioned: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for path, texts in captions.items():
-        image_id = str(path.relative_to(root / layout.images))
+        image_id = os.path.relpath(path, root / layout.images)
         captioned[of_path[path]].append(CaptionedImage(image_id, path, tuple(texts)))
     note = "" if layout.split else OWN_SPLIT_NOTE
     return Contents(items, captioned, split_note=note)
+
+
+def _photo(root: Path, layout: Table, name: str) -> Path:
+    """Return a photo of a table; a path may climb out of ``images``, but not out of the root."""
+    return inside(root, str(PurePosixPath(layout.images, name)))
 
 
 def _text(value: Any, column: str, file: Path) -> str:
@@ -234,9 +241,9 @@ def _image_path(value: Any, number: int, folder: Path, file: Path) -> Path:
                 temporary.write_bytes(content)
         return path
     name = value.get("path") if isinstance(value, dict) else value
-    if not isinstance(name, str) or not (file.parent / name).is_file():
+    if not isinstance(name, str) or not inside(file.parent, name).is_file():
         raise UserError(f"{file} has an image with neither bytes nor a file: {name!r}.")
-    return file.parent / name
+    return inside(file.parent, name)
 
 
 def _suffix(content: bytes) -> str:

@@ -31,7 +31,7 @@ def choose_engine(config: GenerationConfig) -> Choice:
     """
     if config.engine != "auto":
         return Choice(config.engine, "asked for")
-    found = find_interpreter(config.vllm.python)
+    found = find_interpreter()
     if found.usable:
         return Choice("vllm", f"vLLM {found.version} in {found.python}, {found.reason}")
     return Choice("transformers", f"vLLM is not usable: {found.reason}")

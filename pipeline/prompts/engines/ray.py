@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,12 +18,15 @@ from ...config import GenerationConfig
 from ...errors import UserError, missing_extra
 from ..requests import ModelIdentity, Request
 from .base import Answer, ClosingEngine
+from .vllm import PYTHON_VARIABLE
 
 
 class _Actor:
     """One engine on one node. Ray keeps it alive between batches."""
 
-    def __init__(self, config: dict[str, Any], model: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], model: dict[str, Any], python: str = "") -> None:
+        if python:  # the driver's --engine-python, for this process alone
+            os.environ[PYTHON_VARIABLE] = python
         from . import choose_engine, open_engine, resolve_model
 
         inner = GenerationConfig.model_validate(config)
@@ -70,7 +74,11 @@ class RayEngine(ClosingEngine):
         blocks = max(1, min(len(rows), -(-len(rows) // wanted.batch_size)))
         answered = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Actor,
-            fn_constructor_args=(inner.model_dump(mode="json"), asdict(self._model)),
+            fn_constructor_args=(
+                inner.model_dump(mode="json"),
+                asdict(self._model),
+                os.environ.get(PYTHON_VARIABLE, ""),
+            ),
             compute=ray.data.ActorPoolStrategy(size=min(wanted.actors, blocks)),
             batch_size=wanted.batch_size,
             num_cpus=wanted.cpus,

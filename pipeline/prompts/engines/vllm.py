@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -29,6 +30,7 @@ from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
 
 PYTHON_VARIABLE = "AAPE_VLLM_PYTHON"
 _TROUBLE = re.compile(r"\w(Error|Exception)\b|out of memory|Killed", re.IGNORECASE)
+PROJECT = Path(str(resources.files((__package__ or "aape").partition(".")[0])))
 _WORKER = Path(__file__).with_name("vllm_worker.py")
 _PROBE = """
 import importlib.metadata as m, json
@@ -72,7 +74,8 @@ class Interpreter:
 def find_interpreter(asked: str = "") -> Interpreter:
     """Find a Python with vLLM: ``asked``, ``$AAPE_VLLM_PYTHON``, ``.venv-vllm``, this one.
 
-    Nothing is imported: package metadata tell.
+    ``.venv-vllm`` is that of the folder this package lies in, never of the current folder, which
+    may be a stranger's. Nothing is imported: package metadata tell.
 
     Raises:
         UserError: ``asked`` or the variable names an interpreter without vLLM.
@@ -81,7 +84,7 @@ def find_interpreter(asked: str = "") -> Interpreter:
     if named:
         found = _probe(named)
         if found is None:
-            origin = "--engine-python" if asked else f"${PYTHON_VARIABLE}"
+            origin = "--engine-python" if asked else f"--engine-python or ${PYTHON_VARIABLE}"
             raise UserError(
                 f"{named} (from {origin}) is not a Python that has vllm.",
                 "Make one with: make setup-vllm.",
@@ -135,7 +138,7 @@ class VllmEngine(ClosingEngine):
         worker: Path | None = None,
     ) -> None:
         self._config = config
-        interpreter = interpreter or find_interpreter(config.vllm.python)
+        interpreter = interpreter or find_interpreter()
         if not interpreter.usable:
             raise UserError(
                 f"vLLM cannot be used: {interpreter.reason}.",
