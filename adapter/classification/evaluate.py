@@ -288,9 +288,10 @@ def _install_adapter(
     """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
     tensors, config = RunFolder(kept).load_weights()
     trained = protocol.trained_ids(data)
-    classes = data.class_set(range(len(data.texts.names)), trained)
     choice = ClassText(**config.get("class_text", {}))
-    tensors["class_texts"] = classes.text(choice)  # for predict, which has no bank
+    if choice != ClassText():  # predict has no bank to ask
+        classes = data.class_set(range(len(data.texts.names)), trained)
+        tensors["class_texts"] = classes.text(choice)
     config |= {
         "dataset": data.dataset,
         "encoder": data.encoder,
