@@ -125,6 +125,7 @@ def test_whitening_and_scales_are_folded_into_the_weights(whiten):
     z = data.x - data.x.mean(0)
     z = z @ whitening(data.x, data.y, data.w) if whiten else z
     z = z * z.square().sum(1).mean().rsqrt()
+    z = torch.cat([z, torch.ones(len(z), 1)], 1)
     texts = data.w - data.w.mean(0)
     texts = texts * texts.square().sum(1).mean().rsqrt()
     features = decompose(z)

@@ -3,7 +3,8 @@
     seen class   T·(τs·x·t_c + λ·(x − x̄)ᵀ A w_c)            w_c = B (t_c − t̄) + δ_c
     new class    T'·(τs·x·t  + λ'·(x − x̄)ᵀ A' B' (t − t̄))   B' of such a problem, without its δ
 
-``A`` is the identity or ``Σ^(−½)`` of the spread within classes. Ridges are inverse variances of a
+``A`` is the identity or ``Σ^(−½)`` of the spread within classes; a constant 1 stands beside the
+``d`` features, so that classes and texts have a bias. Ridges are inverse variances of a
 prior: ``own`` of δ, ``shared`` of B. Features and texts are scaled to mean squared length one, so
 that a variance says how far a logit may move. Everything is chosen by cross-entropy of images that
 a fit has not seen: folds of the shots for seen classes, held-out classes for new ones.
@@ -39,28 +40,29 @@ class Setting:
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved problem, folded so that no whitening is left to do.
+    """A solved problem, folded so that no centring and no whitening of images is left to do.
 
     Attributes:
-        mean: x̄ (d,). weight: (d, c), of ``x − x̄``: all that a seen class has of its own.
-        shared: (d, d) or None: ``(x − x̄)ᵀ shared (t − t̄)`` is what any class may have.
-        mean_text: t̄ (d,).
+        weight: (d, c) and bias: (c,) of all that a trained class has.
+        shared: (d, d), or None, and shift: (d,): ``(x shared + shift)·(t − t̄)`` is what any class
+            may have. mean_text: t̄ (d,).
     """
 
-    mean: Tensor
     weight: Tensor
+    bias: Tensor
     shared: Tensor | None
+    shift: Tensor
     mean_text: Tensor
 
     def seen(self, x: Tensor) -> Tensor:
         """Return what is added to zero-shot logits of the trained classes (b, c)."""
-        return (x - self.mean) @ self.weight
+        return x @ self.weight + self.bias
 
     def new(self, x: Tensor, t: Tensor) -> Tensor:
         """Return what is added for any classes with texts t (c', d): (b, c')."""
         if self.shared is None:
             return x.new_zeros(len(x), len(t))
-        return (x - self.mean) @ self.shared @ (t - self.mean_text).T
+        return (x @ self.shared + self.shift) @ (t - self.mean_text).T
 
 
 @dataclass
@@ -109,22 +111,29 @@ class ConvexProblem:
             start=self._last.get(setting.whiten), tolerance=tolerance,
         )  # fmt: skip
         self._last[setting.whiten] = weight
-        shared = None
+        mean = self.x.mean(0)
+        full = matrix @ weight  # (d + 1, c): the last row is of the constant feature
+        shared, shift = None, torch.zeros_like(mean)
         if setting.shared and like.vectors is not None:
             # the mean of B given W: C⁻¹ takes the part that the texts explain
             explained = (like.gather(weight) / like.values) @ like.vectors.T
-            shared = (setting.shared * self.unit) * (matrix @ (explained @ self.texts))
-        return Solution(self.x.mean(0), matrix @ weight, shared, self.t.mean(0))
+            whole = (setting.shared * self.unit) * (matrix @ (explained @ self.texts))
+            shared, shift = whole[:-1], whole[-1] - mean @ whole[:-1]
+        return Solution(full[:-1], full[-1] - mean @ full[:-1], shared, shift, self.t.mean(0))
 
     def _view(self, whiten: bool) -> tuple[Tensor, Features]:
-        """Return ``A`` times the rotation (d, r), and the features that it gives."""
+        """Return the map from images to features (d + 1, r), and the features that it gives.
+
+        A constant feature of the weight of all others lets texts and classes have a bias each.
+        """
         centred = self.x - self.x.mean(0)
+        d = centred.shape[1]
         matrix = whitening(self.x, self.y, self.t) if whiten else None
         z = centred if matrix is None else centred @ matrix
         unit = z.square().sum(1).mean().clamp_min(1e-12).rsqrt()
-        features = decompose(z * unit)
-        rotate = features.rotate if matrix is None else matrix @ features.rotate
-        return rotate * unit, features
+        features = decompose(torch.cat([z * unit, z.new_ones(len(z), 1)], 1))
+        top = features.rotate[:d] if matrix is None else matrix @ features.rotate[:d]
+        return torch.cat([top * unit, features.rotate[d:]]), features
 
 
 def whitening(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
