@@ -98,7 +98,7 @@ def test_the_current_folder_lends_no_interpreter(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("AAPE_VLLM_PYTHON", raising=False)
     assert find_interpreter().python != str(python)
     assert not (tmp_path / "ran").exists()
-    assert (PROJECT / "pipeline" / "engines").is_dir()
+    assert (PROJECT / "pipeline" / "prompts" / "engines").is_dir()
     monkeypatch.setenv("AAPE_VLLM_PYTHON", str(python))
     assert find_interpreter().python == str(python)
 
