@@ -92,7 +92,7 @@ def test_openai_weights_get_quickgelu(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("aape.pipeline.encoders.clip.step", said.append)
+    monkeypatch.setattr("aape.pipeline.encoders.clip_sources.step", said.append)
     encoder = ClipEncoder("Random-ViT/openai", str(checkpoints["Random-ViT"]), "cpu")
     assert encoder.id == "Random-ViT-quickgelu/openai"
     assert len(said) == 1
