@@ -50,6 +50,7 @@ class LiteEncoder:
     dim = lite_alignment.WIDTH
     token_dim = IMAGE_WIDTH
     logit_scale = lite_alignment.LOGIT_SCALE
+    logit_bias = 0.0
     context_length = CONTEXT_LENGTH
     preprocessing = describe_preprocessing(IMAGE_SIZE, _RESIZE, _MEAN, _STD)
 
