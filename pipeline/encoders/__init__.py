@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .catalogue import DEFAULT, EncoderInfo, list_encoders
+from .known import DEFAULT, EncoderInfo, list_encoders
 
 if TYPE_CHECKING:
     from .base import Encoder

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import torch
 
 from ..errors import UserError
+from ..files import hash_file
 from .checkpoints import State, fill, read_tensors
 
 _PROBE_SECONDS = 3.0
@@ -72,6 +73,32 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def published_by_openai() -> frozenset[str]:
+    """Return the SHA-256 of OpenAI's own files, which stand in the addresses they publish."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_url
+
+    urls = [get_pretrained_url(name, "openai") for name in open_clip.list_openai_models()]
+    return frozenset(url.split("/")[-2] for url in urls if "openaipublic" in url)
+
+
+def _read_torchscript(path: Path) -> dict[str, torch.Tensor]:
+    """Read OpenAI's own archives, and no others: a TorchScript archive is a program.
+
+    Raises:
+        UserError: the file is not, byte for byte, one that OpenAI published.
+    """
+    if hash_file(path) not in published_by_openai():
+        raise UserError(
+            f"{path} is a TorchScript archive, which is code, and not one that OpenAI published.",
+            "Save its weights alone, as safetensors or with torch.save(model.state_dict(), FILE).",
+        )
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    for extra in ("input_resolution", "context_length", "vocab_size"):
+        state.pop(extra, None)
+    return {key: value.float() for key, value in state.items()}
+
+
 def read_state(path: Path, name: str) -> State | None:
     """Read the weights of an open_clip model; nothing for big_vision's ``.npz``, read in place.
 
@@ -85,9 +112,10 @@ def read_state(path: Path, name: str) -> State | None:
         return None
     try:
         if is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
-            return {key: value.float() for key, value in state.items()}
+            return _read_torchscript(path)
         return read_tensors(path)
+    except UserError:
+        raise
     except Exception as error:
         raise _not_weights(path, name, error) from error
 
