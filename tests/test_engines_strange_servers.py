@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from aape.pipeline.answers import AnswerLog
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.engines.openai import ServerEngine
 from aape.pipeline.errors import UserError
-from aape.pipeline.requests import ModelIdentity, Request
+from aape.pipeline.prompts.answers import AnswerLog
+from aape.pipeline.prompts.engines.openai import ServerEngine
+from aape.pipeline.prompts.requests import ModelIdentity, Request
 
 pytest.importorskip("openai")
 Script = Callable[["Handler", dict], None]
@@ -113,7 +113,7 @@ def test_reasoning_models_take_no_temperature(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("aape.pipeline.engines.openai.step", said.append)
+    monkeypatch.setattr("aape.pipeline.prompts.engines.openai.step", said.append)
     words = "Unsupported value: '{}' does not support 0.9 with this model."
     answers = ask(server, refusing("max_tokens", "temperature", "top_p", words=words), count=3)
     assert len(answers) == 3
@@ -183,7 +183,7 @@ def test_odd_types_are_neither_tracebacks_nor_kept(
 
 
 def test_odd_answers_of_earlier_versions_are_asked_for_again(tmp_path: Path) -> None:
-    from aape.pipeline.answers import _digest
+    from aape.pipeline.prompts.answers import _digest
 
     good = {"key": "a", "text": "t", "finish_reason": "stop", "n_tokens": 3, "engine": "openai",
             "engine_version": "1", "created_at": ""}  # fmt: skip
@@ -269,8 +269,8 @@ def test_odd_pauses_are_no_tracebacks(server: Scripted, header: str) -> None:
 _INTERRUPTED = """
 import sys
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.engines.openai import ServerEngine
-from aape.pipeline.requests import ModelIdentity, Request
+from aape.pipeline.prompts.engines.openai import ServerEngine
+from aape.pipeline.prompts.requests import ModelIdentity, Request
 settings = {"base_url": sys.argv[1], "timeout": 300, "retries": 3}
 config = GenerationConfig.model_validate({"model": "m", "server": settings})
 sampling = {"temperature": 1, "top_p": 1, "max_tokens": 20, "stop": []}
