@@ -83,6 +83,15 @@ def fingerprint(id: str, weights_hash: str) -> str:
     return f"{id}@{weights_hash[:16]}"
 
 
+def folder_name(id: str) -> str:
+    """Return an encoder's id as part of a folder's name, on every system.
+
+    >>> folder_name("hf-hub:somebody/birds"), folder_name("ViT-B-16/openai")
+    ('hf-hub-somebody-birds', 'ViT-B-16-openai')
+    """
+    return id.translate(str.maketrans(dict.fromkeys('/\\:*?"<>|', "-")))
+
+
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Scale the rows of (..., d) to length 1, in float32."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
