@@ -277,11 +277,12 @@ def test_two_processes_share_one_cache(tmp_path: Path, own_cache: Path) -> None:
 def test_texts_that_are_cut_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("aape.pipeline.embed.texts.step", said.append)
-    encoder = PixelEncoder(name="cutter")
+    encoder = PixelEncoder()
     encoder.context_length = 12
     encode_texts(encoder, ["a b", "a " * 10, "a " * 11, "word " * 40])
     assert said == [
-        "2 of 4 texts are longer than the 12 tokens that cutter reads: their ends are not seen."
+        f"2 of 4 texts are longer than the 12 tokens that {encoder.id} reads: "
+        "their ends are not seen."
     ]
     encode_texts(encoder, ["a b", "b c"])
     assert len(said) == 1
