@@ -22,11 +22,13 @@ from .read_captions import (
     read_nocaps,
     read_sugarcrepe,
 )
+from .read_hub import read_hugging_face
 from .read_labels import read_coop_split, read_cub, read_image_folders, read_listing
 from .read_matlab import read_matlab
 from .read_questions import read_question_table, read_vqa
 from .read_shapes import read_shapes
-from .read_tables import read_hugging_face, read_table
+from .read_tables import read_table
+from .read_web_dataset import read_web_dataset
 from .records import CaptionedImage, Contents, Contrast, Item, Question, Split
 
 # The reader of each layout kind; each takes its own section of the union ``Layout``.
@@ -46,6 +48,7 @@ READERS: dict[str, Callable[[Path, Any, Manifest], Contents]] = {
     "sugarcrepe": read_sugarcrepe,
     "table": read_table,
     "vqa": read_vqa,
+    "web_dataset": read_web_dataset,
 }
 
 

@@ -8,24 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
 from ..files import read_json
-from .images import ClassIndex, choose_pattern, fill, list_images, subfolders
+from .hints import split_word
+from .images import ClassIndex, choose_pattern, fill, has_image, list_images, subfolders
 from .layouts import CoopSplit, Cub, ImageFolders, Listing
 from .manifest import Manifest
 from .records import SPLITS, Contents, Item, Split
 from .splits import OWN_SPLIT_NOTE, own_split
-
-# What people call their splits on disk.
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "eval": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Contents:
@@ -115,14 +103,23 @@ def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> 
     return with_validation(root, items) if layout.own_val else Contents(items)
 
 
-def find_split_folders(root: Path) -> dict[Split, str]:
-    """Return the folders of a root that are named like splits; none if there is no train."""
+def find_split_folders(root: Path) -> tuple[dict[Split, str], list[str]]:
+    """Return the folders of a root that are splits; none if there is no train.
+
+    A folder named like a split is one if it has folders with images in it: one that holds images
+    itself may be a class, a kind of vehicle. Those are returned second.
+    """
     found: dict[Split, str] = {}
+    flat = []
     for name in subfolders(root):
-        split = SPLIT_FOLDERS.get(name.lower())
-        if split is not None:
+        split = split_word(name)
+        if split is None:
+            continue
+        if any(has_image(root / name / inner) for inner in subfolders(root / name)):
             found.setdefault(split, name)
-    return found if "train" in found else {}
+        elif has_image(root / name):
+            flat.append(name)
+    return (found if "train" in found else {}), flat
 
 
 def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int, list[Item]]:
@@ -130,8 +127,9 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
     index = ClassIndex(manifest)
     found: dict[int, list[Item]] = {}
     unknown = []
-    nested = [entry.folder for entry in manifest.classes if "/" in entry.folder]
-    for name in nested or [name for name in subfolders(base) if name not in layout.ignore]:
+    nested = any("/" in entry.folder for entry in manifest.classes)
+    listed = [entry.folder or entry.name for entry in manifest.classes] if nested else []
+    for name in listed or [name for name in subfolders(base) if name not in layout.ignore]:
         if layout.class_folder == "id":
             label = int(name) if name.isdigit() and int(name) < len(manifest.classes) else None
         else:
@@ -139,7 +137,10 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
         if label is None:
             unknown.append(name)
         elif (base / name).is_dir():
-            found[label] = [Item(path, label) for path in list_images(base / name)]
+            # two folders whose names differ in case alone are one class
+            found.setdefault(label, []).extend(
+                Item(path, label) for path in list_images(base / name)
+            )
     if unknown:
         raise UserError(
             f"{base} has folders that are no class of {manifest.name!r}:"
