@@ -7,17 +7,25 @@ to an equal section.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import UserError, unknown_name
 from .files import unreadable
 
 S = TypeVar("S", bound="Section")
+# Arguments of vllm.LLM that name code to import or let a model folder bring its own.
+_NAMES_CODE = re.compile(
+    r"model|tokenizer|trust_remote_code|distributed_executor_backend|logits_processors|middleware"
+    r"|hf_overrides|kv_transfer_config|model_loader_extra_config|.*_cls|.*plugin.*"
+)
+# a file that begins with the first line must end with the last, else it was cut short
+_WHOLE = ('# aape: a whole file ends with the line "# end"', "# end")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -53,8 +61,13 @@ class Section(BaseModel):
         return cls.parse(read_yaml(path), str(path))
 
     def to_yaml(self) -> str:
-        """Return every value, defaults included, as YAML in the order of declaration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return every value, defaults included, as YAML in the order of declaration.
+
+        The first and the last line are marks by which :func:`read_yaml` finds a file that was cut:
+        cut at the end of a line it would else be read with defaults in place of what is missing.
+        """
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return f"{_WHOLE[0]}\n{text}{_WHOLE[1]}\n"
 
 
 def load_section(cls: type[S], kind: str, name: str, shipped: Mapping[str, S]) -> S:
@@ -74,10 +87,17 @@ def read_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader.
 
     Raises:
-        UserError: the file is absent, cannot be read, or is not YAML.
+        UserError: the file is absent, cannot be read, is not YAML, or was cut short.
     """
     try:
-        loader = _SafeLoader(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if lines and lines[0] == _WHOLE[0] and _WHOLE[1] not in lines:
+            raise UserError(
+                f"{path} was cut short: its last line is missing.",
+                f"Restore it, or add the line {_WHOLE[1]!r} if you know that nothing is missing.",
+            )
+        loader = _SafeLoader(text)
         try:
             return loader.get_single_data()
         finally:
@@ -102,7 +122,9 @@ class SamplingConfig(Section):
 class VllmConfig(Section):
     """Options passed to vLLM's ``LLM``; what is left empty is vLLM's own choice."""
 
-    python: str = Field(default="", description="interpreter that has vllm; empty: look for one")
+    python: str = Field(
+        default="", description="always empty: --engine-python or $AAPE_VLLM_PYTHON name it"
+    )
     tensor_parallel_size: int = Field(default=1, ge=1)
     dtype: str = "auto"
     max_model_len: int = Field(default=1024, ge=64)
@@ -111,6 +133,24 @@ class VllmConfig(Section):
     enforce_eager: bool | None = None
     options: dict[str, Any] = Field(default={}, description="any other argument of vllm.LLM")
     start_timeout: float = Field(default=1800, gt=0, description="seconds to load the model")
+
+    @field_validator("python")
+    @classmethod
+    def _never_from_a_file(cls, python: str) -> str:
+        if python:
+            raise ValueError(
+                "a program to run is not taken from a file; give --engine-python or set"
+                " AAPE_VLLM_PYTHON"
+            )
+        return python
+
+    @field_validator("options")
+    @classmethod
+    def _no_code(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if _NAMES_CODE.fullmatch(name):
+                raise ValueError(f"{name!r} can make vLLM run code and is not taken from a file")
+        return options
 
 
 class ServerConfig(Section):

@@ -14,8 +14,8 @@ from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
 from .check import check_dataset
 from .hints import Hints
-from .look import look_at
 from .manifest import DEFAULT_QUERIES, Manifest
+from .readers.recognise import look_at
 from .splits import OWN_SHARES
 
 _HEADER = """\

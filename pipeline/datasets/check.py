@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import UserError
 from .dataset import Dataset, candidate_roots, find_layout
-from .image_paths import FileNames
 from .manifest import Manifest
+from .readers.image_paths import FileNames
 from .records import SPLITS, Contents
 from .splits import OWN_SPLIT_NOTE
 
@@ -183,11 +183,12 @@ def unreadable_images(paths: list[Path]) -> list[str]:
     from PIL import Image
 
     from ..progress import track
+    from ..raster import open_raster
 
     bad = []
     for path in track(paths, "decoding images"):
         try:
-            with Image.open(path) as image:
+            with open_raster(path) as image:
                 image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             bad.append(f"{path}: {error}")
