@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ...files import read_json
 from ...paths import inside, inside_data
 from ..hints import split_word
 from ..images import ClassIndex, choose_pattern, fill, has_image, list_images, subfolders
@@ -15,12 +14,13 @@ from ..manifest import Manifest
 from ..records import SPLITS, Contents, Item, Split
 from ..splits import OWN_SPLIT_NOTE, own_split
 from .layouts import CoopSplit, Cub, ImageFolders, Listing
+from .text_tables import decode, read_json_text
 
 
 def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Contents:
     """Read CoOp's split file; its labels are the class ids of the manifest."""
     file = root / layout.split_file
-    rows = read_json(file)
+    rows = read_json_text(file)
     try:
         samples = [(rows[split][0][0], None, {}) for split in SPLITS if rows.get(split)]
         pattern = choose_pattern(root, layout.images, samples)
@@ -34,6 +34,9 @@ def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Conten
         }
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise UserError(f"{file} is not a split file of CoOp.") from error
+    lowest = min((item.label for split in items.values() for item in split), default=0)
+    if lowest < 0:
+        raise UserError(f"{file} has the class {lowest}.")
     highest = max((item.label for split in items.values() for item in split), default=0)
     if highest >= len(manifest.classes):
         raise UserError(
@@ -78,10 +81,10 @@ def _key_and_class(line: str, label: str) -> tuple[str, str]:
 def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
     """Read CUB's three files; its test split is the published one, val is made here."""
     base = root / layout.folder
-    columns = [
-        dict(line.split(maxsplit=1) for line in read_lines(base / name))
-        for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")
-    ]
+    try:
+        columns = _cub_columns(base)
+    except ValueError as error:
+        raise UserError(f"The text files of CUB-200-2011 in {base} do not agree.") from error
     items: dict[Split, list[Item]] = {"train": [], "test": []}
     try:
         for number, path in columns[0].items():
@@ -90,6 +93,14 @@ def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
     except (KeyError, ValueError) as error:
         raise UserError(f"The text files of CUB-200-2011 in {base} do not agree.") from error
     return with_validation(root, items)
+
+
+def _cub_columns(base: Path) -> list[dict[str, str]]:
+    names = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
+    pairs = [[line.split(maxsplit=1) for line in read_lines(base / name)] for name in names]
+    if any(len(pair) != 2 for some in pairs for pair in some):
+        raise ValueError("a line without a value")
+    return [{pair[0]: pair[1] for pair in some} for some in pairs]
 
 
 def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> Contents:
@@ -197,14 +208,9 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty.
 
     Raises:
-        UserError: the file is absent, is not UTF-8, or has no lines.
+        UserError: the file is absent, is no text, or has no lines.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a UTF-8 text file.") from error
+    lines = [line.strip() for line in decode(path).split("\n")]
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{path} is empty.")

@@ -16,9 +16,16 @@ from .layouts import MatlabLabels
 def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Contents:
     """Read the published split; labels count from 1 in CoOp's order. For cars, val is made here."""
     base = root / layout.folder
-    if layout.style == "flowers":
-        return Contents(_flowers(base))
-    return with_validation(root, _cars(base))
+    try:
+        items = _flowers(base) if layout.style == "flowers" else _cars(base)
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"The MATLAB files in {base} do not hold the labels they should."
+        ) from error
+    labels = {item.label for some in items.values() for item in some}
+    if labels and not 0 <= min(labels) <= max(labels) < len(manifest.classes):
+        raise UserError(f"The MATLAB files in {base} have classes that {manifest.name!r} lacks.")
+    return Contents(items) if layout.style == "flowers" else with_validation(root, items)
 
 
 def _flowers(base: Path) -> dict[Split, list[Item]]:
@@ -52,7 +59,6 @@ def _load(path: Path, name: str) -> Any:
     """Return one variable of a MATLAB file, flat."""
     try:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise UserError(
             f"Reading {path.name} needs the package 'scipy', which is not installed.",
@@ -62,5 +68,5 @@ def _load(path: Path, name: str) -> Any:
         return loadmat(str(path))[name].ravel()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
-    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # SciPy raises whatever its parser trips over in a damaged file
         raise UserError(f"{path} is not a MATLAB file that can be read: {error}.") from error
