@@ -1,4 +1,4 @@
-"""Tables and folders as people have them: each reads as what it plainly says, or in one sentence."""
+"""Tables and folders as people have them: read as what they plainly say, or one sentence."""
 
 from __future__ import annotations
 
@@ -514,7 +514,7 @@ def test_hub_labels_of_minus_one_are_left_out_and_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize("feature", [[LABELS], {"feature": LABELS, "_type": "Sequence"}])
 def test_hub_lists_of_labels_are_refused(tmp_path: Path, feature: object) -> None:
     hub(tmp_path / "h", TRAIN, {"labels": [[0, 1]] * 4}, {"labels": feature})
-    with pytest.raises(UserError, match="more than one label .*mug, plate"):
+    with pytest.raises(UserError, match=r"more than one label .*mug, plate"):
         add_dataset(tmp_path / "h", "mine")
 
 
@@ -598,11 +598,12 @@ def test_web_dataset_writes_nothing_outside_the_cache(tmp_path: Path) -> None:
     file = tar(tmp_path / "w" / "x.tar", members, links=("link.png",))
     added = add_dataset(file, "mine")
     assert counted(added, "captions") == 2
-    written = {path for path in tmp_path.rglob("*.png")}
-    assert written and all((tmp_path / "home") in path.parents for path in written)
+    written = set(tmp_path.rglob("*.png"))
+    assert written
+    assert all((tmp_path / "home") in path.parents for path in written)
 
 
 def test_a_tar_without_labels_is_one_sentence(tmp_path: Path) -> None:
     file = tar(tmp_path / "w" / "x.tar", {"0.png": image_bytes(1)})
-    with pytest.raises(UserError, match="neither labels .* nor captions"):
+    with pytest.raises(UserError, match=r"neither labels .* nor captions"):
         add_dataset(file, "mine")

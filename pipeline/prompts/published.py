@@ -2,8 +2,8 @@
 
 Read are: CuPL, LaFTer, HPT and VDT (``{class: [sentence, …]}``, also with a level of queries in
 between), CoPrompt (``{class: sentence}``), classify-by-description and WaffleCLIP
-(``{class: [descriptor, …]}``), the structured files of HPT (entities and their
-relations), and tables with a class and a text a row, such as ``aape bank export --format csv`` writes.
+(``{class: [descriptor, …]}``), the structured files of HPT (entities and their relations), and
+tables with a class and a text a row, such as ``aape bank export --format csv`` writes.
 """
 
 from __future__ import annotations

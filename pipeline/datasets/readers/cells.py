@@ -23,7 +23,12 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return str(value).strip()
+    text = str(value).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold and no file can
+        text = text.encode("utf-8", "replace").decode()
+    return text
 
 
 def labels_of(value: Any) -> list[str]:

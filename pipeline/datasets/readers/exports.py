@@ -61,7 +61,7 @@ def rows_of_export(path: Path, form: str) -> TextTable:
     }
     try:
         rows = readers[form](value, path)
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         tool = "Label Studio" if form == "label_studio" else "FiftyOne"
         raise UserError(f"{path} is not an export of {tool} that can be read.") from error
     return TextTable(COLUMNS, rows)
