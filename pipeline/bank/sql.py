@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ..errors import UserError
+from .schema import COLUMNS
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 _MEMORY = "2GB"
 _SECONDS = 120.0
 _MOST_ROWS = 1_000_000
-VIEWS = "Views: bank (one row a prompt), classes (dataset, class_id, class_name, rows, kept)."
+VIEWS = (
+    f"Views: bank ({', '.join(COLUMNS)}, embedding),"
+    " classes (dataset, class_id, class_name, rows, kept)."
+)
 
 
 def run_sql(bank: PromptBank, query: str) -> pa.Table:
@@ -60,7 +64,7 @@ def run_sql(bank: PromptBank, query: str) -> pa.Table:
             ) from error
         except duckdb.Error as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise UserError(f"The query failed: {first}.", VIEWS) from error
+            raise UserError(f"The query failed: {first.rstrip('.')}.", VIEWS) from error
         except OSError as error:  # a page that does not have its checksum
             raise UserError(
                 f"The bank {bank.path} could not be read: {error}.",
