@@ -19,6 +19,9 @@ _PUBLIC = {
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
     "predict": ".adapter.predict",
+    "OpenModel": ".adapter.open_model",
+    "open_model": ".adapter.open_model",
+    "serve": ".adapter.serve",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -22,6 +22,7 @@ from ..pipeline.errors import UserError
 from .config import Config
 from .method.adapter import FittedAdapter
 from .method.problem import ClassSet
+from .open_model import OpenModel
 from .run import RunFolder, own_weights
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Prediction:
 
 
 def predict(
-    run: str | Path,
+    run: str | Path | OpenModel,
     images: Sequence[str | Path],
     *,
     top: int = 3,
@@ -58,7 +59,8 @@ def predict(
     names alone: those of the data set that were held back, and any ``more`` that you name.
 
     Args:
-        run: a run folder of classification that was trained on a bank.
+        run: a run folder of classification that was trained on a bank; or what ``open_model``
+            made of one, where a photo costs its own time alone.
         images: files, or folders that are searched at any depth.
         top: k, labels to return for each image.
         classes: names to choose from; by default all of the run's data set.
@@ -71,6 +73,8 @@ def predict(
         UserError: the run has no adapter of classification, was trained on a file of features,
             belongs to another encoder, or an image cannot be read.
     """
+    if isinstance(run, OpenModel):
+        return run.predict(_files(images), top, classes, more)
     folder = RunFolder.open(run)
     tensors, about = folder.load_weights()
     if about.get("kind") != "classification":

@@ -1,0 +1,292 @@
+"""A run kept open: encoder and adapter are read once, then a photo costs its own time alone.
+
+b photos, c classes, d embedding width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..pipeline.embed.texts import encode_texts
+from ..pipeline.errors import UserError
+from ..pipeline.raster import open_raster
+from .config import Config
+from .method.adapter import FittedAdapter, total
+from .method.problem import ClassSet
+from .run import RunFolder, own_weights
+
+if TYPE_CHECKING:
+    from ..pipeline.encoders.base import Encoder
+    from .predict import Prediction
+
+_NAMES_KEPT = 4096  # texts of classes that were asked for by name
+
+
+@dataclass(frozen=True)
+class AskedClasses:
+    """The classes of a question: their names, and what the adapter is given of them."""
+
+    names: tuple[str, ...]
+    texts: ClassSet
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class of the answer for a photo.
+
+    ``terms`` add up to ``logit``. ``trained`` is false for a class that is judged by its name.
+    """
+
+    label: str
+    p: float
+    logit: float
+    trained: bool
+    terms: dict[str, float]
+
+
+class OpenModel:
+    """A run of classification, opened for as many photos as you like.
+
+    Not safe for several threads at once: give it one (``aape serve`` does).
+
+    Attributes:
+        encoder: what sees the photos. fitted: the adapter. about: ``adapter_config.json``.
+        names: classes of the run's data set; the position is the class id.
+    """
+
+    def __init__(
+        self, folder: RunFolder, encoder: Encoder, tensors: dict[str, Tensor], about: dict[str, Any]
+    ) -> None:
+        if encoder.fingerprint != about["encoder"]:
+            raise UserError(
+                f"The run was trained on features of {about['encoder']}, not of"
+                f" {encoder.fingerprint}."
+            )
+        self.folder, self.encoder, self.about = folder, encoder, about
+        self.fitted = FittedAdapter.load(tensors, about)
+        self.names = [str(name) for name in about["all_class_names"]]
+        self._tensors = tensors
+        self._trained = trained_positions(self.names, about["class_names"])
+        self._named: OrderedDict[str, Tensor] = OrderedDict()
+        self._own: AskedClasses | None = None
+
+    @classmethod
+    def open(
+        cls,
+        run: str | Path,
+        *,
+        encoder: Encoder | None = None,
+        checkpoint: str = "",
+        device: str = "",
+    ) -> OpenModel:
+        """Open a run; see :func:`open_model`."""
+        folder = RunFolder.open(run)
+        tensors, about = classification_weights(folder)
+        if encoder is None:
+            from ..pipeline.encoders import load_encoder
+
+            wanted = Config.from_yaml(folder.path / "config.yaml").encoder
+            name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
+            weights = own_weights(name, wanted.checkpoint, checkpoint)
+            encoder = load_encoder(name, weights, device or wanted.device)
+        return cls(folder, encoder, tensors, about)
+
+    def classes(self, classes: Sequence[str] = (), also: Sequence[str] = ()) -> AskedClasses:
+        """Return the classes of a question: the run's, or those named, and any others by name.
+
+        Raises:
+            UserError: a name is empty.
+        """
+        if not classes and not also:
+            if self._own is None:
+                self._own = self._asked(range(len(self.names)), ())
+            return self._own
+        ids: list[int] = list(range(len(self.names))) if not classes else []
+        others: list[str] = []
+        for name in dict.fromkeys([*classes, *also]):
+            if not name.strip():
+                raise UserError("The name of a class is empty.", "Write what it is called.")
+            known = [i for i, own in enumerate(self.names) if own == name]
+            if known:
+                ids += [i for i in known if i not in ids]
+            else:
+                others.append(name)
+        return self._asked(ids, others)
+
+    def pixels(self, photo: str | Path) -> Tensor:
+        """Return what the encoder wants of a photo, (3, h, w).
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = Path(photo)
+        try:
+            with open_raster(path) as opened:
+                opened.load()
+                return self.encoder.transform(opened)
+        except FileNotFoundError as error:
+            raise UserError(f"There is no image {path}.") from error
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise UserError(f"The image {path} cannot be read: {error}.") from error
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Encode photos (b, 3, h, w) to (b, d), float32, on the processor."""
+        return self.encoder.encode_images(pixels.to(self.encoder.device)).float().cpu()
+
+    def predict(
+        self,
+        images: Sequence[str | Path],
+        top: int = 3,
+        classes: Sequence[str] = (),
+        also: Sequence[str] = (),
+    ) -> list[Prediction]:
+        """Label photos: what ``aape.predict`` returns, without opening anything again.
+
+        Raises:
+            UserError: a photo cannot be read.
+        """
+        from .predict import Prediction
+
+        if not images:
+            return []
+        paths = [Path(image) for image in images]
+        x = self.features(torch.stack([self.pixels(path) for path in paths]))
+        answers = self.answers(x, self.classes(classes, also), top, terms=False)
+        return [
+            Prediction(path, [one.label for one in found], [round(one.p, 4) for one in found])
+            for path, found in zip(paths, answers)
+        ]
+
+    @torch.no_grad()
+    def answers(
+        self, x: Tensor, asked: AskedClasses, top: int = 3, *, terms: bool = True
+    ) -> list[list[Answer]]:
+        """Return the ``top`` likeliest classes of photos by their features x (b, d), best first."""
+        added = self.fitted.contributions(x, asked.texts)
+        logits = total(added)
+        shares = logits.softmax(-1)
+        best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
+        return [
+            [
+                Answer(
+                    asked.names[i],
+                    float(shares[row, i]),
+                    float(logits[row, i]),
+                    bool(asked.texts.seen[i] >= 0),
+                    {name: float(part[row, i]) for name, part in added.items()} if terms else {},
+                )
+                for i in which
+            ]
+            for row, which in enumerate(best)
+        ]
+
+    @torch.no_grad()
+    def zero_shot(self, x: Tensor, asked: AskedClasses, top: int = 3) -> list[list[Answer]]:
+        """Return what the encoder says by the class texts alone, without the adapter."""
+        logits = self.fitted.scale * x @ asked.texts.template.T
+        shares = logits.softmax(-1)
+        best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
+        return [
+            [
+                Answer(
+                    asked.names[i],
+                    float(shares[row, i]),
+                    float(logits[row, i]),
+                    bool(asked.texts.seen[i] >= 0),
+                    {},
+                )
+                for i in which
+            ]
+            for row, which in enumerate(best)
+        ]
+
+    def _asked(self, ids: Sequence[int], others: Sequence[str]) -> AskedClasses:
+        """Return classes of the run by id, then others by name."""
+        names = [*(self.names[i] for i in ids), *others]
+        kept = self._tensors.get("class_texts")
+        rows = [kept[i] for i in ids] if kept is not None else []
+        by_name = self._by_name(names[len(rows) :])
+        text = torch.stack([*rows, *by_name])
+        seen = torch.tensor([*(self._trained[i] for i in ids), *[-1] * len(others)])
+        return AskedClasses(tuple(names), ClassSet(text, text, text, None, seen, tuple(names)))
+
+    def _by_name(self, names: Sequence[str]) -> list[Tensor]:
+        """Return the text (d,) of each name; kept in memory only, for names may be a stranger's."""
+        ensemble = (self.about.get("class_text") or {}).get("base") == "ensemble"
+        templates = self.about["ensemble"] if ensemble else [self.about["template"]]
+        lacking = [name for name in dict.fromkeys(names) if name not in self._named]
+        found: dict[str, Tensor] = {
+            name: self._named[name] for name in names if name in self._named
+        }
+        if lacking:
+            texts = [template.replace("{}", name) for name in lacking for template in templates]
+            rows = torch.from_numpy(encode_texts(self.encoder, texts, cache=False))
+            means = F.normalize(rows.reshape(len(lacking), len(templates), -1).mean(1), dim=-1)
+            found |= dict(zip(lacking, means))
+        for name in names:
+            self._named[name] = found[name]
+            self._named.move_to_end(name)
+        while len(self._named) > _NAMES_KEPT:
+            self._named.popitem(last=False)
+        return [found[name] for name in names]
+
+
+def open_model(
+    run: str | Path, *, encoder: Encoder | None = None, checkpoint: str = "", device: str = ""
+) -> OpenModel:
+    """Open a run once, to ask it about photo after photo.
+
+    ``aape.predict`` takes it instead of a run's folder.
+
+    Args:
+        run: a run folder of classification that was trained on a bank.
+        encoder: an open encoder instead of the one that the run names.
+        checkpoint: local weights of the encoder, where the run was made with such.
+        device: ``auto``, ``cpu``, ``cuda``; by default the run's.
+
+    Raises:
+        UserError: the run has no adapter of classification, was trained on a file of features, or
+            belongs to another encoder.
+    """
+    return OpenModel.open(run, encoder=encoder, checkpoint=checkpoint, device=device)
+
+
+def classification_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and description of a run that can label photos.
+
+    Raises:
+        UserError: it cannot; what it is, and what to do with it.
+    """
+    tensors, about = folder.load_weights()
+    if about.get("kind") != "classification":
+        raise UserError(
+            f"{folder.path} has no adapter of classification.",
+            "Make one with: aape train --bank BANK --protocol fewshot.",
+        )
+    if not about.get("template"):
+        raise UserError(
+            f"{folder.path} was trained on a file of features, which says nothing of photos.",
+            "Train on a bank: aape train --bank BANK.",
+        )
+    return tensors, about
+
+
+def trained_positions(names: Sequence[str], trained: Sequence[str]) -> list[int]:
+    """Return the place of each class among the trained ones, or -1; names may repeat.
+
+    >>> trained_positions(["missile", "cat", "missile"], ["missile", "missile"])
+    [0, -1, 1]
+    """
+    free: dict[str, list[int]] = {}
+    for position, name in enumerate(trained):
+        free.setdefault(name, []).append(position)
+    return [free[name].pop(0) if free.get(name) else -1 for name in names]
