@@ -22,6 +22,7 @@ _PUBLIC = {
     "OpenModel": ".adapter.open_model",
     "open_model": ".adapter.open_model",
     "serve": ".adapter.serve",
+    "export": ".adapter.export",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -61,3 +63,40 @@ def random_photo(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) ->
     values = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
     Image.fromarray(values.numpy()).save(path, "PNG")
     return path
+
+
+@dataclass(frozen=True)
+class _Hit:
+    path: Path
+    cosine: float
+
+
+class FakePhotos:
+    """Stands for an opened search: the interface of the real one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def text(self, sentence: str, k: int) -> list[_Hit]:
+        return [_Hit(self.root / "deep" / f"{sentence}.png", 0.5)][:k]
+
+    def like(self, photo: Path, k: int) -> list[_Hit]:
+        assert photo.read_bytes()
+        return [_Hit(self.root / "twin.png", 0.9)][:k]
+
+
+@dataclass(frozen=True)
+class _Said:
+    path: Path
+    text: str
+    ended: bool = True
+    error: str = ""
+
+
+class FakeCaptioner:
+    def texts(self, paths: list[Path]) -> Iterator[_Said]:
+        for path in paths:
+            side = Image.open(path).size[0]
+            yield (
+                _Said(path, f"{side} wide") if side < 50 else _Said(path, "", error=f"{path} bad")
+            )

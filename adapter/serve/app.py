@@ -27,13 +27,13 @@ from .limits import MAX_NAME_LENGTH, MAX_NAMES, Limits, check_size
 from .metrics import Metrics
 from .service import PhotoQuestion, SearchQuestion, Service
 
-_CODES = (400, 401, 403, 408, 413, 422, 429, 501, 503)
+_CODES = (400, 401, 403, 404, 408, 413, 422, 429, 503)
 PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _CODES}
 Photo = Annotated[UploadFile, File(description="the photo: JPEG, PNG, WebP, …")]
 ClassName = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"\S")
 ]
-Names = Annotated[list[ClassName], Form(max_length=MAX_NAMES)]
+Names = Annotated[list[ClassName], Form(default_factory=list, max_length=MAX_NAMES)]
 Top = Annotated[int, Form(ge=1, le=100, description="classes to return")]
 Number = Annotated[int, Form(ge=1, le=100, description="photos to return")]
 Words = Annotated[str, Form(max_length=1000)]
@@ -74,7 +74,7 @@ class Desk:
     def require(self, verb: str) -> None:
         """Refuse what is not offered, before a photo is looked at."""
         if verb not in self.service.offers:
-            raise HTTPException(501, f"This server does not offer {verb}.")
+            raise HTTPException(404, f"This server does not offer {verb}.")
 
     async def ask(self, batcher: str, question: Any) -> Any:
         """Return the model's answer; an error of this question alone is raised."""
@@ -85,7 +85,7 @@ class Desk:
 
     @contextlib.asynccontextmanager
     async def photo(self, upload: UploadFile) -> AsyncIterator[Path]:
-        """Lay an upload in a private folder for a moment, its size checked; its name is not used."""
+        """Lay an upload in a private folder for a moment, size checked; its name is not used."""
         with tempfile.TemporaryDirectory(prefix="aape-") as folder:
             path = Path(folder, "photo")
             path.write_bytes(await upload.read())
@@ -143,18 +143,13 @@ def create_app(
 
 def _add_verbs(app: FastAPI, desk: Desk) -> None:
     @app.post("/predict", responses=PROBLEMS)
-    async def predict(photo: Photo, top: Top = 3, classes: Names = [], also: Names = []) -> Labels:  # noqa: B006
+    async def predict(photo: Photo, classes: Names, also: Names, top: Top = 3) -> Labels:
         """Label a photo: by the run's classes, by those named, and by others also named."""
         desk.require("predict")
         return await desk.classify(photo, top=top, classes=tuple(classes), also=tuple(also))
 
     @app.post("/explain", responses=PROBLEMS)
-    async def explain(
-        photo: Photo,
-        top: Top = 3,
-        classes: Names = [],
-        also: Names = [],  # noqa: B006
-    ) -> Explanation:
+    async def explain(photo: Photo, classes: Names, also: Names, top: Top = 3) -> Explanation:
         """Label a photo and say what each term added, and which sentences are near."""
         desk.require("explain")
         names = {"classes": tuple(classes), "also": tuple(also)}

@@ -5,6 +5,7 @@ b images, n texts, l tokens of the longest text of a batch, d width of the joint
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -126,6 +127,12 @@ class ClipEncoder:
         if hasattr(tokenizer, "encode"):
             return [len(tokenizer.encode(text)) + 2 for text in texts]
         return [len(row) for row in tokenizer.tokenizer(list(texts))["input_ids"]]
+
+    def image_tower(self) -> torch.nn.Module:
+        """Return a copy of the tower for export: scaled pixels (b, 3, h, w) to (b, d), float32."""
+        tower = copy.deepcopy(self._model.visual).float().cpu()
+        tower.output_tokens = False
+        return tower
 
     def prompt_tower(self) -> PromptTower | None:
         """Return the text tower open for learned contexts, or nothing where it is not causal."""

@@ -28,6 +28,7 @@ from .towers import (
     CONTEXT_LENGTH,
     IMAGE_SIZE,
     IMAGE_WIDTH,
+    FrozenTower,
     ImageTower,
     TextTower,
     image_weights_path,
@@ -93,6 +94,10 @@ class LiteEncoder:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text with start and end."""
         return [len(tokens) for tokens in self._texts.tokens(texts)]
+
+    def image_tower(self) -> torch.nn.Module:
+        """Return a copy of the tower for export: scaled pixels (b, 3, h, w) to (b, d), float32."""
+        return FrozenTower(self._images.model, self._alignment.image_map)
 
     def prompt_tower(self) -> None:
         """Return nothing: contexts are learned in CLIP's own text towers only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -87,6 +88,20 @@ class ImageTower:
         size = _CPU_BATCH if self.device.type == "cpu" else len(pixels)
         parts = [self.model.forward_features(part) for part in pixels.split(max(size, 1))]
         return torch.cat(parts).float()
+
+
+class FrozenTower(nn.Module):
+    """The image tower and its map into the joint space as one module, for export; float32."""
+
+    def __init__(self, model: nn.Module, image_map: torch.Tensor) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).float().cpu()
+        self.register_buffer("image_map", image_map.detach().float().cpu().clone())
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map (b, 3, 224, 224) to (b, d); not of unit length."""
+        pooled = self.model.forward_features(pixels).mean((2, 3))  # type: ignore[operator]
+        return pooled @ self.image_map
 
 
 @torch.no_grad()

@@ -1,0 +1,106 @@
+"""A run opened for export: its adapter folded for all of its classes, and the facts beside it.
+
+c classes, d embedding width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import __version__
+from ...pipeline.errors import UserError
+from ..method.adapter import FittedAdapter
+from ..method.problem import ClassSet
+from ..open_model import OpenModel, trained_positions
+from ..run import RunFolder
+from .folded import FoldedAdapter, PhotoToLogits
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+
+
+def open_folded(
+    run: str | Path, *, photo: bool, encoder: Encoder | None = None, checkpoint: str = ""
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the module to export and what its file says of it.
+
+    Raises:
+        UserError: the run has no adapter of classification, keeps no texts of some classes, or its
+            encoder cannot be exported.
+    """
+    folder = RunFolder.open(run)
+    tensors, about = folder.load_weights()
+    if about.get("kind") != "classification":
+        raise UserError(
+            f"{folder.path} has no adapter of classification.",
+            "Make one with: aape train --bank BANK.",
+        )
+    names = [str(name) for name in about["all_class_names"]]
+    fitted = FittedAdapter.load(tensors, about)
+    seen = torch.tensor(trained_positions(names, about["class_names"]))
+    texts = kept_texts(tensors, seen)
+    model = None
+    if photo or texts is None:
+        if not about.get("template"):
+            raise UserError(
+                f"{folder.path} was trained on a file of features: it knows neither photos nor the"
+                " texts of classes that it was not trained on.",
+                "Train on a bank: aape train --bank BANK.",
+            )
+        model = OpenModel.open(run, encoder=encoder, checkpoint=checkpoint)
+        texts = model.classes().texts.template
+    assert texts is not None
+    classes = ClassSet(texts, texts, texts, None, seen, tuple(names))
+    folded = FoldedAdapter(fitted, classes).eval()
+    facts: dict[str, Any] = {
+        "aape": __version__,
+        "encoder": about["encoder"],
+        "dataset": about["dataset"],
+        "classes": names,
+        "trained": [bool(place >= 0) for place in seen.tolist()],
+        "input": "image features, unit length",
+        "width": texts.shape[1],
+    }
+    if model is None or not photo:
+        return folded, facts
+    tower, reading = image_tower(model.encoder)
+    facts |= {"input": "pixels from 0 to 1", **reading}
+    return PhotoToLogits(tower, folded, reading["mean"], reading["std"]).eval(), facts
+
+
+def kept_texts(tensors: dict[str, Tensor], seen: Tensor) -> Tensor | None:
+    """Return the texts (c, d) of all classes where the run keeps them, else nothing."""
+    if "class_texts" in tensors:
+        return tensors["class_texts"]
+    return tensors["text"][seen] if bool((seen >= 0).all()) else None
+
+
+def image_tower(encoder: Encoder) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the encoder's image tower in float32, and how photos are read for it.
+
+    Raises:
+        UserError: the encoder's tower or its preprocessing cannot be taken apart.
+    """
+    from torchvision import transforms as T
+
+    tower = getattr(encoder, "image_tower", lambda: None)()
+    steps = {type(step): step for step in getattr(encoder.transform, "transforms", [])}
+    needed = (T.Resize, T.CenterCrop, T.Normalize)
+    if tower is None or not all(kind in steps for kind in needed):
+        raise UserError(
+            f"Whole photos cannot be exported with the encoder {encoder.id}.",
+            "Leave out --photo: features to logits can.",
+        )
+    resize, crop, scale = (steps[kind] for kind in needed)
+    reading = {
+        "resize": int(resize.size),
+        "crop": int(crop.size[0]),
+        "interpolation": "bicubic",
+        "mean": [float(value) for value in scale.mean],
+        "std": [float(value) for value in scale.std],
+    }
+    return tower.eval(), reading
