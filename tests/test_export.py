@@ -48,7 +48,7 @@ def randomised(adapter: Adapter, seed: int) -> Adapter:
 def every_term(kind: str, residual: str, d: int = 16, s: int = 5) -> FittedAdapter:
     """An adapter with random values in the terms that gradient training makes."""
     text = unit(s, d, seed=1)
-    recipe = Recipe(kind="staged", generator=residual, head=residual, width=8, rank=6)  # type: ignore[arg-type]
+    recipe = Recipe(kind="trained", generator=residual, head=residual, width=8, rank=6)  # type: ignore[arg-type]
     if kind == "no groups":
         recipe = recipe.model_copy(update={"zero_shot_groups": False})
     adapter = randomised(Adapter(recipe, torch.zeros(d), text, 20.0), 2)
