@@ -23,6 +23,9 @@ _PUBLIC = {
     "open_model": ".adapter.open_model",
     "serve": ".adapter.serve",
     "export": ".adapter.export",
+    "push": ".adapter.share",
+    "pull": ".adapter.share",
+    "doctor": ".adapter.doctor",
 }
 
 __all__ = sorted(_PUBLIC)

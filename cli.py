@@ -9,7 +9,18 @@ import sys
 
 import typer
 
-from .adapter.commands import evaluate, export, predict, report, serve, suites, sweep, train
+from .adapter.commands import (
+    doctor,
+    evaluate,
+    export,
+    predict,
+    report,
+    serve,
+    share,
+    suites,
+    sweep,
+    train,
+)
 from .pipeline.commands import bank, datasets, encoders, prompts
 
 app = typer.Typer(
@@ -18,7 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Adapt CLIP-like models to your own images with what language models know about them.",
 )
-for verbs in (prompts, train, predict, sweep, suites, report, serve, export, encoders):
+for verbs in (
+    prompts,
+    train,
+    predict,
+    sweep,
+    suites,
+    report,
+    serve,
+    export,
+    share,
+    doctor,
+    encoders,
+):
     app.add_typer(verbs.app)
 app.add_typer(bank.bank_app, name="bank")
 app.add_typer(datasets.datasets_app, name="datasets")

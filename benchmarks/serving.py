@@ -79,10 +79,11 @@ def load(model: aape.OpenModel, photos: list[Path], requests: int, clients: int)
     thread.join()
     times = sorted(t for _, t in done)
     failed = sum(status != 200 for status, _ in done)
+    median, late = times[len(times) // 2] * 1e3, times[int(len(times) * 0.95)] * 1e3
     print(
-        f"{clients} clients: {requests} requests, {failed} failed, {requests / seconds:.0f} a"
-        f" second, median {times[len(times) // 2] * 1e3:.0f} ms, 95 % {times[int(len(times) * 0.95)] * 1e3:.0f}"
-        f" ms, {batches[0].split()[-1] if batches else '?'} passes"
+        f"{clients} clients: {requests} requests, {failed} failed,"
+        f" {requests / seconds:.0f} a second, median {median:.0f} ms, 95 % {late:.0f} ms,"
+        f" {batches[0].split()[-1] if batches else '?'} passes"
     )
 
 
