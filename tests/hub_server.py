@@ -114,7 +114,8 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
                     elif item["key"] == "lfsFile":
                         files[item["value"]["path"]] = hub.objects[item["value"]["oid"]]
                 commit = hub.commit(found[1], files)
-                self.say({"commitOid": commit, "commitUrl": f"{hub.address}/{found[1].removeprefix('models/')}/commit/{commit}",
+                place = f"{hub.address}/{found[1].removeprefix('models/')}/commit/{commit}"
+                self.say({"commitOid": commit, "commitUrl": place,
                           "hookOutput": "", "success": True})  # fmt: skip
             else:
                 self.say({"error": f"not known: {path}"}, 404)

@@ -17,7 +17,7 @@ from small_runs import random_photo, small_run
 from aape.adapter.predict import predict
 from aape.adapter.share import pull, push
 from aape.adapter.share.contents import FILE
-from aape.pipeline.bank import PromptBank
+from aape.pipeline.bank import write_bank
 from aape.pipeline.errors import UserError
 
 pytest.importorskip("huggingface_hub")
@@ -32,7 +32,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallHub]:
         monkeypatch.delenv(name, raising=False)
     with small_hub() as opened:
         monkeypatch.setenv("HF_ENDPOINT", opened.address)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", opened.address)
         monkeypatch.setenv("HF_TOKEN", opened.token)
         yield opened
 
@@ -63,7 +62,7 @@ def test_a_run_comes_back_and_predicts_the_same(hub: SmallHub, tmp_path: Path) -
 
 def toy_bank(folder: Path) -> Path:
     path = folder / "toy.bank.parquet"
-    PromptBank.write(path, metadata(), rows())
+    write_bank(path, rows(), metadata())
     return path
 
 

@@ -1,0 +1,68 @@
+"""The doctor finds what is wrong, says how to mend it, and is stopped by nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from aape.adapter import doctor as module
+from aape.adapter.doctor import CHECKS, doctor, run_check
+from aape.pipeline.errors import UserError
+
+
+def by_name() -> dict[str, module.Finding]:
+    return {finding.name: finding for finding in doctor()}
+
+
+def test_a_working_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "_LITTLE_DISK", 0)
+    found = by_name()
+    assert list(found) == list(CHECKS)
+    for name in ("python", "torch", "faiss", "disk", "embedded models"):
+        assert found[name].state == "works", found[name]
+    assert not list(tmp_path.glob(".doctor-*")), "it leaves nothing behind"
+
+
+def test_a_full_disk_and_a_cache_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "_LITTLE_DISK", 1e18)
+    full = run_check("disk", CHECKS["disk"])
+    assert full.state == "broken"
+    assert "GB free" in full.detail
+    assert full.mend
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "file" / "below"))
+    assert run_check("disk", CHECKS["disk"]).state == "broken"
+
+
+def test_absent_packages_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert run_check("faiss", CHECKS["faiss"]).mend == "pip install faiss-cpu"
+    extras = run_check("extras", CHECKS["extras"])
+    assert extras.state == "absent"
+    assert extras.mend == "pip install 'aape[onnx,openai,ray,serve]'"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x" * 999), UserError("a", "b"), KeyError("k")])
+def test_a_check_that_fails_stops_nothing(error: Exception) -> None:
+    def check() -> str:
+        raise error
+
+    found = run_check("anything", check)
+    assert found.state == "broken"
+    assert found.mend
+    assert len(found.detail) < 300
+
+
+def test_the_command(aape, tmp_path: Path) -> None:
+    env = {**os.environ, "AAPE_HOME": str(tmp_path)}
+    done = aape("doctor", "--json", cwd=tmp_path, env=env)
+    rows = json.loads(done.stdout)
+    assert [row["name"] for row in rows] == list(CHECKS)
+    assert done.returncode == int(any(row["state"] == "broken" for row in rows))
