@@ -81,7 +81,8 @@ def run_check(name: str, check: Callable[[], str]) -> Finding:
 
 def _python() -> str:
     found = platform.python_version()
-    return f"{found} at {sys.executable}, on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    return f"{found} at {sys.executable}, on {machine}"
 
 
 def _torch() -> str:

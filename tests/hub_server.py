@@ -81,7 +81,7 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
                 there = name in hub.repositories
                 hub.repositories.setdefault(name, {})
                 hub.commits.setdefault(name, "0" * 40)
-                if wish.get("private"):
+                if wish.get("private") or wish.get("visibility") == "private":
                     hub.private.add(name)
                 url = f"{hub.address}/{name.removeprefix('models/')}"
                 self.say({"url": url}, 409 if there else 200)

@@ -40,9 +40,8 @@ class Hub:
         from huggingface_hub import CommitOperationAdd
 
         with self._plainly():
-            self.api.create_repo(
-                self.repository, repo_type=_TYPES[kind], private=private, exist_ok=True
-            )
+            if not self.api.repo_exists(self.repository, repo_type=_TYPES[kind]):
+                self.api.create_repo(self.repository, repo_type=_TYPES[kind], private=private)
             files = [CommitOperationAdd(path.name, path) for path in sorted(folder.iterdir())]
             done = self.api.create_commit(
                 self.repository, files, repo_type=_TYPES[kind], commit_message=message
