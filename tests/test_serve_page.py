@@ -92,6 +92,8 @@ def test_a_photo_is_explained(page: Any, served: tuple[str, OpenModel], tmp_path
     assert {"zero-shot", "shared map", "Logit"} <= set(heads)
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390, "nothing is cut off on a phone"
+    column = page.locator("#answer tbody th").first.bounding_box()
+    assert column["width"] >= 140, "a class can be read, however many terms stand beside it"
     if place := os.environ.get("AAPE_SCREENSHOTS"):
         page.screenshot(path=f"{place}/serve-phone.png", full_page=True)
         page.set_viewport_size({"width": 1280, "height": 800})
