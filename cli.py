@@ -332,7 +332,8 @@ app.add_typer(eval_app, name="eval")
 Baselines = Annotated[
     str,
     typer.Option(
-        help="Comma-separated names, or all, fast (no training), slow (CoOp, CoCoOp), none."
+        help="Comma-separated ids (gda, proker, tip-adapter-f …; docs/baselines.md lists them), or"
+        " all, fast (no training), slow (CoOp, CoCoOp), none."
     ),
 ]
 Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..pipeline.datasets import base_new_classes, few_shot_train_val
+from ..pipeline.encoders.base import KnowsTextNorms
 from ..pipeline.errors import UserError
 from .classification_data import ClassificationData, ClassTexts, LabelledImages, check_enough
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 WAFFLE_TEXTS = 8
 _VAL_SHOTS = 4  # as CoOp
+_MEASURED_TEXTS = 64  # lengths within a model differ by some 7 percent
+_UNIT_TOLERANCE = 0.05  # half precision moves lengths by 0.001
 
 
 class Source(Protocol):
@@ -92,7 +95,16 @@ class BankSource:
             prompts=prompts,
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
+            norms=self._norms(manifest.templates[0], names),
         )
+
+    def _norms(self, template: str, names: list[str]) -> np.ndarray | None:
+        """Mean length of some template vectors for all classes, where the encoder can tell it."""
+        if not isinstance(self.encoder, KnowsTextNorms):
+            return None
+        some = names[:: max(1, len(names) // _MEASURED_TEXTS)][:_MEASURED_TEXTS]
+        norms = self.encoder.text_norms([template.replace("{}", name) for name in some])
+        return np.full(len(names), norms.mean(), np.float32)
 
     def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
         """Return the cached features of some images."""
@@ -154,7 +166,8 @@ class FileSource:
     (n,); ``class_text.features`` (c, d); optionally ``ensemble_text.features`` (c, d),
     ``waffle_text.features`` (c, d), ``prompt_text.features`` (c, k, d) with ``prompt_text.mask``
     (c, k). Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
-    ``logit_scale`` and ``note``.
+    ``logit_scale``, ``note`` and ``text_norm``: the mean length of the class texts before they were
+    scaled to 1. Class texts that come unscaled tell their lengths themselves.
     """
 
     def __init__(
@@ -227,7 +240,27 @@ class FileSource:
             prompts=prompts,
             mask=mask,
             waffle=waffle if "waffle_text.features" in self.tensors else None,
+            norms=self._norms(len(template)),
         )
+
+    def _norms(self, count: int) -> np.ndarray | None:
+        """Lengths of the class texts: of the vectors themselves, else of the metadata."""
+        raw = np.linalg.norm(self.tensors["class_text.features"].astype(np.float32), axis=-1)
+        if np.abs(raw - 1).max() > _UNIT_TOLERANCE:
+            return raw
+        given = self.metadata.get("text_norm")
+        if given is None:
+            return None
+        try:
+            norm = float(given)
+        except ValueError:
+            norm = float("nan")
+        if not 0 < norm < float("inf"):
+            raise UserError(
+                f"{self.path} gives {given!r} as text_norm.",
+                "It is the mean length of the class texts before scaling, a number above 0.",
+            )
+        return np.full(count, norm, np.float32)
 
     def _array(self, name: str, default: np.ndarray | None = None) -> np.ndarray:
         if name not in self.tensors:

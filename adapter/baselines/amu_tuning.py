@@ -1,0 +1,82 @@
+"""AMU-Tuning (Tang et al. 2024): a second linear classifier, heard more where CLIP is unsure.
+
+Of its three parts two are here: the classifier that starts at class means and is trained through
+two losses, and the fusion by uncertainty. Left out is the auxiliary encoder (MoCo v3), since only
+CLIP's own features are cached, and so are augmented images. b images, n images, c classes, d width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..classification_data import FewShot
+from ..selection import choose
+from .base import Baseline, Fitted, per_class
+from .optimise import leaf, minimise
+
+# of TJU-sjyj/AMU-Tuning: its default.yaml, its example command and, for the power, its arguments
+_ALPHA, _LAMBDA, _POWER = 0.5, 0.35, 0.4
+_EPOCHS, _BATCH, _LR, _DECAY, _EPS = 50, 8, 1e-3, 0.01, 1e-4
+_ALPHAS = (0.5, 1.0, 2.0, 4.0)
+_STEPS = 12_500  # more images are taken in larger batches
+_SMALL = 1e-6
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Return logits (b, c) less their mean, over their deviation, for each image."""
+    spread = logits.std(1, keepdim=True).clamp_min(_SMALL)
+    return (logits - logits.mean(1, keepdim=True)) / spread
+
+
+def uncertainty(logits: Tensor, power: float = _POWER) -> Tensor:
+    """Return (b, 1): low for images whose zero-shot probabilities stand out.
+
+    ``(κ / (c/4))^−ρ`` with the kurtosis κ of the c probabilities. The reference code divides by
+    250, which is c/4 for ImageNet, its only data set.
+    """
+    c = logits.shape[1]
+    kurtosis = standardised(logits.softmax(1)).pow(4).mean(1, keepdim=True)
+    return (4 * kurtosis.clamp_min(_SMALL) / c) ** -power
+
+
+def amu(data: FewShot, seed: int) -> Fitted:
+    """α by validation images, else 0.5."""
+    alphas = _ALPHAS if len(data.val_y) else (_ALPHA,)
+    heads = {alpha: _head(data, seed, alpha) for alpha in alphas}
+
+    def logits(x: Tensor, alpha: float) -> Tensor:
+        start = data.scale * x @ data.w.T
+        return start + alpha * uncertainty(start) * standardised(x @ heads[alpha].T)
+
+    alpha, score = choose(alphas, lambda a: logits(data.val_x, a), data.val_y, _ALPHA)
+    chosen = {"alpha": alpha, "validation accuracy": score}
+    return per_class(data, lambda x: logits(x, alpha), heads[alpha].numel(), chosen)
+
+
+def _head(data: FewShot, seed: int, alpha: float) -> Tensor:
+    """Train the classifier (c, d) from class means, by its own loss and that of the sum."""
+    c = len(data.w)
+    counts = torch.bincount(data.y, minlength=c).clamp_min(1)[:, None]
+    head = leaf(data.x.new_zeros(data.w.shape).index_add_(0, data.y, data.x) / counts)
+    start = data.scale * data.x @ data.w.T
+    weight = alpha * uncertainty(start)
+
+    def loss(rows: Tensor) -> Tensor:
+        own, y = standardised(data.x[rows] @ head.T), data.y[rows]
+        both = F.cross_entropy(start[rows] + weight[rows] * own, y)
+        return _LAMBDA * both + (1 - _LAMBDA) * F.cross_entropy(own, y)
+
+    optimiser = torch.optim.AdamW([head], lr=_LR, weight_decay=_DECAY, eps=_EPS)
+    batch = max(_BATCH, math.ceil(len(data.x) * _EPOCHS / _STEPS))
+    minimise([head], loss, len(data.x), optimiser=optimiser, epochs=_EPOCHS, batch_size=batch,
+             seed=seed)  # fmt: skip
+    return head.detach()
+
+
+BASELINES = [
+    Baseline("amu", "AMU-Tuning", amu, "Tang et al. 2024", "CLIP's own features as auxiliary ones")
+]
