@@ -69,7 +69,7 @@ def choose_baselines(names: Sequence[str]) -> list[Baseline]:
             found = [_BY_WORD[word.lower()]]
         else:
             ids = [entry.id for entry in BASELINES.values()]
-            raise unknown_name("baseline", word, dict.fromkeys([*GROUPS, *ids]))
+            raise unknown_name("baseline", word.lower(), dict.fromkeys([*GROUPS, *ids]))
         chosen |= {entry.id: entry for entry in found}
     return list(chosen.values())
 
