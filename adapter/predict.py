@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..pipeline.datasets.images import list_images
-from ..pipeline.encode import class_embeddings
+from ..pipeline.embed.images import image_features
+from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
-from ..pipeline.features import image_features
-from .classification_data import ClassSet
 from .config import Config
-from .fitted import FittedAdapter
-from .run import RunFolder
+from .method.adapter import FittedAdapter
+from .method.problem import ClassSet
+from .run import RunFolder, own_weights
 
 if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
@@ -49,6 +49,7 @@ def predict(
     classes: Sequence[str] = (),
     more: Sequence[str] = (),
     encoder: Encoder | None = None,
+    checkpoint: str = "",
 ) -> list[Prediction]:
     """Label images with the adapter of a run.
 
@@ -62,6 +63,8 @@ def predict(
         classes: names to choose from; by default all of the run's data set.
         more: further names, of which no photo was ever seen.
         encoder: an open encoder instead of the one that the run names.
+        checkpoint: local weights of the encoder, where the run was made with such; where they lie
+            is never taken from the run.
 
     Raises:
         UserError: the run has no adapter of classification, was trained on a file of features,
@@ -80,7 +83,7 @@ def predict(
             "Train on a bank: aape train --bank BANK.",
         )
     paths = _files(images)
-    encoder = encoder or _encoder(folder, about)
+    encoder = encoder or _encoder(folder, about, checkpoint)
     if encoder.fingerprint != about["encoder"]:
         raise UserError(
             f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
@@ -124,10 +127,10 @@ def _files(images: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _encoder(folder: RunFolder, about: dict[str, Any]) -> Encoder:
+def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str) -> Encoder:
     """Open the encoder that the run was trained with."""
     from ..pipeline.encoders import load_encoder
 
     wanted = Config.from_yaml(folder.path / "config.yaml").encoder
     name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(name, wanted.checkpoint, wanted.device)
+    return load_encoder(name, own_weights(name, wanted.checkpoint, checkpoint), wanted.device)

@@ -3,7 +3,9 @@
     python benchmarks/authors_code.py CLONES FEATURES.safetensors --shots 4 --seeds 0,1,2
 
 CLONES holds jusiro/CLAP, gaopengcuhk/Tip-Adapter, yangyangyang127/APE, lyymuwu/TIMO,
-TJU-sjyj/AMU-Tuning, and omarnust/BReg-Adapter for its copy of ProKeR, each under its own name. What
+TJU-sjyj/AMU-Tuning, and omarnust/BReg-Adapter for its copy of ProKeR, each under its own name (git
+clone). FEATURES is a file of benchmarks/study_data.py; without validation images only ZS-LP and CLAP
+are run. What
 these import and never use here (an encoder, a trainer, image tools) is replaced by empty modules,
 and ``.cuda()`` does nothing. Hyper-parameters are theirs; only validation images choose.
 """
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -30,22 +33,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aape.adapter.baselines import choose_baselines
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.classification_sources import FileSource
+from distillation_study import ImageNet
 
-# ranges of one data set each, as the authors have them; --ranges names another
-RANGES = {
-    "oxford_pets": {"search_scale": [7, 7, 1], "search_step": [200, 20, 20]},
-    "fgvc": {"search_scale": [20, 10, 1], "search_step": [200, 20, 20]},
-}
+from aape.adapter.baselines import choose_baselines
+from aape.adapter.classification.feature_file import FileSource
+from aape.adapter.method.problem import ClassSet, FewShot
+
 UNUSED = ("clip", "cv2", "datasets", "torchvision")
 
 
 @contextlib.contextmanager
 def their_modules(clone: Path) -> Iterator[Callable[[str], Any]]:
     """Import modules of a clone, without leaving a trace of them."""
-    before, path, folder = dict(sys.modules), list(sys.path), os.getcwd()
+    before, path, folder = dict(sys.modules), list(sys.path), Path.cwd()
 
     class Empty:
         """Finds an empty module for everything below the unused ones."""
@@ -99,10 +99,12 @@ def clap(clones: Path, data: FewShot, x: Tensor, y: Tensor, constraint: str) -> 
         scope: dict[str, Any] = {"__name__": "adapters"}
         head = source[source.index("class AdapterMethod") : source.index("class CustomCLIP")]
         load("torch")
-        exec(compile("import torch, numpy as np\nimport torch.nn as nn\n" + head, "clap", "exec"), scope)
+        head = "import torch, numpy as np\nimport torch.nn as nn\n" + head
+        exec(compile(head, "clap", "exec"), scope)
     cfg = MagicMock()
     cfg.TRAINER.ADAPTER.INIT, cfg.TRAINER.ADAPTER.CONSTRAINT = "ZS", constraint
-    model = scope["AdapterMethod"](cfg, types.SimpleNamespace(dtype=torch.float32, logit_scale=0), data.raw_w)
+    clip = types.SimpleNamespace(dtype=torch.float32, logit_scale=0)
+    model = scope["AdapterMethod"](cfg, clip, data.raw_w)
     model.device = "cpu"
     if constraint != "none":
         model.init_lagrangian_multipliers(data.y, data.scale * data.x @ data.w.T)
@@ -138,7 +140,8 @@ def tip(clones: Path, data: FewShot, x: Tensor, y: Tensor, scale: list[float]) -
     with their_modules(clones / "Tip-Adapter") as load, contextlib.redirect_stdout(io.StringIO()):
         tools = plain(load("utils"))
         cfg = {"search_hp": True, "search_scale": scale, "search_step": [200, 20]}
-        beta, alpha = tools.search_hp(cfg, data.x.T, one_hot(data), data.val_x, data.val_y, data.w.T)
+        held = data.val_x, data.val_y
+        beta, alpha = tools.search_hp(cfg, data.x.T, one_hot(data), *held, data.w.T)
     votes = (-(beta - beta * (x @ data.x.T))).exp() @ one_hot(data)
     return score(100 * x @ data.w.T + alpha * votes, y)
 
@@ -151,13 +154,15 @@ def ape(clones: Path, data: FewShot, x: Tensor, y: Tensor, share: float) -> floa
         shutil.copytree(clones / "APE", clone, ignore=shutil.ignore_patterns(".git"))
         (clone / "caches" / "x").mkdir(parents=True)
         with their_modules(clone) as load, contextlib.redirect_stdout(spoken):
-            cfg = RANGES["oxford_pets"] | {
+            cfg = {
+                "search_scale": [20, 10, 1],  # their range of Aircraft
+                "search_step": [50, 20, 10],  # every fourth β and every second γ
                 "dataset": "x", "backbone": "RN50", "shots": data.shots, "init_beta": 1,
                 "init_alpha": 2, "init_gamma": 0.1, "w_training_free": [0.7, 0.3],
                 "training_free_feat_num": int(share * data.w.shape[1]),
             }  # fmt: skip
-            cfg["search_step"] = [50, 20, 10]  # every fourth β and every second γ
-            plain(load("main")).APE(cfg, data.x.T, one_hot(data), data.val_x, data.val_y, x, y, data.w.T)
+            held = data.val_x, data.val_y
+            plain(load("main")).APE(cfg, data.x.T, one_hot(data), *held, x, y, data.w.T)
     return float(re.findall(r"APE's test accuracy: (\d+\.\d+)", spoken.getvalue())[-1])
 
 
@@ -171,8 +176,8 @@ def proker(clones: Path, data: FewShot, x: Tensor, y: Tensor, ranges: str) -> fl
             package.__path__ = [str(clone / "trainers")]
             sys.modules["trainers"] = package
             function = plain(load("trainers.proker")).ProKeR
-            logits = function(data.x, data.y, data.val_x, data.val_y, x, data.w.T, ranges, data.shots,
-                              0, "tip-adapter")  # fmt: skip
+            held = data.val_x, data.val_y
+            logits = function(data.x, data.y, *held, x, data.w.T, ranges, data.shots, 0, "")
     return score(logits, y)
 
 
@@ -184,7 +189,8 @@ def timo(clones: Path, data: FewShot, x: Tensor, y: Tensor, search: bool, copies
         means = torch.stack([data.x[data.y == i].mean(0) for i in range(len(data.w))])
         means = F.normalize(means, dim=-1)
         if search:
-            text, match = tools.image_guide_text_search(cfg, data.prompts, data.val_x, data.val_y, means)
+            held = data.val_x, data.val_y
+            text, match = tools.image_guide_text_search(cfg, data.prompts, *held, means)
         else:
             text, match = tools.image_guide_text(cfg, data.prompts, means, return_matching=True)
             text = text.t()
@@ -244,7 +250,8 @@ def main() -> None:
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    source = FileSource(options.features)
+    file = FileSource(options.features)
+    source = ImageNet(options.features, False) if "all.features" in file.tensors else file
     for seed in map(int, options.seeds.split(",")):
         draw = source.draw(options.shots, seed)
         ids = list(range(len(draw.texts.names)))
@@ -260,6 +267,8 @@ def run(
     for name, function in theirs(options.clones.resolve(), data, x, y).items():
         if options.only and name not in options.only.split(","):
             continue
+        if not len(data.val_y) and name not in ("linear-probe", "clap"):
+            continue
         fitted = choose_baselines([name])[0].fit(data, seed)
         with torch.no_grad():
             ours = score(fitted.logits(x, classes), y)
@@ -269,8 +278,6 @@ def run(
 
 def sorted_by_class(data: FewShot) -> FewShot:
     """Order the training images by class."""
-    from dataclasses import replace
-
     order = data.y.argsort(stable=True)
     return replace(data, x=data.x[order], y=data.y[order])
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,11 +42,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     one, never a part of one. On an error the temporary file is removed.
 
     Raises:
-        UserError: the disk is full, the folder cannot be written to, or ``path`` is a folder.
+        UserError: the disk is full, the folder cannot be written to, or ``path`` is a folder or a
+            device.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
+    require_replaceable(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,36 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse what a rename would destroy: a folder, a device such as ``/dev/full``, a pipe.
+
+    Raises:
+        UserError: there is something at ``path`` that is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # absent, a broken link, or unreachable: the writing itself says so
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
+    if not stat.S_ISREG(mode):
+        raise UserError(
+            f"{path} is a device or a pipe, not a file: it would be replaced.", "Name a file."
+        )
+
+
+def require_regular(path: Path) -> None:
+    """Refuse pipes, devices and sockets, which answer never, or without end, when they are read.
+
+    Raises:
+        OSError: there is nothing at ``path``.
+        UserError: it is neither a file nor a folder.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is a pipe or a device, not a file.", "Name a regular file.")
 
 
 def disk_error(error: OSError, path: Path) -> Exception:
@@ -121,7 +152,13 @@ def unreadable(error: OSError, path: str | Path) -> UserError:
 
 
 def hash_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hex digits."""
+    """Return the SHA-256 of a file's content as 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is a pipe or a device, which may have no end.
+    """
+    require_regular(Path(path))
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(_CHUNK):

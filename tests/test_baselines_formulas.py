@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from torch import Tensor
 
 from aape.adapter.baselines import (
@@ -24,16 +25,12 @@ from aape.adapter.baselines import (
 )
 from aape.adapter.baselines.base import with_seen
 from aape.adapter.baselines.cache import cache_logits
-from aape.adapter.classification_data import TEXT_NORM, ClassSet, FewShot
-from aape.adapter.discriminant import fit_discriminant, folds, out_of_fold_scores
-from aape.adapter.selection import choose, product
+from aape.adapter.method.choose import choose, product
+from aape.adapter.method.discriminant import fit_discriminant, folds, out_of_fold_scores
+from aape.adapter.method.problem import TEXT_NORM, ClassSet, FewShot
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 5, 12, 6
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def problem(validation: bool = True, spread: float = 0.9) -> FewShot:

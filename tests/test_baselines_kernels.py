@@ -8,20 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from torch import Tensor
 
 from aape.adapter.baselines import BASELINES, amu_tuning, ape, proker, timo
 from aape.adapter.baselines.blocked_cholesky import solve_blocked
 from aape.adapter.baselines.cache import cache_logits
 from aape.adapter.baselines.mixture_search import choose_mixture, right_counts
-from aape.adapter.classification_data import ClassSet, FewShot
+from aape.adapter.method.problem import ClassSet, FewShot
 
 C, D, SHOTS, K = 5, 12, 4, 3
 NEW = ["APE", "APE-T", "ProKeR", "TIMO", "TIMO-S", "AMU-Tuning"]
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def problem(c: int = C, shots: int = SHOTS, val: int = 3, k: int = K, blur: float = 1.6) -> FewShot:

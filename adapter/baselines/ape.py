@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification_data import FewShot
+from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
 from .cache import cache_logits, grid, thinned, votes_of
 from .mixture_search import choose_mixture

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_BLOCK = 1024
+_BLOCK = 512
 
 
 def solve_blocked(
@@ -34,12 +34,12 @@ def solve_blocked(
         rows = column(slice(own.start, n), own)
         for i in range(j):
             left = factor[i][own.start - parts[i].start :]  # rows from this block down
-            rows -= left @ left[: own.stop - own.start].T
-        top = torch.linalg.cholesky(rows[: own.stop - own.start])
-        below = rows[own.stop - own.start :]
+            rows.addmm_(left, left[: own.stop - own.start].T, alpha=-1)
+        top, below = rows[: own.stop - own.start], rows[own.stop - own.start :]
+        top.copy_(torch.linalg.cholesky(top))
         if len(below):
-            below = torch.linalg.solve_triangular(top, below.T, upper=False).T
-        factor.append(torch.cat([top, below]))
+            below.copy_(torch.linalg.solve_triangular(top, below.T, upper=False).T)
+        factor.append(rows)
     z = right.clone()
     for own, rows in zip(parts, factor):
         size = own.stop - own.start

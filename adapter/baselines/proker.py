@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification_data import FewShot
-from ..selection import choose
+from ..method.choose import choose
+from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
 from .blocked_cholesky import solve_blocked
 from .cache import thinned
@@ -68,8 +68,8 @@ def fixed_rule(shots: int) -> tuple[float, float]:
 
 def proker(data: FewShot, seed: int) -> Fitted:
     """β and λ by validation images, else by the authors' rule. Scaled as zero-shot CLIP is."""
-    c = len(data.w)
-    residual = F.one_hot(data.y, c).to(data.x.dtype) - data.x @ data.w.T
+    residual = -data.x @ data.w.T
+    residual[torch.arange(len(data.x), device=data.x.device), data.y] += 1.0
     (beta, ridge), score = _chosen(data, residual)
     z = coefficients(data.x, residual, beta, ridge)
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification_data import FewShot
-from ..discriminant import Discriminant, folds
-from ..selection import choose
+from ..method.choose import choose
+from ..method.discriminant import Discriminant, folds
+from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
 
 # of lyymuwu/TIMO: γ is 50, but 1 for ImageNet (100 for Flowers, which nothing here would tell)

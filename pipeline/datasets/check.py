@@ -175,11 +175,12 @@ def unreadable_images(paths: list[Path]) -> list[str]:
     from PIL import Image
 
     from ..progress import track
+    from ..raster import open_raster
 
     bad = []
     for path in track(paths, "decoding images"):
         try:
-            with Image.open(path) as image:
+            with open_raster(path) as image:
                 image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             bad.append(f"{path}: {error}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from ..paths import inside_data
 from .manifest import Manifest
 from .records import IMAGE_SUFFIXES
 
@@ -49,7 +50,7 @@ def choose_pattern(
     chosen = list(samples)
     for pattern in patterns:
         for path, folder, more in chosen:
-            if (root / fill(pattern, path, folder, **more)).is_file():
+            if inside_data(root, fill(pattern, path, folder, **more)).is_file():
                 return pattern
     return patterns[0]
 
