@@ -3,11 +3,11 @@
     python benchmarks/authors_code.py CLONES FEATURES.safetensors --shots 4 --seeds 0,1,2
 
 CLONES holds jusiro/CLAP, gaopengcuhk/Tip-Adapter, yangyangyang127/APE, lyymuwu/TIMO,
-TJU-sjyj/AMU-Tuning, and omarnust/BReg-Adapter for its copy of ProKeR, each under its own name (git
-clone). FEATURES is a file of benchmarks/study_data.py; without validation images only ZS-LP and CLAP
-are run. What
-these import and never use here (an encoder, a trainer, image tools) is replaced by empty modules,
-and ``.cuda()`` does nothing. Hyper-parameters are theirs; only validation images choose.
+TJU-sjyj/AMU-Tuning, and omarnust/BReg-Adapter for its copy of ProKeR, each under its own name.
+FEATURES is a file of benchmarks/study_data.py; without validation images only ZS-LP and CLAP are
+run. What these clones import and never use here (an encoder, a trainer, image tools) is replaced by
+empty modules, and ``.cuda()`` does nothing. Hyper-parameters are theirs; only validation images
+choose.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from unittest.mock import MagicMock
 
 import torch
 import torch.nn.functional as F
+from distillation_study import ImageNet
 from torch import Tensor
 
-from distillation_study import ImageNet
-
 from aape.adapter.baselines import choose_baselines
+from aape.adapter.baselines.amu_tuning import _ALPHAS
+from aape.adapter.baselines.timo import with_template
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.method.problem import ClassSet, FewShot
 
@@ -185,6 +186,7 @@ def timo(clones: Path, data: FewShot, x: Tensor, y: Tensor, search: bool, copies
     """Their functions; ten copies stand for their ten augmented views."""
     with their_modules(clones / "TIMO") as load, contextlib.redirect_stdout(io.StringIO()):
         models, tools = plain(load("models")), load("utils")
+        data = with_template(data)
         cfg = {"dataset": "x"}
         means = torch.stack([data.x[data.y == i].mean(0) for i in range(len(data.w))])
         means = F.normalize(means, dim=-1)
@@ -200,15 +202,19 @@ def timo(clones: Path, data: FewShot, x: Tensor, y: Tensor, search: bool, copies
         )  # fmt: skip
 
 
-def amu(clones: Path, data: FewShot, x: Tensor, y: Tensor, alpha: float) -> float:
-    """Their model with CLIP's features on both branches, their optimiser and schedule."""
+def amu(clones: Path, data: FewShot, x: Tensor, y: Tensor) -> float:
+    """Their model with CLIP's features on both branches, their optimiser and schedule.
+
+    α of the answer is chosen as ours is: theirs is fixed for one data set.
+    """
     source = (clones / "AMU-Tuning" / "clip" / "amu.py").read_text()
     source = re.sub(r"from torchvision.*|^tfm_.*$", "", source, flags=re.M)
     scope: dict[str, Any] = {"__name__": "amu"}
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(source, "amu", "exec"), scope)
         model = scope["AMU_Model"](
-            None, None, [data.x, data.y], data.w.T, data.x.shape[1], len(data.w), 0.35, alpha,
+            None, None, [data.x, data.y], data.w.T, data.x.shape[1], len(data.w), 0.35,
+            0.5,
             "moment", 0.4,
         )  # fmt: skip
     optimiser = torch.optim.AdamW(
@@ -223,8 +229,13 @@ def amu(clones: Path, data: FewShot, x: Tensor, y: Tensor, alpha: float) -> floa
             found["loss"].backward()
             optimiser.step()
             schedule.step()
-    with torch.no_grad():
-        return score(model(None, x.clone(), x.clone(), y)["logits"], y)
+
+    def right(alpha: float, x: Tensor, y: Tensor) -> float:
+        model.alpha = alpha
+        with torch.no_grad():
+            return score(model(None, x.clone(), x.clone(), y)["logits"], y)
+
+    return right(max(_ALPHAS, key=lambda a: right(a, data.val_x, data.val_y)), x, y)
 
 
 def theirs(clones: Path, data: FewShot, x: Tensor, y: Tensor) -> dict[str, Callable[[], float]]:
@@ -237,7 +248,7 @@ def theirs(clones: Path, data: FewShot, x: Tensor, y: Tensor) -> dict[str, Calla
         "proker": lambda: proker(clones, data, x, y, "dtd"),
         "timo": lambda: timo(clones, data, x, y, False, 10),
         "timo-s": lambda: timo(clones, data, x, y, True, 10),
-        "amu": lambda: amu(clones, data, x, y, 0.5),
+        "amu": lambda: amu(clones, data, x, y),
     }
 
 

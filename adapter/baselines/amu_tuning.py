@@ -21,7 +21,7 @@ from .optimise import leaf, minimise
 # of TJU-sjyj/AMU-Tuning: its default.yaml, its example command and, for the power, its arguments
 _ALPHA, _LAMBDA, _POWER = 0.5, 0.35, 0.4
 _EPOCHS, _BATCH, _LR, _DECAY, _EPS = 50, 8, 1e-3, 0.01, 1e-4
-_ALPHAS = (0.5, 1.0, 2.0, 4.0)
+_ALPHAS = tuple(0.5 * 2**i for i in range(-2, 6))
 _STEPS = 12_500  # more images are taken in larger batches
 _SMALL = 1e-6
 
@@ -44,26 +44,25 @@ def uncertainty(logits: Tensor, power: float = _POWER) -> Tensor:
 
 
 def amu(data: FewShot, seed: int) -> Fitted:
-    """α by validation images, else 0.5."""
-    alphas = _ALPHAS if len(data.val_y) else (_ALPHA,)
-    heads = {alpha: _head(data, seed, alpha) for alpha in alphas}
+    """Trained with α = 0.5; α of the answer by validation images, else the same."""
+    head = _head(data, seed)
 
     def logits(x: Tensor, alpha: float) -> Tensor:
         start = data.scale * x @ data.w.T
-        return start + alpha * uncertainty(start) * standardised(x @ heads[alpha].T)
+        return start + alpha * uncertainty(start) * standardised(x @ head.T)
 
-    alpha, score = choose(alphas, lambda a: logits(data.val_x, a), data.val_y, _ALPHA)
+    alpha, score = choose(_ALPHAS, lambda a: logits(data.val_x, a), data.val_y, _ALPHA)
     chosen = {"alpha": alpha, "validation accuracy": score}
-    return per_class(data, lambda x: logits(x, alpha), heads[alpha].numel(), chosen)
+    return per_class(data, lambda x: logits(x, alpha), head.numel(), chosen)
 
 
-def _head(data: FewShot, seed: int, alpha: float) -> Tensor:
+def _head(data: FewShot, seed: int) -> Tensor:
     """Train the classifier (c, d) from class means, by its own loss and that of the sum."""
     c = len(data.w)
     counts = torch.bincount(data.y, minlength=c).clamp_min(1)[:, None]
     head = leaf(data.x.new_zeros(data.w.shape).index_add_(0, data.y, data.x) / counts)
     start = data.scale * data.x @ data.w.T
-    weight = alpha * uncertainty(start)
+    weight = _ALPHA * uncertainty(start)
 
     def loss(rows: Tensor) -> Tensor:
         own, y = standardised(data.x[rows] @ head.T), data.y[rows]

@@ -1,14 +1,14 @@
 """TIMO and TIMO-S (Li et al. 2025): descriptions weighted by images, images joined by descriptions.
 
-The prompts of a class are averaged by how well they fit its images (image-guided text), and they
-stand beside the images as samples of a Gaussian classifier, each as long as it fits (text-guided
-image). n images, v validation images, c classes, k prompts, d width.
+The template and the prompts of a class are averaged by how well they fit its images (image-guided
+text), and they stand beside the images as samples of a Gaussian classifier, each as long as it fits
+(text-guided image). n images, v validation images, c classes, k prompts, d width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +119,16 @@ class _Trial:
         return found
 
 
+def with_template(data: FewShot) -> FewShot:
+    """Put the template first among the prompts of each class, as the authors' features do."""
+    one = torch.ones_like(data.mask[:, :1])
+    return replace(
+        data,
+        prompts=torch.cat([data.w[:, None], data.prompts], dim=1),
+        mask=torch.cat([one, data.mask], dim=1),
+    )
+
+
 def _trials(data: FewShot) -> list[_Trial]:
     """Return what settings are chosen on: validation images, else folds of the shots, else none."""
     if len(data.val_y):
@@ -169,11 +179,12 @@ def _held_scores(
 def timo(data: FewShot, seed: int) -> Fitted:
     """Fixed γ and as many texts as there are; the ratio by validation, else by folds."""
     usual = _SHARPNESS_LARGE if len(data.w) >= _LARGE else _SHARPNESS
-    return _fit(data, usual, [data.prompts.shape[1]])
+    return _fit(with_template(data), usual, [data.prompts.shape[1] + 1])
 
 
 def timo_s(data: FewShot, seed: int) -> Fitted:
     """TIMO with γ and the number of texts chosen too."""
+    data = with_template(data)
     k = data.prompts.shape[1]
     counts = sorted({max(1, int(v)) for v in torch.linspace(1, 2 * k, _COUNTS).tolist()} | {k})
     return _fit(data, None, counts)
