@@ -243,6 +243,13 @@ def test_timo_begins_again_with_the_best_text_where_a_class_has_fewer():
     torch.testing.assert_close(found[1].weight, expected.weight, rtol=1e-3, atol=1e-3)
 
 
+def test_timo_takes_the_first_of_equals():
+    y = torch.tensor([0, 1])
+    logits = {0: torch.eye(2).flip(0), 1: torch.eye(2), 2: 9 * torch.eye(2)}
+    assert timo.first_best([0, 1, 2], logits.__getitem__, y, 0) == (1, 100.0)
+    assert timo.first_best([0, 1, 2], logits.__getitem__, y[:0], 2)[0] == 2
+
+
 def test_uncertainty_is_low_where_one_class_stands_out():
     logits = torch.tensor([[20.0, 0.0, 0.0, 0.0], [0.1, 0.0, 0.1, 0.0]])
     sure, unsure = amu_tuning.uncertainty(logits)[:, 0].tolist()

@@ -22,7 +22,7 @@ from .optimise import leaf, minimise
 _ALPHA, _LAMBDA, _POWER = 0.5, 0.35, 0.4
 _EPOCHS, _BATCH, _LR, _DECAY, _EPS = 50, 8, 1e-3, 0.01, 1e-4
 _ALPHAS = tuple(0.5 * 2**i for i in range(-2, 6))
-_STEPS = 12_500  # more images are taken in larger batches
+_STEPS, _WEIGHTS_MOVED = 12_500, 2e9  # beyond either, images are taken in larger batches
 _SMALL = 1e-6
 
 
@@ -70,7 +70,8 @@ def _head(data: FewShot, seed: int) -> Tensor:
         return _LAMBDA * both + (1 - _LAMBDA) * F.cross_entropy(own, y)
 
     optimiser = torch.optim.AdamW([head], lr=_LR, weight_decay=_DECAY, eps=_EPS)
-    batch = max(_BATCH, math.ceil(len(data.x) * _EPOCHS / _STEPS))
+    steps = min(_STEPS, _WEIGHTS_MOVED / head.numel())
+    batch = max(_BATCH, math.ceil(len(data.x) * _EPOCHS / steps))
     minimise([head], loss, len(data.x), optimiser=optimiser, epochs=_EPOCHS, batch_size=batch,
              seed=seed)  # fmt: skip
     return head.detach()

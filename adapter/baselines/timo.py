@@ -7,17 +7,19 @@ text), and they stand beside the images as samples of a Gaussian classifier, eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..method.choose import choose
 from ..method.discriminant import Discriminant, folds
 from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
+
+T = TypeVar("T")
 
 # of lyymuwu/TIMO: γ is 50, but 1 for ImageNet (100 for Flowers, which nothing here would tell)
 _SHARPNESS, _SHARPNESS_LARGE, _LARGE = 50.0, 1.0, 500
@@ -140,13 +142,27 @@ def _trials(data: FewShot) -> list[_Trial]:
     return [_Trial(data, data.x[~o], data.y[~o], data.x[o], data.y[o]) for o in parts]
 
 
+def first_best(
+    candidates: Sequence[T], logits: Callable[[T], Tensor], y: Tensor, fallback: T
+) -> tuple[T, float]:
+    """Return the first of the most accurate candidates and its accuracy, as the authors choose.
+
+    Cross-entropy would not do among equals: the ratio of two scores changes their scale too.
+    """
+    if not len(y):
+        return fallback, float("nan")
+    scores = [float((logits(c).argmax(1) == y).float().mean() * 100) for c in candidates]
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return candidates[best], scores[best]
+
+
 def _fit(data: FewShot, sharpness: float | None, counts: Sequence[int]) -> Fitted:
     """Choose what is not given: γ on its own first, as the authors do, then count and ratio."""
     trials = _trials(data)
     y = torch.cat([trial.held_y for trial in trials]) if trials else data.y[:0]
     usual = _SHARPNESS_LARGE if len(data.w) >= _LARGE else _SHARPNESS
     if sharpness is None:
-        sharpness, _ = choose(
+        sharpness, _ = first_best(
             _SHARPNESSES,
             lambda g: torch.cat([data.scale * t.held_x @ t.text(g).T for t in trials]),
             y,
@@ -160,7 +176,7 @@ def _fit(data: FewShot, sharpness: float | None, counts: Sequence[int]) -> Fitte
         return torch.cat([text + data.scale / pair[1] * gauss[pair[0]] for text, gauss in held])
 
     given = counts.index(data.prompts.shape[1]) if data.prompts.shape[1] in counts else 0
-    (i, ratio), score = choose(pairs, logits, y, (given, _RATIO))
+    (i, ratio), score = first_best(pairs, logits, y, (given, _RATIO))
     text, term = whole.text(sharpness), whole.discriminants([counts[i]])[0]
     chosen = {"gamma": sharpness, "texts": counts[i], "alpha": ratio, "validation accuracy": score}
     return per_class(
