@@ -19,7 +19,7 @@ from .base import Baseline, Fitted, per_class
 from .optimise import leaf, minimise
 
 # of TJU-sjyj/AMU-Tuning: its default.yaml, its example command and, for the power, its arguments
-_ALPHA, _LAMBDA, _POWER = 0.5, 0.35, 0.4
+_ALPHA, _LAMBDA, _POWER, _KURTOSIS = 0.5, 0.35, 0.4, 250.0
 _EPOCHS, _BATCH, _LR, _DECAY, _EPS = 50, 8, 1e-3, 0.01, 1e-4
 _ALPHAS = tuple(0.5 * 2**i for i in range(-2, 6))
 _STEPS, _WEIGHTS_MOVED = 12_500, 2e9  # beyond either, images are taken in larger batches
@@ -35,12 +35,10 @@ def standardised(logits: Tensor) -> Tensor:
 def uncertainty(logits: Tensor, power: float = _POWER) -> Tensor:
     """Return (b, 1): low for images whose zero-shot probabilities stand out.
 
-    ``(κ / (c/4))^−ρ`` with the kurtosis κ of the c probabilities. The reference code divides by
-    250, which is c/4 for ImageNet, its only data set.
+    ``(κ / 250)^−ρ`` with the kurtosis κ of the probabilities of all classes.
     """
-    c = logits.shape[1]
     kurtosis = standardised(logits.softmax(1)).pow(4).mean(1, keepdim=True)
-    return (4 * kurtosis.clamp_min(_SMALL) / c) ** -power
+    return (kurtosis.clamp_min(_SMALL) / _KURTOSIS) ** -power
 
 
 def amu(data: FewShot, seed: int) -> Fitted:
