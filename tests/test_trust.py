@@ -16,7 +16,8 @@ from aape.adapter.config import Config
 from aape.adapter.predict import _encoder as open_encoder
 from aape.adapter.run import RunFolder, own_weights
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.datasets.fetch import extract, fetch_dataset
+from aape.pipeline.datasets.archives import extract
+from aape.pipeline.datasets.fetch import fetch_dataset
 from aape.pipeline.datasets.images import list_images
 from aape.pipeline.datasets.manifest import Download, Manifest
 from aape.pipeline.datasets.readers.layouts import CoopSplit, Table
@@ -98,7 +99,7 @@ def test_the_current_folder_lends_no_interpreter(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("AAPE_VLLM_PYTHON", raising=False)
     assert find_interpreter().python != str(python)
     assert not (tmp_path / "ran").exists()
-    assert (PROJECT / "pipeline" / "engines").is_dir()
+    assert (PROJECT / "pipeline" / "prompts" / "engines").is_dir()
     monkeypatch.setenv("AAPE_VLLM_PYTHON", str(python))
     assert find_interpreter().python == str(python)
 

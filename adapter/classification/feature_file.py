@@ -29,7 +29,9 @@ class FileSource:
     (a fixed draw), ``test.features``, optionally ``val.features``, each (n, d) with ``.labels``
     (n,); ``class_text.features`` (c, d); optionally ``ensemble_text.features`` (c, d),
     ``waffle_text.features`` (c, d), ``prompt_text.features`` (c, k, d) with ``prompt_text.mask``
-    (c, k). Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
+    (c, k). Other files put ``text`` first: ``text_ensemble``, ``text_descriptions`` (c, d), the
+    mean of a class's descriptions, and ``text_name``, which stands in for an absent class text.
+    Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
     ``logit_scale``, ``note`` and ``text_norm``: the mean length of the class texts before they were
     scaled to 1. Class texts that come unscaled tell their lengths themselves.
     """
@@ -75,7 +77,7 @@ class FileSource:
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts of the file and the prompts of the bank or the file."""
-        template = self._array("class_text.features")
+        template = self._array("class_text.features", self._text("name", "template", "class"))
         names = json.loads(self.metadata.get("classnames", "[]")) or [
             f"class {i}" for i in range(len(template))
         ]
@@ -92,10 +94,13 @@ class FileSource:
             mask = np.linalg.norm(prompts, axis=-1) > 0.5
             if "prompt_text.mask" in self.tensors:
                 mask = self.tensors["prompt_text.mask"].astype(bool)
+        elif (mean := self._text("descriptions", "prompts")) is not None:
+            prompts, mask = mean[:, None], np.ones((len(template), 1), dtype=bool)
         else:
             prompts, mask = template[:, None], np.ones((len(template), 1), dtype=bool)
             self.notes.append("no LLM prompts were given: the template is the only prompt")
-        ensemble = self._array("ensemble_text.features", template)
+        ensemble = self._text("ensemble")
+        ensemble = template if ensemble is None else ensemble
         waffle = self._array("waffle_text.features", template)
         return ClassTexts(
             names=names,
@@ -109,7 +114,10 @@ class FileSource:
 
     def _norms(self, count: int) -> np.ndarray | None:
         """Lengths of the class texts: of the vectors themselves, else of the metadata."""
-        raw = np.linalg.norm(self.tensors["class_text.features"].astype(np.float32), axis=-1)
+        name = "class_text.features"
+        if name not in self.tensors:
+            name = self._text_name("name", "template", "class") or name
+        raw = np.linalg.norm(self.tensors[name].astype(np.float32), axis=-1)
         if np.abs(raw - 1).max() > _UNIT_TOLERANCE:
             return raw
         given = self.metadata.get("text_norm")
@@ -125,6 +133,18 @@ class FileSource:
                 "It is the mean length of the class texts before scaling, a number above 0.",
             )
         return np.full(count, norm, np.float32)
+
+    def _text(self, *kinds: str) -> np.ndarray | None:
+        """Return the first text tensor of these kinds (c, d), whichever way round it is named."""
+        name = self._text_name(*kinds)
+        return None if name is None else self._array(name)
+
+    def _text_name(self, *kinds: str) -> str | None:
+        for kind in kinds:
+            for name in (f"{kind}_text.features", f"text_{kind}.features"):
+                if name in self.tensors and self.tensors[name].ndim == 2:
+                    return name
+        return None
 
     def _array(self, name: str, default: np.ndarray | None = None) -> np.ndarray:
         if name not in self.tensors:

@@ -39,6 +39,7 @@ class Encoder(Protocol):
     dim: int
     token_dim: int
     logit_scale: float
+    logit_bias: float
     context_length: int
     preprocessing: str
     precision: str
@@ -91,25 +92,40 @@ def fingerprint(id: str, weights_hash: str) -> str:
     return f"{id}@{weights_hash[:16]}"
 
 
+def folder_name(id: str) -> str:
+    """Return an encoder's id as part of a folder's name, on every system.
+
+    >>> folder_name("hf-hub:somebody/birds"), folder_name("ViT-B-16/openai")
+    ('hf-hub-somebody-birds', 'ViT-B-16-openai')
+    """
+    return id.translate(str.maketrans(dict.fromkeys('/\\:*?"<>|', "-")))
+
+
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Scale the rows of (..., d) to length 1, in float32."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device to run on; ``auto`` is the GPU if there is one.
+    """Return the device to run on; ``auto`` is the GPU if there is one, NVIDIA's, AMD's or Apple's.
 
     Raises:
         UserError: the name is not a device of this machine.
     """
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        here.insert(0, "mps")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(here[0])
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"The device {name!r} is not usable here.", "Use --device auto, cpu or cuda."
+            f"The device {name!r} is not usable here.",
+            f"Use --device {' or '.join(['auto', *here])}.",
         ) from error
     return device
 
