@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,6 +75,15 @@ class Encoder(Protocol):
 
     def prompt_tower(self) -> PromptTower | None:
         """Return the text tower for learned contexts (CoOp); nothing where it is closed."""
+        ...
+
+
+@runtime_checkable
+class KnowsTextNorms(Protocol):
+    """An encoder that can tell how long its text vectors are before they are scaled to 1."""
+
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of one batch of texts."""
         ...
 
 

@@ -98,9 +98,17 @@ class ClipEncoder:
         """Encode one batch: (n,) texts to (n, d)."""
         if not len(texts):
             return np.zeros((0, self.dim), np.float32)
+        return unit(self._unscaled(texts)).cpu().numpy()
+
+    @torch.inference_mode()
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of text vectors before they are scaled to 1."""
+        return self._unscaled(texts).float().norm(dim=-1).cpu().numpy()
+
+    def _unscaled(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenizer(list(texts)).to(self.device)
         with self._fast():
-            return unit(_encode_tokens(self._model, tokens)).cpu().numpy()
+            return _encode_tokens(self._model, tokens)
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
