@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def require_regular(path: Path) -> None:
+    """Refuse pipes, devices and sockets, which answer never, or without end, when they are read.
+
+    Raises:
+        OSError: there is nothing at ``path``.
+        UserError: it is neither a file nor a folder.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is a pipe or a device, not a file.", "Name a regular file.")
+
+
 def disk_error(error: OSError, path: Path) -> Exception:
     """Turn the disk troubles a user can mend into a :class:`UserError`; return others unchanged."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -122,6 +135,7 @@ def unreadable(error: OSError, path: str | Path) -> UserError:
 
 def hash_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content as 64 hex digits."""
+    require_regular(Path(path))
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(_CHUNK):

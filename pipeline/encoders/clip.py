@@ -24,6 +24,7 @@ from .base import (
     fingerprint,
     hash_weights_file,
     pick_device,
+    to_rgb,
     unit,
 )
 from .prompt_tower import PromptTower, encode_embedded
@@ -52,6 +53,7 @@ class ClipEncoder:
     ) -> None:
         import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Compose
 
         model_name, _, tag = name.partition("/")
         path, config = resolve_weights(model_name, tag, checkpoint)
@@ -78,7 +80,7 @@ class ClipEncoder:
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        self.transform: ImageTransform = transform
+        self.transform: ImageTransform = Compose([to_rgb, transform])
         side = size if isinstance(size, int) else size[0]
         self.augment = augmentation(side, settings["mean"], settings["std"])
         self.preprocessing = "open_clip " + " ".join(
