@@ -37,6 +37,9 @@ app.add_typer(bank_app, name="bank")
 BankWords = Annotated[list[str] | None, typer.Argument(metavar="[BANK]", show_default=False)]
 BankOption = Annotated[str, typer.Option("--bank", help="The bank, if not named in place.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a photo that cannot be read; else it is left out.")
+]
 OfDataset = Annotated[str, typer.Option("--dataset", help="One data set of a bank of several.")]
 
 
@@ -313,6 +316,7 @@ def datasets_add(
         tuple[float, float, float],
         typer.Option(help="Of train, val and test, where your images have no split."),
     ] = (0.5, 0.2, 0.3),
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Use your own images: writes a manifest whose class names you can edit.
@@ -321,7 +325,7 @@ def datasets_add(
     """
     from .pipeline.datasets.add import add_dataset
 
-    added = add_dataset(source, name, out=out, force=force, shares=shares)
+    added = add_dataset(source, name, out=out, force=force, shares=shares, strict=strict)
     print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
 
 

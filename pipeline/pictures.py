@@ -88,7 +88,9 @@ def _first_of_several(opened: Image.Image) -> str:
     """Say that there are more frames or pages; MPO's further pictures are previews."""
     if opened.format == "MPO" or not getattr(opened, "is_animated", False):
         return ""
-    return "several pages: the first" if opened.format == "TIFF" else "animated: the first frame"
+    if opened.format == "TIFF":
+        return "of several pages: the first is used"
+    return "animated: the first frame is used"
 
 
 def _reason(error: Exception, path: Path) -> str:

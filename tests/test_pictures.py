@@ -253,9 +253,8 @@ def test_the_first_frame_is_taken_and_said(suffix: str, tmp_path: Path) -> None:
     r, _, b = seen.image.getpixel((4, 4))
     assert r > 230
     assert b < 20
-    assert seen.remark == (
-        "several pages: the first" if suffix == ".tif" else "animated: the first frame"
-    )
+    pages, frames = "of several pages: the first is used", "animated: the first frame is used"
+    assert seen.remark == (pages if suffix == ".tif" else frames)
     red.save(tmp_path / f"still{suffix}")
     assert read_picture(tmp_path / f"still{suffix}").remark == ""
 

@@ -12,7 +12,7 @@ import yaml
 from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
-from .check import check_dataset
+from .check import SHOWN, check_dataset
 from .look import look_at
 from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
 from .splits import OWN_SHARES
@@ -31,6 +31,8 @@ class Added:
     path: Path
     counts: dict[str, dict[str, int]]
     remarks: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what was found, for ``--json``."""
@@ -44,6 +46,8 @@ class Added:
             "classes": manifest.class_names,
             "counts": self.counts,
             "remarks": list(self.remarks),
+            "unreadable": list(self.unreadable),
+            "warnings": list(self.warnings),
         }
 
     def lines(self) -> list[str]:
@@ -58,8 +62,21 @@ class Added:
         return [
             f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
             *counts,
+            *self._left_out(),
+            *(f"warning: {warning}" for warning in self.warnings),
             *(f"note: {remark}" for remark in self.remarks),
             f"wrote {self.path}: edit the class names there",
+        ]
+
+    def _left_out(self) -> list[str]:
+        if not self.unreadable:
+            return []
+        n = len(self.unreadable)
+        more = [f"… and {n - SHOWN:,} more: aape datasets check {self.manifest.name} --decode"]
+        return [
+            f"left out: {n:,} {'photo' if n == 1 else 'photos'} that cannot be read",
+            *(f"  {entry}" for entry in self.unreadable[:SHOWN]),
+            *(more if n > SHOWN else []),
         ]
 
 
@@ -70,6 +87,7 @@ def add_dataset(
     out: str | Path | None = None,
     force: bool = False,
     shares: tuple[float, float, float] = OWN_SHARES,
+    strict: bool = False,
 ) -> Added:
     """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
 
@@ -82,9 +100,11 @@ def add_dataset(
             :func:`load_manifest` finds it by name.
         force: overwrite a manifest of that name, edits and all.
         shares: of train, val and test, where the images have no split of their own.
+        strict: stop at a photo that cannot be read, instead of leaving it out.
 
     Raises:
-        UserError: the name is taken or not usable, or ``source`` holds no images.
+        UserError: the name is taken or not usable, ``source`` holds no images, none of them can be
+            read, or with ``strict`` one cannot.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
@@ -110,15 +130,24 @@ def add_dataset(
         },
         "The data set",
     )
-    check = check_dataset(manifest, found.root)
+    check = check_dataset(manifest, found.root, decode=True)
     if check.missing:
         raise UserError(
             f"{len(check.missing):,} of the images that {source} lists are not there,"
             f" the first: {check.missing[0]}.",
             "Put them in place or remove their rows.",
         )
+    if check.unreadable and (strict or not check.counts):
+        n = len(check.unreadable)
+        raise UserError(
+            f"{n:,} {'photo' if n == 1 else 'photos'} in {source} cannot be read, the first:"
+            f" {check.unreadable[0]}.",
+            "Repair or remove them" + (", or leave out --strict." if check.counts else "."),
+        )
     write_text(path, _HEADER + to_yaml(manifest))
-    return Added(manifest, path, check.counts, (*found.remarks, *check.remarks))
+    remarks = (*found.remarks, *check.remarks)
+    unreadable, warnings = tuple(check.unreadable), tuple(check.warnings)
+    return Added(manifest, path, check.counts, remarks, unreadable, warnings)
 
 
 def to_yaml(manifest: Manifest) -> str:
