@@ -382,7 +382,8 @@ def train(
     root: Annotated[str, typer.Option(help="Folder of the images.")] = "",
     encoder: Annotated[str, typer.Option(help="The bank's by default.")] = "auto",
     checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    strict: Strict = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -393,7 +394,7 @@ def train(
     With captions: aape train --task captions --dataset coco; then aape eval retrieval RUN.
     """
     if task != "classification":
-        place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+        place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
         asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
         show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
         return
@@ -413,7 +414,7 @@ def train(
         "bank": bank, "dataset": dataset, "root": root, "features": features,
         "targets": target or [], "repeat_images": repeat_images,
     }  # fmt: skip
-    place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+    place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
     config = Config.parse(
         {"data": data, "encoder": place, "recipe": values, "evaluation": evaluation},
         "The command line",
@@ -428,6 +429,7 @@ def eval_classification(
     baselines: Annotated[str, typer.Option(help="Other baselines than the run's.")] = "",
     control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
@@ -443,6 +445,7 @@ def eval_classification(
         "controls": words_of(control),
     }
     values["evaluation"] |= {name: value for name, value in changes.items() if value}
+    values["encoder"]["strict"] = strict or values["encoder"]["strict"]
     values["data"]["targets"] = target or values["data"]["targets"]
     show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
 
@@ -450,7 +453,9 @@ def eval_classification(
 @app.command("predict")
 def predict_verb(
     run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
-    images: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of them, or quoted patterns.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Choose among these alone; repeat it.")
@@ -459,6 +464,7 @@ def predict_verb(
         list[str] | None, typer.Option(help="A class without any photo, by name; repeat it.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Label new photos with a trained adapter; classes it never saw are judged by their names.
@@ -470,7 +476,7 @@ def predict_verb(
     from .adapter.predict import predict, to_csv
     from .pipeline.files import write_text
 
-    found = predict(run, images, top=top, classes=classes or (), more=also or ())
+    found = predict(run, images, top=top, classes=classes or (), more=also or (), strict=strict)
     if out:
         write_text(out, to_csv(found))
     if as_json:
@@ -479,8 +485,7 @@ def predict_verb(
         typer.echo(out)
     else:
         for row in found:
-            best = zip(row.labels, row.probabilities)
-            typer.echo(f"{row.path}  " + ", ".join(f"{label} {p:.0%}" for label, p in best))
+            typer.echo(row.line())
 
 
 @app.command("sweep")
@@ -625,13 +630,15 @@ def eval_retrieval(
     contrasts: Annotated[
         bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
     ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
     from .adapter.tasks.caption_run import evaluate_run
 
     task = "contrasts" if contrasts else "retrieval"
-    show(evaluate_run(run, task, dataset=dataset, root=root, limit=max_images), as_json)
+    found = evaluate_run(run, task, dataset=dataset, root=root, limit=max_images, strict=strict)
+    show(found, as_json)
 
 
 @eval_app.command("captioning")
@@ -648,6 +655,7 @@ def eval_captioning(
     max_tokens: Annotated[int, typer.Option(min=1)] = 24,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
@@ -661,7 +669,13 @@ def eval_captioning(
     }
     show(
         evaluate_run(
-            run, "captioning", dataset=dataset, root=root, settings=settings, limit=max_images
+            run,
+            "captioning",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_images,
+            strict=strict,
         ),
         as_json,
     )
@@ -685,6 +699,7 @@ def eval_vqa(
     ] = None,
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
@@ -698,7 +713,13 @@ def eval_vqa(
     }  # fmt: skip
     show(
         evaluate_run(
-            run, "vqa", dataset=dataset, root=root, settings=settings, limit=max_questions
+            run,
+            "vqa",
+            dataset=dataset,
+            root=root,
+            settings=settings,
+            limit=max_questions,
+            strict=strict,
         ),
         as_json,
     )

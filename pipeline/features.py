@@ -212,6 +212,20 @@ def cannot_be_read(left_out: Sequence[Unreadable], whole: int) -> UserError:
     )
 
 
+def check_there(left_out: Sequence[Unreadable], whole: int) -> None:
+    """Stop where photos that a data set lists do not exist: then it is not whole.
+
+    Raises:
+        UserError: one is absent; it is named.
+    """
+    absent = [entry for entry in left_out if entry.absent]
+    if absent:
+        raise UserError(
+            f"{len(absent):,} of {whole:,} photos are not there, the first: {absent[0].path}.",
+            "`aape datasets check` lists what is missing.",
+        )
+
+
 def say_left_out(left_out: Sequence[Unreadable], whole: int, what: str) -> str:
     """Say on standard error how many photos are left out, and which; return the sentence.
 

@@ -90,6 +90,8 @@ def _open_bank(
 
     chosen = bank.metadata.of(name).dataset
     dataset = open_dataset(chosen, Path(root) if root else None)
+    for remark in dataset.contents.remarks:
+        step(f"{dataset.manifest.name}: {remark}")
     if encoder is None:
         wanted = config.encoder.name
         wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
@@ -102,6 +104,7 @@ def _open_bank(
         repeat=config.data.repeat_images,
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
+        strict=config.encoder.strict,
     )
     return source, encoder
 

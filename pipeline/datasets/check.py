@@ -196,7 +196,7 @@ def inspect_images(paths: list[Path]) -> tuple[list[Unreadable], list[str]]:
 
     def look(path: Path) -> Unreadable | str:
         try:
-            return read_picture(path).remark
+            return read_picture(path, quick=True).remark
         except PictureError as error:
             return unreadable(path, error)
 
