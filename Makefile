@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo test lint types check eval-all reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test lint types check eval-all reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,7 +51,10 @@ endif
 demo: env  ## the main job on the embedded default: prompts, bank, training, four tasks, report
 	@$(BIN)/aape demo $(DEMO_ARGS)
 
-test: env-dev  ## the tests
+quick: env-dev  ## the tests of the inner loop: none that takes more than three seconds
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not vllm" $(TEST_ARGS)
+
+test: env-dev  ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
 
 lint: env-dev  ## format and lint

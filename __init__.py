@@ -15,7 +15,7 @@ _PUBLIC = {
     "load_manifest": ".pipeline.datasets",
     "open_dataset": ".pipeline.datasets",
     "load_encoder": ".pipeline.encoders",
-    "generate_prompts": ".pipeline.generate",
+    "generate_prompts": ".pipeline.prompts.generate",
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
     "predict": ".adapter.predict",

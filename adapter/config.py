@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ..pipeline.config import EncoderConfig, GenerationConfig, Section
-from .recipes import CONTROL_GROUPS, Control, Recipe
+from .method.recipe import CONTROL_GROUPS, Control, Recipe
 
 
 class DataConfig(Section):

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
-from ..pipeline.encode import class_embeddings
+from ..pipeline.embed.images import image_features, picture_features, say_left_out
+from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
-from ..pipeline.features import image_features, picture_features, say_left_out
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
-from .classification_data import ClassSet
 from .config import Config
-from .fitted import FittedAdapter
-from .run import RunFolder
+from .method.adapter import FittedAdapter
+from .method.problem import ClassSet
+from .run import RunFolder, own_weights
 
 if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
@@ -68,6 +68,7 @@ def predict(
     classes: Sequence[str] = (),
     more: Sequence[str] = (),
     encoder: Encoder | None = None,
+    checkpoint: str = "",
     strict: bool = False,
 ) -> list[Prediction]:
     """Label images with the adapter of a run.
@@ -83,6 +84,8 @@ def predict(
         classes: names to choose from; by default all of the run's data set.
         more: further names, of which no photo was ever seen.
         encoder: an open encoder instead of the one that the run names.
+        checkpoint: local weights of the encoder, where the run was made with such; where they lie
+            is never taken from the run.
         strict: stop at an image that cannot be read; otherwise its prediction has an ``error``.
 
     Raises:
@@ -102,7 +105,7 @@ def predict(
             "Train on a bank: aape train --bank BANK.",
         )
     asked = _files(images)
-    encoder = encoder or _encoder(folder, about)
+    encoder = encoder or _encoder(folder, about, checkpoint)
     if encoder.fingerprint != about["encoder"]:
         raise UserError(
             f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
@@ -180,7 +183,8 @@ def _say_skipped(inside: FolderImages) -> None:
 def _matching(pattern: str) -> list[Path]:
     """Return the images that match a pattern, and those in folders that do."""
     found: list[Path] = []
-    matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
+    matches = [Path(name) for name in names]
     for path in matches:
         if path.is_dir():
             # with ** the folder's own images match by themselves
@@ -224,10 +228,10 @@ def _features(
     return np.concatenate(parts), kept, errors
 
 
-def _encoder(folder: RunFolder, about: dict[str, Any]) -> Encoder:
+def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str) -> Encoder:
     """Open the encoder that the run was trained with."""
     from ..pipeline.encoders import load_encoder
 
     wanted = Config.from_yaml(folder.path / "config.yaml").encoder
     name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(name, wanted.checkpoint, wanted.device)
+    return load_encoder(name, own_weights(name, wanted.checkpoint, checkpoint), wanted.device)

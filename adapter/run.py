@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path, read_json, write_json, write_text
-from ..pipeline.versions import installed_versions
+from ..pipeline.provenance import installed_versions
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,23 @@ def environment() -> dict[str, Any]:
         "packages": installed_versions(_PACKAGES),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def own_weights(encoder: str, recorded: str, given: str) -> str:
+    """Return the file of encoder weights to read: the one given, never one that a run names.
+
+    A run folder may come from somebody else, and reading weights is an act of trust.
+
+    Raises:
+        UserError: the run was made with local weights (``recorded``), and none are given.
+    """
+    if recorded and not given:
+        raise UserError(
+            f"The run was made with local weights of {encoder}, and a run's own word for where"
+            " weights lie is not taken.",
+            "Give them with --checkpoint.",
+        )
+    return given
 
 
 class RunFolder:

@@ -58,7 +58,7 @@ def sweep(
     Raises:
         UserError: a unit failed; those that finished are kept.
     """
-    from .tasks.classification_run import run_classification
+    from .classification.run import run_classification
 
     units = list(_units(configs, out))
     failed: list[str] = []
@@ -129,7 +129,7 @@ def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Uni
 
 def _on_ray(units: Sequence[_Unit], address: str) -> Iterator[tuple[_Unit, str]]:
     """Run units as Ray tasks, each on one processor, and on one GPU where its device is one."""
-    from ..pipeline.engines.ray import join_cluster
+    from ..pipeline.prompts.engines.ray import join_cluster
 
     ray, started = join_cluster(address, "aape sweep --ray")
     try:
@@ -169,7 +169,7 @@ def _run_unit(unit: _Unit, threads: int) -> str:
     """Run in a process of its own; return what went wrong, or nothing."""
     import torch
 
-    from .tasks.classification_run import run_classification
+    from .classification.run import run_classification
 
     torch.set_num_threads(threads)
     try:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from distillation_study import SHOTS
 
-from aape.adapter.classification_sources import FileSource
+from aape.adapter.classification.evaluate import evaluate_classification
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
-from aape.adapter.recipes import DEFAULT, Recipe
+from aape.adapter.method.recipe import DEFAULT, Recipe
 from aape.adapter.results import MethodResult
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.classification import evaluate_classification
 from aape.pipeline.bank import PromptBank
 
 AGGREGATORS = ("random", "mean", "mlp", "attention")

@@ -161,7 +161,7 @@ def bank_reads(folder: Path, n: int) -> dict[str, float]:
 
 
 def exact_rows(bank: Any, asked: np.ndarray) -> np.ndarray:
-    from aape.pipeline.bank.index import exact_search, kept_rows
+    from aape.pipeline.bank.search import exact_search, kept_rows
 
     return exact_search(bank, asked, K, kept_rows(bank))[1]
 

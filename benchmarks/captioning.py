@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from aape.adapter.decode import DecodeConfig, generate
-from aape.adapter.prefix_lm import FrozenLM
+from aape.adapter.captions.decode import DecodeConfig, generate
+from aape.adapter.captions.lm import FrozenLM
 
 
 def main() -> None:

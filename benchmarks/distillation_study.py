@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from aape.adapter.classification_data import ClassificationData, LabelledImages
-from aape.adapter.classification_sources import FileSource, Source, no_images
+from aape.adapter.classification.data import ClassificationData, LabelledImages
+from aape.adapter.classification.draws import Source, no_images
+from aape.adapter.classification.evaluate import evaluate_classification
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
-from aape.adapter.recipes import DEFAULT, Control, Recipe
+from aape.adapter.method.recipe import DEFAULT, Control, Recipe
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.classification import evaluate_classification
 
 CONTROLS: list[Control] = [
     "no-distillation", "no-generator", "shuffled", "template", "waffle", "no-query",

@@ -28,10 +28,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from aape.pipeline.encode import encode_texts
+from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import batches
-from aape.pipeline.features import image_features
+from aape.pipeline.raster import open_raster
 
 _ALL = ("lite", "texts", "images")
 
@@ -88,7 +89,7 @@ def open_clip_rows(
     @torch.inference_mode()
     def bare_images() -> None:
         for part in batches(len(files), 32):
-            pixels = torch.stack([transform(Image.open(path)) for path in files[part]])  # type: ignore[operator]
+            pixels = torch.stack([transform(open_raster(path)) for path in files[part]])  # type: ignore[operator]
             model.encode_image(pixels.to(encoder.device), normalize=True).cpu()
 
     def our_texts() -> None:
@@ -108,7 +109,7 @@ def open_clip_rows(
         if encoder.device.type == "cpu":
             start = time.perf_counter()
             for path in files[:32]:
-                transform(Image.open(path))  # type: ignore[operator]
+                transform(open_raster(path))  # type: ignore[operator]
             read = (time.perf_counter() - start) / len(files[:32])
             whole = 1 / row["bare /s"]
             row["possible"] = round(whole / (whole - read + read / torch.get_num_threads()), 2)

@@ -25,11 +25,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from aape.pipeline.answers import AnswerLog
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
-from aape.pipeline.engines import resolve_model
-from aape.pipeline.engines.vllm import (
+from aape.pipeline.prompts.answers import AnswerLog
+from aape.pipeline.prompts.engines import resolve_model
+from aape.pipeline.prompts.engines.vllm import (
     CPU_ENVIRONMENT,
     ENVIRONMENT,
     Interpreter,
@@ -37,7 +37,7 @@ from aape.pipeline.engines.vllm import (
     find_interpreter,
     llm_options,
 )
-from aape.pipeline.requests import ModelIdentity, Request, as_json, build_requests
+from aape.pipeline.prompts.requests import ModelIdentity, Request, as_json, build_requests
 
 _STRAIGHT = """
 import json, os, sys, time

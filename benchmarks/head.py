@@ -18,7 +18,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from aape.adapter.model import Head
+from aape.adapter.method.model import Head
 
 D, R, LIMIT_GB = 512, 32, 8.0
 

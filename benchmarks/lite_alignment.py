@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip import IMAGENET_CLASSNAMES
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from aape.pipeline.encoders.base import batches, unit
 from aape.pipeline.encoders.lite import LiteEncoder
 from aape.pipeline.progress import track
+from aape.pipeline.raster import open_raster
 
 TEMPLATE = "a photo of a {}."
 
@@ -29,7 +29,7 @@ def pooled_features(encoder: LiteEncoder, paths: list[Path]) -> torch.Tensor:
     """Return the tower's pooled features before the alignment, (n, 1280)."""
     rows = []
     for part in track(list(batches(len(paths), 16)), paths[0].parts[-3]):
-        pixels = torch.stack([encoder.transform(Image.open(path)) for path in paths[part]])
+        pixels = torch.stack([encoder.transform(open_raster(path)) for path in paths[part]])
         rows.append(encoder.image_tokens(pixels).mean(1))
     return torch.cat(rows)
 

@@ -15,9 +15,9 @@ import time
 import torch
 import torch.nn.functional as F
 
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.recipes import DEFAULT
-from aape.adapter.train import fit
+from aape.adapter.method.problem import ClassSet, FewShot
+from aape.adapter.method.recipe import DEFAULT
+from aape.adapter.method.train import fit
 
 D = 512
 

@@ -5,7 +5,8 @@
 
 The prompts of all classes, less their class mean, fall into m groups by k-means: m aspects that the
 classes have in common. The mean prompt of a class within a group is one target, so a query is
-distilled per aspect (``aape.adapter.query``), and the m cosines are averaged or the largest counts.
+distilled per aspect (``aape.adapter.method.query``), and the m cosines are averaged or the largest
+counts.
 Judged as the recipe judges its query: base classes are halved at random, and what is fitted on one
 half classifies the images of the other. No image of a new class and no test image is read.
 
@@ -23,12 +24,12 @@ import torch.nn.functional as F
 from distillation_study import SHOTS
 from torch import Tensor
 
-from aape.adapter.classification_data import FewShot
-from aape.adapter.classification_sources import FileSource
-from aape.adapter.hold_out import restrict
-from aape.adapter.protocols import load_protocol
-from aape.adapter.query import fit_query
-from aape.adapter.recipes import DEFAULT
+from aape.adapter.classification.feature_file import FileSource
+from aape.adapter.classification.protocols import load_protocol
+from aape.adapter.method.hold_out import restrict
+from aape.adapter.method.problem import FewShot
+from aape.adapter.method.query import fit_query
+from aape.adapter.method.recipe import DEFAULT
 
 COUNTS = (1, 2, 4, 8)
 _HALVINGS, _ROUNDS = 3, 20

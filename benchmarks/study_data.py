@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from aape.adapter.classification_sources import read_features, waffle_templates
-from aape.pipeline.encode import encode_texts
+from aape.adapter.classification.draws import waffle_templates
+from aape.adapter.classification.feature_file import read_features
+from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder
-from aape.pipeline.encoders.lite_towers import TextTower
-from aape.pipeline.features import image_features
+from aape.pipeline.encoders.lite.towers import TextTower
 from aape.pipeline.progress import step
 
 TEMPLATES = {

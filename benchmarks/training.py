@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 
 from aape.adapter.baselines import BASELINES, GROUPS
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.classification_sources import FileSource, read_features
-from aape.adapter.protocols import load_protocol
-from aape.adapter.recipes import DEFAULT, controlled
-from aape.adapter.train import fit
+from aape.adapter.classification.feature_file import FileSource, read_features
+from aape.adapter.classification.protocols import load_protocol
+from aape.adapter.method.problem import ClassSet, FewShot
+from aape.adapter.method.recipe import DEFAULT, controlled
+from aape.adapter.method.train import fit
 
 
 def imagenet_16_shots(path: Path) -> FewShot:

@@ -7,17 +7,23 @@ to an equal section.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import UserError, unknown_name
 from .files import unreadable
 
 S = TypeVar("S", bound="Section")
+# Arguments of vllm.LLM that name code to import or let a model folder bring its own.
+_NAMES_CODE = re.compile(
+    r"model|tokenizer|trust_remote_code|distributed_executor_backend|logits_processors|middleware"
+    r"|hf_overrides|kv_transfer_config|model_loader_extra_config|.*_cls|.*plugin.*"
+)
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -102,7 +108,9 @@ class SamplingConfig(Section):
 class VllmConfig(Section):
     """Options passed to vLLM's ``LLM``; what is left empty is vLLM's own choice."""
 
-    python: str = Field(default="", description="interpreter that has vllm; empty: look for one")
+    python: str = Field(
+        default="", description="always empty: --engine-python or $AAPE_VLLM_PYTHON name it"
+    )
     tensor_parallel_size: int = Field(default=1, ge=1)
     dtype: str = "auto"
     max_model_len: int = Field(default=1024, ge=64)
@@ -111,6 +119,24 @@ class VllmConfig(Section):
     enforce_eager: bool | None = None
     options: dict[str, Any] = Field(default={}, description="any other argument of vllm.LLM")
     start_timeout: float = Field(default=1800, gt=0, description="seconds to load the model")
+
+    @field_validator("python")
+    @classmethod
+    def _never_from_a_file(cls, python: str) -> str:
+        if python:
+            raise ValueError(
+                "a program to run is not taken from a file; give --engine-python or set"
+                " AAPE_VLLM_PYTHON"
+            )
+        return python
+
+    @field_validator("options")
+    @classmethod
+    def _no_code(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name in options:
+            if _NAMES_CODE.fullmatch(name):
+                raise ValueError(f"{name!r} can make vLLM run code and is not taken from a file")
+        return options
 
 
 class ServerConfig(Section):

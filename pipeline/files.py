@@ -42,11 +42,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     one, never a part of one. On an error the temporary file is removed.
 
     Raises:
-        UserError: the disk is full, the folder cannot be written to, or ``path`` is a folder.
+        UserError: the disk is full, the folder cannot be written to, or ``path`` is a folder or a
+            device.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
+    require_replaceable(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse what a rename would destroy: a folder, a device such as ``/dev/full``, a pipe.
+
+    Raises:
+        UserError: there is something at ``path`` that is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # absent, a broken link, or unreachable: the writing itself says so
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path} is a folder, not a file.", "Name a file in it.")
+    if not stat.S_ISREG(mode):
+        raise UserError(
+            f"{path} is a device or a pipe, not a file: it would be replaced.", "Name a file."
+        )
 
 
 def require_regular(path: Path) -> None:
@@ -134,7 +152,12 @@ def unreadable(error: OSError, path: str | Path) -> UserError:
 
 
 def hash_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hex digits."""
+    """Return the SHA-256 of a file's content as 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is a pipe or a device, which may have no end.
+    """
     require_regular(Path(path))
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:

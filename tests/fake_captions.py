@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -14,55 +13,10 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aape.adapter.prefix_lm import FrozenLM
+from aape.adapter.captions.lm import FrozenLM
 from aape.pipeline.datasets import CaptionedImage, Question
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "gray": (120,) * 3}
-
-
-def _transform(picture: Image.Image) -> torch.Tensor:
-    values = np.asarray(picture.convert("RGB"), np.float32)
-    return torch.from_numpy(values / 255).permute(2, 0, 1)
-
-
-class FakeEncoder:
-    """Image feature: a random map of the mean colour. Text feature: a hash of the text."""
-
-    id, dim, token_dim, logit_scale, context_length = "fake", 16, 3, 10.0, 77
-    preprocessing, notes, precision = "none", "", "fp32"
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.weights_hash = "0" * 64
-        self.transform = self.augment = _transform
-        self.map = torch.randn(3, self.dim, generator=torch.Generator().manual_seed(0))
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.id}@{self.weights_hash[:16]}"
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        rows = []
-        for text in texts:
-            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-            rows.append(np.random.default_rng(seed).normal(size=self.dim))
-        table = np.array(rows, np.float32)
-        return table / np.linalg.norm(table, axis=1, keepdims=True)
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize((pixels.mean((2, 3)) - 0.4) @ self.map, dim=-1)
-
-    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(2).transpose(1, 2)
-
-    def encode_images_and_tokens(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.encode_images(pixels), self.image_tokens(pixels)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
-
-    def prompt_tower(self) -> None:
-        return None
 
 
 class _Manifest:

@@ -10,44 +10,44 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import unit_rows
 from safetensors.numpy import save_file
 
-from aape.adapter.classification_data import ClassificationData
-from aape.adapter.classification_sources import FileSource, sample_rows, waffle_templates
+from aape.adapter.classification.data import ClassificationData
+from aape.adapter.classification.draws import sample_rows, waffle_templates
+from aape.adapter.classification.evaluate import CONTROL_NOTES, evaluate_classification
+from aape.adapter.classification.feature_file import FileSource
+from aape.adapter.classification.run import run_classification
 from aape.adapter.config import Config, EvaluationConfig
-from aape.adapter.fitted import FittedAdapter
-from aape.adapter.recipes import CONTROL_GROUPS, DEFAULT, controlled
+from aape.adapter.method.adapter import FittedAdapter
+from aape.adapter.method.recipe import CONTROL_GROUPS, DEFAULT, controlled
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.classification import CONTROL_NOTES, evaluate_classification
-from aape.adapter.tasks.classification_run import run_classification
 from aape.pipeline.errors import UserError
 
 C, D = 6, 16
 QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 8})
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
 def feature_file(path: Path, drop: tuple[str, ...] = (), header: dict[str, str] | None = None,
                  **changed: Any) -> Path:  # fmt: skip
     """Write a feature file of clusters whose texts are roughly right."""
     generator = np.random.default_rng(0)
-    centres = unit(generator.normal(size=(C, D)))
+    centres = unit_rows(generator.normal(size=(C, D)))
 
     def images(count: int) -> tuple[np.ndarray, np.ndarray]:
         y = np.tile(np.arange(C), count).astype(np.int32)
-        return unit(centres[y] + 0.25 * generator.normal(size=(len(y), D))), y
+        return unit_rows(centres[y] + 0.25 * generator.normal(size=(len(y), D))), y
 
     tensors: dict[str, np.ndarray] = {}
     for name, count in (("train", 10), ("val", 4), ("test", 20)):
         tensors[f"{name}.features"], tensors[f"{name}.labels"] = images(count)
-    texts = unit(centres + 0.2 * generator.normal(size=(C, D)))
+    texts = unit_rows(centres + 0.2 * generator.normal(size=(C, D)))
     tensors["class_text.features"] = texts
-    tensors["waffle_text.features"] = unit(texts + 0.1 * generator.normal(size=(C, D)))
-    tensors["prompt_text.features"] = unit(texts[:, None] + 0.1 * generator.normal(size=(C, 4, D)))
+    tensors["waffle_text.features"] = unit_rows(texts + 0.1 * generator.normal(size=(C, D)))
+    tensors["prompt_text.features"] = unit_rows(
+        texts[:, None] + 0.1 * generator.normal(size=(C, 4, D))
+    )
     tensors |= changed
     tensors = {name: tensor for name, tensor in tensors.items() if name not in drop}
     metadata = {
@@ -107,7 +107,7 @@ def test_same_seed_same_table_and_other_shots_other_images(features):
 
 
 def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeypatch):
-    from aape.adapter.tasks import classification
+    from aape.adapter.classification import evaluate as classification
 
     trained: list[str] = []
     original = classification._train_and_test
@@ -138,7 +138,7 @@ def test_finished_work_is_reused_and_changes_are_not(features, tmp_path, monkeyp
 
 
 def test_a_kill_loses_no_finished_training(features, tmp_path, monkeypatch):
-    from aape.adapter.tasks import classification
+    from aape.adapter.classification import evaluate as classification
 
     original = classification._train_and_test
 
@@ -188,7 +188,7 @@ def test_run_folder(features, tmp_path):
 
 
 def _tests(data: ClassificationData):
-    from aape.adapter.protocols import load_protocol
+    from aape.adapter.classification.protocols import load_protocol
 
     return load_protocol("base2new").test_sets(data)
 
@@ -304,6 +304,7 @@ def test_features_of_another_encoder_are_refused(tmp_path):
         FileSource(wrong, FakeBank())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_command_line(features, tmp_path, aape):
     out = tmp_path / "run"
     common = ["--shots", "4", "--seeds", "0", "--baselines", "fast", "--json"]

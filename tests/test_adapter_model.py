@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from aape.adapter import model
-from aape.adapter.model import (
+from aape.adapter.method import model
+from aape.adapter.method.model import (
     Aggregator,
     Generator,
     Head,
@@ -18,11 +19,6 @@ from aape.adapter.model import (
     contrastive_loss,
     distillation_loss,
 )
-
-
-def unit(*shape: int, seed: int = 0) -> Tensor:
-    """Random unit vectors."""
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def randomised(module: nn.Module, seed: int) -> nn.Module:
@@ -45,7 +41,11 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 )
 def test_low_rank_logits_equal_the_definition(b, c, d, r, residual, generator, seed):
     head = randomised(Head(d, r, residual, generator), seed)
-    x, w, h = unit(b, d, seed=seed), unit(c, d, seed=seed + 1), unit(b, d, seed=seed + 2)
+    x, w, h = (
+        unit(b, d, seed=seed),
+        unit(c, d, seed=seed + 1),
+        unit(b, d, seed=seed + 2),
+    )
     naive = F.cosine_similarity(x[:, None], head.weights(w, h), dim=-1)
     torch.testing.assert_close(head(x, w, h), naive, atol=1e-5, rtol=0)
     with torch.no_grad():
@@ -54,7 +54,11 @@ def test_low_rank_logits_equal_the_definition(b, c, d, r, residual, generator, s
 
 def test_chunks_change_neither_logits_nor_gradients(monkeypatch):
     head = randomised(Head(17, 5, residual=True), 3)
-    x, w, h = unit(7, 17), unit(13, 17, seed=1), unit(7, 17, seed=2).requires_grad_()
+    x, w, h = (
+        unit(7, 17),
+        unit(13, 17, seed=1),
+        unit(7, 17, seed=2).requires_grad_(),
+    )
 
     def both() -> list[Tensor]:
         with torch.no_grad():

@@ -7,22 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.hold_out import Trust, candidates, distil_query
-from aape.adapter.query import fit_query
-from aape.adapter.recipes import DEFAULT, LITERAL, QueryRecipe, controlled
-from aape.adapter.train import fit
+from aape.adapter.method.hold_out import Trust, candidates, distil_query
+from aape.adapter.method.problem import ClassSet, FewShot
+from aape.adapter.method.query import fit_query
+from aape.adapter.method.recipe import DEFAULT, LITERAL, QueryRecipe, controlled
+from aape.adapter.method.train import fit
 
 C, D, SHOTS = 12, 24, 8
 QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 32})
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def turned(noise: float = 0.3) -> tuple[FewShot, FewShot]:
@@ -50,7 +47,11 @@ def turned(noise: float = 0.3) -> tuple[FewShot, FewShot]:
     n=st.integers(2, 9), d=st.integers(2, 9), penalty=st.floats(0.01, 10.0), seed=st.integers(0, 99)
 )
 def test_the_closed_form_has_no_gradient(n, d, penalty, seed):
-    x, target, w = unit(n, d, seed=seed), unit(n, d, seed=seed + 1), unit(3, d, seed=seed + 2)
+    x, target, w = (
+        unit(n, d, seed=seed),
+        unit(n, d, seed=seed + 1),
+        unit(3, d, seed=seed + 2),
+    )
     query = fit_query(x, target, w, penalty)
     matrix = query.matrix.double().requires_grad_()
     centred = (x - x.mean(0)).double()

@@ -9,23 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from torch import Tensor
 
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.fitted import FittedAdapter
-from aape.adapter.hold_out import Trust, restrict
-from aape.adapter.query import fit_query
-from aape.adapter.recipes import DEFAULT, LITERAL, Recipe, controlled, load_recipe
-from aape.adapter.train import Seeds, fit
+from aape.adapter.method.adapter import FittedAdapter
+from aape.adapter.method.hold_out import Trust, restrict
+from aape.adapter.method.problem import ClassSet, FewShot
+from aape.adapter.method.query import fit_query
+from aape.adapter.method.recipe import DEFAULT, LITERAL, Recipe, controlled, load_recipe
+from aape.adapter.method.train import Seeds, fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
 SHORT = DEFAULT.model_copy(update={"epochs": 3, "batch_size": 8})
 SHORT_LITERAL = LITERAL.model_copy(update={"epochs": 3, "batch_size": 8})
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def problem(validation: bool = True, views: bool = False) -> FewShot:
@@ -174,6 +171,7 @@ def test_zero_shot_says_seen_or_new_and_all_terms_which_class():
                               zero_shot[:, seen].sum(1))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
     data = problem()
     forgetful = SHORT.model_copy(

@@ -26,6 +26,7 @@ def read(aape, folder, *words):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_info_and_stats_find_the_only_bank_here(aape, folder):
     info = read(aape, folder, "info")
     assert (info["prompts"], info["kept"], info["encoder"]) == (30, 24, "random@0")
@@ -41,6 +42,7 @@ def test_info_and_stats_find_the_only_bank_here(aape, folder):
     assert "data set" not in printed  # of one data set the name says nothing
 
 
+@pytest.mark.slow
 def test_show_by_name_and_by_id(aape, folder):
     by_name = read(aape, folder, "show", "[red]cat[/red]")
     assert by_name == read(aape, folder, "show", "--bank", "toy.bank.parquet", "0")
@@ -50,6 +52,7 @@ def test_show_by_name_and_by_id(aape, folder):
     assert "no class 'kat'. Nearest: 'cat'" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_sql_reads_and_refuses_to_write(aape, folder):
     found = read(aape, folder, "sql", "SELECT count(*) AS n, max(created_at) AS t FROM bank")
     assert found == [{"n": 30, "t": "2026-01-02 03:04:05.000678+00:00"}]
@@ -76,6 +79,7 @@ def test_reindex_verify_and_damage(aape, folder, tmp_path):
     assert "is truncated" in truncated.stderr
 
 
+@pytest.mark.slow
 def test_diff_merge_export_and_card(aape, folder, tmp_path):
     first, second, merged = (tmp_path / f"{name}.parquet" for name in "abm")
     write_bank(first, rows(20), metadata())

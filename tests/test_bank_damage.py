@@ -192,6 +192,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_writing_leaves_the_old_bank_or_the_new(tmp_path):
     path = tmp_path / "killed.parquet"
     write_bank(path, rows(3000), metadata())

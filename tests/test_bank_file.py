@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_bank import DIM, metadata, random_unit, rows
@@ -21,11 +22,11 @@ from aape.pipeline.bank import (
     PromptBank,
     PromptRow,
     arrow_schema,
-    footer,
     schema,
     write,
     write_bank,
 )
+from aape.pipeline.bank import format as footer
 from aape.pipeline.bank.card import bank_card
 from aape.pipeline.bank.diff import diff_banks
 from aape.pipeline.bank.export import export_bank
@@ -38,11 +39,6 @@ SOME_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 @pytest.fixture
 def bank(tmp_path: Path) -> PromptBank:
     return write_bank(tmp_path / "toy.bank.parquet", rows(), metadata())
-
-
-class FakeEncoder:
-    def __init__(self, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
 
 
 def test_rows_come_back_as_they_went_in(bank):
@@ -111,9 +107,9 @@ def test_names_may_repeat_and_ids_find_them(bank):
 
 
 def test_another_encoder_is_refused(bank):
-    bank.check_encoder(FakeEncoder("random@0"))
+    bank.check_encoder(FakeEncoder("0", name="random"))
     with pytest.raises(UserError, match="encoded by random@0, but the encoder here is other@1"):
-        bank.check_encoder(FakeEncoder("other@1"))
+        bank.check_encoder(FakeEncoder("1", name="other"))
 
 
 def test_the_order_of_arrival_and_the_time_do_not_matter(tmp_path, bank):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import unit
 from torch import Tensor
 
 from aape.adapter.baselines import (
@@ -22,16 +23,12 @@ from aape.adapter.baselines import (
     tip_adapter,
 )
 from aape.adapter.baselines.base import with_seen
-from aape.adapter.classification_data import ClassSet, FewShot
-from aape.adapter.discriminant import fit_discriminant, folds, out_of_fold_scores
-from aape.adapter.selection import choose, product
+from aape.adapter.method.choose import choose, product
+from aape.adapter.method.discriminant import fit_discriminant, folds, out_of_fold_scores
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 5, 12, 6
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def problem(validation: bool = True, spread: float = 0.9) -> FewShot:
@@ -152,7 +149,11 @@ def test_clap_stays_closer_to_the_text_than_the_probe():
 
 
 def test_clip_adapter_formula():
-    x, inner, outer = unit(1, 2, seed=0), torch.eye(2), torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
+    x, inner, outer = (
+        unit(1, 2, seed=0),
+        torch.eye(2),
+        torch.tensor([[1.0, 1.0], [-1.0, 0.0]]),
+    )
     hidden = [max(float(v), 0) for v in x[0]]
     out = [max(hidden[0] + hidden[1], 0), max(-hidden[0], 0)]
     mixed = np.array([0.2 * o + 0.8 * float(v) for o, v in zip(out, x[0])])

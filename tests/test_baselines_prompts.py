@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from aape.adapter.baselines import BASELINES, choose_baselines
-from aape.adapter.classification_data import ClassSet, FewShot
+from aape.adapter.method.problem import ClassSet, FewShot
 from aape.pipeline.encoders.clip import ClipEncoder
 from aape.pipeline.errors import UserError
 
@@ -70,7 +70,7 @@ def test_training_lowers_the_loss_and_new_names_are_read(
     data = problem(encoder)
     with monkeypatch.context() as patch:
         patch.setattr("aape.adapter.baselines.prompt_learning._COCOOP_EPOCHS", 0)
-        patch.setattr("aape.adapter.recipes.Recipe.epochs_for", lambda *_: 0)
+        patch.setattr("aape.adapter.method.recipe.Recipe.epochs_for", lambda *_: 0)
         start = BASELINES[name].fit(data, 0)
     fitted = BASELINES[name].fit(data, 0)
     before, after = (

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from fake_captions import tiny_lm
 
-from aape.adapter import decode
-from aape.adapter.decode import DecodeConfig, answer, generate, rank_answers
-from aape.adapter.prefix_lm import (
+from aape.adapter.captions import decode
+from aape.adapter.captions.decode import DecodeConfig, answer, generate, rank_answers
+from aape.adapter.captions.lm import (
     KINDS,
     Example,
     FrozenLM,
@@ -247,7 +247,7 @@ def test_the_language_model_is_not_touched(lm: FrozenLM) -> None:
 def test_a_killed_training_ends_with_the_same_weights(
     lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aape.adapter import prefix_lm
+    from aape.adapter.captions import lm as prefix_lm
 
     monkeypatch.setattr(prefix_lm, "_SECONDS_AT_RISK", -1.0)  # a checkpoint after every step
     inputs, examples = problem(lm)

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from fake_captions import COLOURS, FakeDataset, FakeEncoder
+from fake_captions import COLOURS, FakeDataset
+from fakes import ColourEncoder, unit_rows
 
-from aape.adapter.caption_data import (
+from aape.adapter.captions.data import (
     caption_set,
     relevance_groups,
     some,
     training_and_validation,
 )
-from aape.adapter.captions import (
+from aape.adapter.captions.retrieval import contrast_accuracy, evaluate_retrieval, mixture
+from aape.adapter.captions.train import (
     CaptionAdapter,
     CaptionConfig,
     CaptionGenerator,
@@ -25,13 +26,12 @@ from aape.adapter.captions import (
     train_captions,
 )
 from aape.adapter.run import RunFolder
-from aape.adapter.tasks.retrieval import contrast_accuracy, evaluate_retrieval, mixture
 from aape.pipeline.datasets import CaptionedImage
 from aape.pipeline.errors import UserError
 
 
 def unit(rows: list[list[float]]) -> torch.Tensor:
-    return F.normalize(torch.tensor(rows).float(), dim=-1)
+    return torch.from_numpy(unit_rows(np.array(rows)))
 
 
 def test_false_negatives_by_hand() -> None:
@@ -88,11 +88,11 @@ def test_a_killed_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
-    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    data, encoder = FakeDataset(tmp_path), ColourEncoder()
     config = CaptionConfig(epochs=4, batch_size=8, lr=0.01)
     whole = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "whole"))
 
-    from aape.adapter import captions
+    from aape.adapter.captions.train import train as captions
 
     kept, calls = captions.save_checkpoint, []
 
@@ -119,7 +119,7 @@ def test_training_helps_and_the_table_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
-    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    data, encoder = FakeDataset(tmp_path), ColourEncoder()
     run = RunFolder(tmp_path / "run")
     config = CaptionConfig(epochs=30, batch_size=16, lr=0.01)
     adapters = [
@@ -142,7 +142,7 @@ def test_training_helps_and_the_table_says_so(
 
 
 def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:
-    encoder = FakeEncoder()
+    encoder = ColourEncoder()
     mean = torch.zeros(encoder.dim)
     generator = CaptionGenerator(encoder.dim, CaptionConfig(), mean, mean)
     adapter = CaptionAdapter(generator, CaptionConfig(), "fake", encoder.fingerprint)
@@ -161,7 +161,7 @@ def test_images_without_captions_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
-    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    data, encoder = FakeDataset(tmp_path), ColourEncoder()
     images = data.captions("test")
     bare = CaptionedImage("bare", images[0].path, (" ",))
     found = caption_set(encoder, [bare, *images], "test")
@@ -179,7 +179,7 @@ def test_captions_whose_picture_is_not_there_are_named(
     lost = data.captions("test")[0].path
     lost.unlink()
     with pytest.raises(UserError, match=lost.name):
-        caption_set(FakeEncoder(), data.captions("test"), "test")
+        caption_set(ColourEncoder(), data.captions("test"), "test")
 
 
 def test_mixture_and_contrasts_by_hand() -> None:

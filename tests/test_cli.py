@@ -79,6 +79,7 @@ def test_missing_bank_is_one_sentence_and_status_2(aape, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_wheel_works_outside_the_checkout(tmp_path):
     """Build the wheel and run it with nothing of the checkout on the path, manifests included."""
     from aape import __file__ as package

@@ -17,8 +17,8 @@ from PIL import Image
 
 from aape.pipeline.datasets import load_manifest, open_dataset
 from aape.pipeline.datasets.add import add_dataset, to_yaml
-from aape.pipeline.datasets.look import readable_name
 from aape.pipeline.datasets.manifest import Manifest
+from aape.pipeline.datasets.readers.recognise import readable_name
 from aape.pipeline.errors import UserError
 
 ODD_NAMES = [

@@ -203,9 +203,9 @@ def test_yaml_round_trip_keeps_everything(name: str) -> None:
 
 
 def test_the_table_in_the_documentation_is_up_to_date() -> None:
-    from aape.pipeline.datasets.render import markdown_table
+    from aape.pipeline.commands.print_datasets import markdown_table
 
     document = Path(__file__).parent.parent / "docs" / "datasets.md"
     assert markdown_table() in document.read_text(encoding="utf-8"), (
-        "run: python -m aape.pipeline.datasets.render docs/datasets.md"
+        "run: python -m aape.pipeline.commands.print_datasets docs/datasets.md"
     )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from aape.pipeline.datasets import base_new_classes, load_manifest, open_dataset
-from aape.pipeline.datasets.read_shapes import COLOURS, SHAPES, colour_and_shape
+from aape.pipeline.datasets.readers.shapes import COLOURS, SHAPES, colour_and_shape
 
 pytest.importorskip("easy_vqa")
 

@@ -11,8 +11,10 @@ import timm
 import torch
 from PIL import Image
 
-from aape.pipeline.encoders import lite_alignment, lite_towers, load_encoder
+from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import Encoder, unit
+from aape.pipeline.encoders.lite import alignment as lite_alignment
+from aape.pipeline.encoders.lite import towers as lite_towers
 from aape.pipeline.errors import UserError
 
 

@@ -12,9 +12,9 @@ import torch
 
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.engines import resolve_model
-from aape.pipeline.engines.local import TransformersEngine, cut_at_stop, pick_tokens
-from aape.pipeline.requests import Request, build_requests
+from aape.pipeline.prompts.engines import resolve_model
+from aape.pipeline.prompts.engines.local import TransformersEngine, cut_at_stop, pick_tokens
+from aape.pipeline.prompts.requests import Request, build_requests
 
 CONFIG = GenerationConfig.model_validate(
     {"samples": 2, "batch_size": 3, "sampling": {"max_tokens": 10}}

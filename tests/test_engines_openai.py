@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.engines.openai import ServerEngine
 from aape.pipeline.errors import UserError
-from aape.pipeline.requests import ModelIdentity, Request
+from aape.pipeline.prompts.engines.openai import ServerEngine
+from aape.pipeline.prompts.requests import ModelIdentity, Request
 
 pytest.importorskip("openai")
 _FAULTS = ("500", "429", "cut", "malformed", "html", "empty", "slow", "null", "closed", "503")
@@ -210,7 +210,7 @@ def test_waiting_for_a_server_is_said_once(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("aape.pipeline.engines.openai.step", said.append)
+    monkeypatch.setattr("aape.pipeline.prompts.engines.openai.step", said.append)
     texts(engine(server), requests("owl 1|500,503", "owl 2|500"))
     assert len(said) == 1
     assert "status 500; trying again" in said[0]

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
+from fakes import FakeEncoder
 
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.engines.published import match_names, read_published
 from aape.pipeline.errors import UserError
-from aape.pipeline.imports import import_prompts
-from aape.pipeline.waffle import make_waffle, waffle_texts
-
-
-class FakeEncoder:
-    """Random unit vectors."""
-
-    id, weights_hash, dim, context_length = "fake", "0" * 16, 8, 77
-    preprocessing, notes, logit_scale, token_dim, device = "none", "", 100.0, 8, "cpu"
-    fingerprint = "fake@0000000000000000"
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        table = np.random.default_rng(len(texts)).standard_normal((len(texts), 8))
-        return (table / np.linalg.norm(table, axis=1, keepdims=True)).astype(np.float32)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
+from aape.pipeline.prompts.importing import import_prompts
+from aape.pipeline.prompts.published import match_names, read_published
+from aape.pipeline.prompts.waffle import make_waffle, waffle_texts
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ import pytest
 
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
-from aape.pipeline.engines import open_engine, resolve_model
-from aape.pipeline.engines.local import TransformersEngine
-from aape.pipeline.engines.ray import RayEngine
 from aape.pipeline.errors import UserError
-from aape.pipeline.requests import build_requests
+from aape.pipeline.prompts.engines import open_engine, resolve_model
+from aape.pipeline.prompts.engines.local import TransformersEngine
+from aape.pipeline.prompts.engines.ray import RayEngine
+from aape.pipeline.prompts.requests import build_requests
 
 pytest.importorskip("ray")
 CONFIG = GenerationConfig.model_validate(

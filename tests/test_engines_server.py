@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.engines.base import unwrap
-from aape.pipeline.engines.openai import ServerEngine
-from aape.pipeline.engines.vllm import (
+from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.engines.base import unwrap
+from aape.pipeline.prompts.engines.openai import ServerEngine
+from aape.pipeline.prompts.engines.vllm import (
     CPU_ENVIRONMENT,
     ENVIRONMENT,
     PYTHON_VARIABLE,
     find_interpreter,
     llm_options,
 )
-from aape.pipeline.errors import UserError
-from aape.pipeline.language_models import local_folder
-from aape.pipeline.requests import ModelIdentity, Request
+from aape.pipeline.prompts.models import local_folder
+from aape.pipeline.prompts.requests import ModelIdentity, Request
 
 pytest.importorskip("openai")
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]

@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.engines import choose_engine, resolve_model
-from aape.pipeline.engines.vllm import Interpreter, VllmEngine, find_interpreter, llm_options
 from aape.pipeline.errors import UserError
-from aape.pipeline.requests import ModelIdentity, Request
+from aape.pipeline.prompts.engines import choose_engine, resolve_model
+from aape.pipeline.prompts.engines.vllm import (
+    Interpreter,
+    VllmEngine,
+    find_interpreter,
+    llm_options,
+)
+from aape.pipeline.prompts.requests import ModelIdentity, Request
 
 HERE = Interpreter(sys.executable, "0", True, True, "for the test")
 MODEL = ModelIdentity("m", "r", "/models/m")

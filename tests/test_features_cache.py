@@ -5,70 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fakes import PixelEncoder
 from PIL import Image
 from safetensors import safe_open
 
-from aape.pipeline.encode import class_embeddings, encode_texts
-from aape.pipeline.encoders.base import augmentation, evaluation_transform, unit
+from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.shards import RowStore, row_key
+from aape.pipeline.embed.texts import class_embeddings, encode_texts
 from aape.pipeline.errors import UserError
-from aape.pipeline.features import image_features
-from aape.pipeline.shards import RowStore, row_key
-
-MEAN = STD = (0.5, 0.5, 0.5)
-
-
-class FakeEncoder:
-    """A few fixed random projections; counts what it is asked and can be slow."""
-
-    id = "fake"
-    dim = 8
-    token_dim = 3
-    logit_scale = 1.0
-    context_length = 77
-    preprocessing = "v1"
-    precision = "float32"
-    notes = ""
-    device = torch.device("cpu")
-
-    def __init__(self, weights: str = "w", seconds: float = 0.0) -> None:
-        self.weights_hash = weights
-        self.fingerprint = f"fake@{weights}"
-        self.seconds = seconds
-        self.texts: list[str] = []
-        self.images = 0
-        self.transform = evaluation_transform(8, 8, MEAN, STD)
-        self.augment = augmentation(8, MEAN, STD)
-        torch.manual_seed(len(weights))
-        self.map = torch.randn(192, 8)
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        self.texts += texts
-        time.sleep(self.seconds)
-        rows = [
-            [(len(text) * k + sum(map(ord, text))) % 17 - 8.5 for k in range(8)] for text in texts
-        ]
-        return unit(torch.tensor(rows)).numpy()
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.images += len(pixels)
-        time.sleep(self.seconds)
-        return unit(pixels.flatten(1) @ self.map)
-
-    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels[:, :, ::4, ::4].flatten(2).transpose(1, 2)
-
-    def encode_images_and_tokens(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.encode_images(pixels), self.image_tokens(pixels)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
 
 
 @pytest.fixture(autouse=True)
@@ -87,14 +37,14 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def test_texts_keep_their_order_and_are_encoded_once() -> None:
-    encoder = FakeEncoder()
+    encoder = PixelEncoder()
     texts = ["ccc", "a", "bb", "a", "", "ccc"]
     rows = encode_texts(encoder, texts, batch_size=2)
-    np.testing.assert_array_equal(rows, FakeEncoder().encode_text(texts))
+    np.testing.assert_array_equal(rows, PixelEncoder().encode_text(texts))
     assert encoder.texts == ["", "a", "bb", "ccc"]
     encode_texts(encoder, [*texts, "new"])
     assert encoder.texts == ["", "a", "bb", "ccc", "new"]
-    other = FakeEncoder("other")
+    other = PixelEncoder("other")
     encode_texts(other, texts)
     assert len(other.texts) == 4
     np.testing.assert_array_equal(encode_texts(encoder, texts, cache=False), rows)
@@ -102,7 +52,7 @@ def test_texts_keep_their_order_and_are_encoded_once() -> None:
 
 
 def test_finished_batches_survive_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = FakeEncoder()
+    encoder = PixelEncoder()
     whole = encoder.encode_text
 
     def fails(texts: Sequence[str]) -> np.ndarray:
@@ -113,26 +63,26 @@ def test_finished_batches_survive_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(encoder, "encode_text", fails)
     with pytest.raises(KeyboardInterrupt):
         encode_texts(encoder, ["a", "bb", "ccc"], batch_size=1)
-    again = FakeEncoder()
+    again = PixelEncoder()
     encode_texts(again, ["a", "bb", "ccc"], batch_size=1)
     assert again.texts == ["ccc"]
 
 
 def test_class_embeddings_are_the_renormalised_mean() -> None:
     names, templates = ["cat {x}", "dog"], ["a {}.", "the {}"]
-    rows = class_embeddings(FakeEncoder(), names, templates)
-    raw = FakeEncoder().encode_text(["a cat {x}.", "the cat {x}", "a dog.", "the dog"])
+    rows = class_embeddings(PixelEncoder(), names, templates)
+    raw = PixelEncoder().encode_text(["a cat {x}.", "the cat {x}", "a dog.", "the dog"])
     means = raw.reshape(2, 2, 8).mean(1)
     np.testing.assert_allclose(
         rows, means / np.linalg.norm(means, axis=1, keepdims=True), rtol=1e-6
     )
     with pytest.raises(UserError, match="no place for the class name"):
-        class_embeddings(FakeEncoder(), names, ["a photo"])
+        class_embeddings(PixelEncoder(), names, ["a photo"])
 
 
 def test_one_new_image_costs_one_image(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 5)
-    encoder = FakeEncoder()
+    encoder = PixelEncoder()
     first = image_features(encoder, paths[:4], workers=0)
     assert (first.reused, first.computed, encoder.images) == (0, 4, 4)
     moved = tmp_path / "moved.png"
@@ -145,28 +95,28 @@ def test_one_new_image_costs_one_image(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_encoded_again(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 2)
-    before = image_features(FakeEncoder(), paths, workers=0)
+    before = image_features(PixelEncoder(), paths, workers=0)
     stat = paths[0].stat()
     Image.new("RGB", (12, 10), "red").save(paths[0])
     os.utime(paths[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    after = image_features(FakeEncoder(), paths, workers=0)
+    after = image_features(PixelEncoder(), paths, workers=0)
     assert (after.reused, after.computed) == (1, 1)
     assert not np.array_equal(before.x[0], after.x[0])
-    assert image_features(FakeEncoder("other"), paths, workers=0).computed == 2
+    assert image_features(PixelEncoder("other"), paths, workers=0).computed == 2
 
 
 def test_views_depend_on_file_seed_and_number_alone(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 6)
-    two = image_features(FakeEncoder(), paths, views=2, seed=1, workers=0)
+    two = image_features(PixelEncoder(), paths, views=2, seed=1, workers=0)
     assert two.views is not None
     torch.manual_seed(99)
-    encoder = FakeEncoder()
+    encoder = PixelEncoder()
     three = image_features(encoder, paths[::-1], views=3, seed=1, workers=0)
     assert three.views is not None
     assert encoder.images == 6  # the third view of each
     np.testing.assert_array_equal(three.views[::-1, :2], two.views)
     assert not np.allclose(three.views[:, 0], three.views[:, 2])
-    other = image_features(FakeEncoder(), paths, views=2, seed=2, workers=0)
+    other = image_features(PixelEncoder(), paths, views=2, seed=2, workers=0)
     assert other.views is not None
     assert not np.allclose(other.views, two.views)
     np.testing.assert_array_equal(other.x, two.x)
@@ -175,9 +125,9 @@ def test_views_depend_on_file_seed_and_number_alone(tmp_path: Path) -> None:
 def test_worker_processes_give_the_same_bytes(tmp_path: Path, own_cache: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 20)
     options = {"views": 2, "tokens": True, "batch_size": 6}
-    one = image_features(FakeEncoder(), paths, workers=0, **options)
+    one = image_features(PixelEncoder(), paths, workers=0, **options)
     own_cache.rename(tmp_path / "elsewhere")
-    two = image_features(FakeEncoder(), paths, workers=2, **options)
+    two = image_features(PixelEncoder(), paths, workers=2, **options)
     assert two.computed == 20
     for name in ("x", "views", "tokens"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
@@ -189,33 +139,33 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path, own_cache: Path) -
 def test_reading_threads_keep_the_order(tmp_path: Path, own_cache: Path) -> None:
     """Without views, on a CPU, threads read the images."""
     paths = write_pictures(tmp_path / "pictures", 20)
-    one = image_features(FakeEncoder(), paths, workers=0, batch_size=6, tokens=True)
+    one = image_features(PixelEncoder(), paths, workers=0, batch_size=6, tokens=True)
     own_cache.rename(tmp_path / "elsewhere")
-    two = image_features(FakeEncoder(), paths, workers=2, batch_size=6, tokens=True)
+    two = image_features(PixelEncoder(), paths, workers=2, batch_size=6, tokens=True)
     assert two.computed == 20
     np.testing.assert_array_equal(one.x, two.x)
     np.testing.assert_array_equal(one.tokens, two.tokens)
     broken = tmp_path / "pictures" / "broken.jpg"
     broken.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.jpg cannot be read"):
-        image_features(FakeEncoder(), [*paths, broken], workers=2, batch_size=6, seed=1)
+        image_features(PixelEncoder(), [*paths, broken], workers=2, batch_size=6, seed=1)
 
 
 def test_tokens_asked_for_later_are_added(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 3)
-    image_features(FakeEncoder(), paths, views=1, workers=0)
-    late = image_features(FakeEncoder(), paths, views=1, tokens=True, workers=0)
-    whole = torch.stack([FakeEncoder().transform(Image.open(path)) for path in paths])
+    image_features(PixelEncoder(), paths, views=1, workers=0)
+    late = image_features(PixelEncoder(), paths, views=1, tokens=True, workers=0)
+    whole = torch.stack([PixelEncoder().transform(Image.open(path)) for path in paths])
     assert late.tokens is not None
-    np.testing.assert_array_equal(late.tokens, FakeEncoder().image_tokens(whole).half().numpy())
+    np.testing.assert_array_equal(late.tokens, PixelEncoder().image_tokens(whole).half().numpy())
 
 
 def test_unreadable_image_is_named_and_the_rest_kept(tmp_path: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 4)
     paths[3].write_bytes(b"\x89PNG no picture")
     with pytest.raises(UserError, match=r"3\.png cannot be read"):
-        image_features(FakeEncoder(), paths, workers=0, batch_size=1)
-    encoder = FakeEncoder()
+        image_features(PixelEncoder(), paths, workers=0, batch_size=1)
+    encoder = PixelEncoder()
     assert image_features(encoder, paths[:3], workers=0).reused == 3
     with pytest.raises(UserError, match=r"absent\.png"):
         image_features(encoder, [tmp_path / "absent.png"])
@@ -226,7 +176,7 @@ def test_unreadable_image_is_named_and_the_rest_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_damaged_shards_are_computed_again(damage: str, tmp_path: Path, own_cache: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 4)
-    before = image_features(FakeEncoder(), paths, workers=0)
+    before = image_features(PixelEncoder(), paths, workers=0)
     (shard,) = own_cache.glob("features/*/rows/*.safetensors")
     content = bytearray(shard.read_bytes())
     if damage == "cut":
@@ -234,7 +184,7 @@ def test_damaged_shards_are_computed_again(damage: str, tmp_path: Path, own_cach
     else:
         content[-20] ^= 1
     shard.write_bytes(content)
-    after = image_features(FakeEncoder(), paths, workers=0)
+    after = image_features(PixelEncoder(), paths, workers=0)
     np.testing.assert_array_equal(before.x, after.x)
 
 
@@ -257,7 +207,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-import aape.pipeline.encode as encode, aape.pipeline.features as features
+import aape.pipeline.embed.texts as encode, aape.pipeline.embed.images as features
 from test_features_cache import FakeEncoder
 encode._SECONDS_AT_RISK = features._SECONDS_AT_RISK = 0.0
 paths = sorted(Path({pictures!r}).glob("*.png"))
@@ -266,7 +216,7 @@ def work():
     child = os.fork()
     if child:
         return child
-    encoder = FakeEncoder(seconds=0.02)
+    encoder = PixelEncoder(seconds=0.02)
     encode.encode_texts(encoder, [f"text {{n}}" for n in range(24)], batch_size=2)
     options = dict(views=1, tokens=True, workers=0, batch_size=2)
     features.image_features(encoder, paths, **options)
@@ -297,19 +247,20 @@ def run_work(folder: Path, then: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_loses_no_finished_work(tmp_path: Path, own_cache: Path) -> None:
     """SIGKILL at random moments, again and again, then compare with an uninterrupted run."""
     assert 1 <= run_work(tmp_path, KILL_OFTEN) < 99
     paths = sorted((tmp_path / "pictures").glob("*.png"))
     texts = [f"text {number}" for number in range(24)]
     options = {"views": 1, "tokens": True, "workers": 0, "batch_size": 2}
-    encoder = FakeEncoder()
+    encoder = PixelEncoder()
     rows = encode_texts(encoder, texts, batch_size=2)
     resumed = image_features(encoder, paths, **options)
     assert (encoder.texts, encoder.images, resumed.computed) == ([], 0, 0)
     own_cache.rename(tmp_path / "killed")
-    np.testing.assert_array_equal(rows, encode_texts(FakeEncoder(), texts, batch_size=2))
-    whole = image_features(FakeEncoder(), paths, **options)
+    np.testing.assert_array_equal(rows, encode_texts(PixelEncoder(), texts, batch_size=2))
+    whole = image_features(PixelEncoder(), paths, **options)
     for name in ("x", "views", "tokens"):
         assert getattr(resumed, name).tobytes() == getattr(whole, name).tobytes()
 

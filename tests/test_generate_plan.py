@@ -8,7 +8,7 @@ import pytest
 
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.errors import UserError
-from aape.pipeline.generation_plan import import_file, plan
+from aape.pipeline.prompts.plan import import_file, plan
 
 
 def test_words_win_over_the_file(tmp_path: Path) -> None:
@@ -18,10 +18,10 @@ def test_words_win_over_the_file(tmp_path: Path) -> None:
         ["pets"],
         config_file=file,
         out=tmp_path,
-        options={"engine": "openai", "model": "", "samples": None, "vllm.python": "/p"},
+        options={"engine": "openai", "model": "", "samples": None, "vllm.quantization": "fp8"},
     )
     assert (made.config.engine, made.config.samples, made.config.model) == ("openai", 3, "auto")
-    assert (made.config.vllm.dtype, made.config.vllm.python) == ("float16", "/p")
+    assert (made.config.vllm.dtype, made.config.vllm.quantization) == ("float16", "fp8")
     assert made.banks == [tmp_path / "pets.bank.parquet"]
 
 

@@ -5,7 +5,6 @@ This file is also the program that the tests start and kill.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -19,19 +18,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aape.pipeline.answers import AnswerLog
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.engines.base import Answer, ClosingEngine
 from aape.pipeline.errors import UserError
-from aape.pipeline.generate import generate_banks, generate_prompts
-from aape.pipeline.requests import Request
+from aape.pipeline.prompts.answers import AnswerLog
+from aape.pipeline.prompts.engines.base import Answer, ClosingEngine
+from aape.pipeline.prompts.generate import generate_banks, generate_prompts
+from aape.pipeline.prompts.requests import Request
 
 CONFIG = GenerationConfig.model_validate(
     {"samples": 4, "top_up": {"min_kept": 16, "max_samples": 2}, "verdicts": {"min_words": 3}}
@@ -66,25 +65,6 @@ class FakeEngine(ClosingEngine):
             text = "I'm sorry, I cannot do that."
         when = "2026-01-01T00:00:00+00:00"
         return Answer(request.key, text, "length", 9, self.name, self.version, when)
-
-
-class FakeEncoder:
-    """Unit vectors that follow from the text."""
-
-    id, weights_hash, dim, context_length = "fake", "0" * 16, 16, 77
-    preprocessing, notes, logit_scale, token_dim, device = "none", "", 100.0, 16, "cpu"
-    fingerprint = "fake@0000000000000000"
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        rows = []
-        for text in texts:
-            seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8])
-            rows.append(np.random.default_rng(seed).standard_normal(self.dim))
-        table = np.array(rows, dtype=np.float32).reshape(len(rows), self.dim)
-        return table / np.linalg.norm(table, axis=1, keepdims=True)
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
 
 
 def toy(names: Sequence[str], name: str = "toy") -> Manifest:
@@ -131,7 +111,7 @@ def test_a_bank_from_class_names(tmp_path: Path) -> None:
     opened = PromptBank.open(bank)
     assert opened.metadata.dataset == "toy"
     assert opened.metadata.class_names == toy_manifest().class_names
-    assert opened.metadata.encoder_fingerprint == FakeEncoder.fingerprint
+    assert opened.metadata.encoder_fingerprint == FakeEncoder().fingerprint
     rows = contents(bank)
     assert len({row["prompt_id"] for row in rows}) == len(rows)
     kept = [row for row in rows if row["verdict"] == "kept"]

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fakes import unit_rows
 
-from aape.adapter.classification_data import ClassificationData, ClassTexts, LabelledImages
-from aape.adapter.protocols import PROTOCOLS, load_protocol
+from aape.adapter.classification.data import ClassificationData, ClassTexts, LabelledImages
+from aape.adapter.classification.protocols import PROTOCOLS, load_protocol
 from aape.adapter.published import (
     AVERAGE_BASE2NEW,
     ZERO_SHOT_BASE2NEW,
@@ -19,20 +20,16 @@ from aape.adapter.published import (
 from aape.pipeline.errors import UserError
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
 def make(c: int = 5, shots: int = 2, d: int = 8, seed: int = 0, name: str = "toy"):
     """A data set whose new classes have prompts that must not be looked at."""
     generator = np.random.default_rng(seed)
 
     def images(count: int) -> LabelledImages:
         y = np.tile(np.arange(c), count)
-        return LabelledImages(unit(generator.normal(size=(len(y), d))), y)
+        return LabelledImages(unit_rows(generator.normal(size=(len(y), d))), y)
 
-    template = unit(generator.normal(size=(c, d)))
-    prompts = unit(generator.normal(size=(c, 3, d)))
+    template = unit_rows(generator.normal(size=(c, d)))
+    prompts = unit_rows(generator.normal(size=(c, 3, d)))
     texts = ClassTexts(
         [f"{name} {i}" for i in range(c)], template, template, prompts, np.ones((c, 3), bool)
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aape.adapter.suite import run_suite
-from aape.adapter.suites import SUITES, Job, Suite, load_suite
+from aape.adapter.suite.plan import SUITES, Job, Suite, load_suite
+from aape.adapter.suite.run import run_suite
 from aape.pipeline.datasets import known_datasets
 from aape.pipeline.errors import UserError
 

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_captions import FakeDataset, FakeEncoder, speaking_lm, tiny_lm
+from fake_captions import FakeDataset, speaking_lm, tiny_lm
+from fakes import ColourEncoder
 
-from aape.adapter.captions import CaptionAdapter, CaptionConfig, train_captions
-from aape.adapter.decode import DecodeConfig
-from aape.adapter.results import Results
-from aape.adapter.run import RunFolder
-from aape.adapter.tasks import prefixed
-from aape.adapter.tasks.captioning import (
+from aape.adapter.captions import prefix as prefixed
+from aape.adapter.captions.answer_scores import BASELINE, most_frequent
+from aape.adapter.captions.captioning import (
     CaptioningConfig,
     caption_scores,
     evaluate_captioning,
     write_coco_results,
 )
-from aape.adapter.tasks.prefixed import logged_answers
-from aape.adapter.tasks.vqa import VqaConfig, evaluate_vqa, prompt_of
-from aape.adapter.tasks.vqa_scores import BASELINE, most_frequent
+from aape.adapter.captions.decode import DecodeConfig
+from aape.adapter.captions.prefix import logged_answers
+from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
+from aape.adapter.captions.vqa import VqaConfig, evaluate_vqa, prompt_of
+from aape.adapter.results import Results
+from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage, Question
 from aape.pipeline.errors import UserError
 
@@ -30,13 +31,13 @@ from aape.pipeline.errors import UserError
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
-    data, encoder = FakeDataset(tmp_path), FakeEncoder()
+    data, encoder = FakeDataset(tmp_path), ColourEncoder()
     adapter = train_captions(data, encoder, config=CaptionConfig(epochs=2, batch_size=8))
     return data, encoder, [adapter]
 
 
 def test_captioning_from_pictures_to_table(
-    parts: tuple[FakeDataset, FakeEncoder, list[CaptionAdapter]],
+    parts: tuple[FakeDataset, ColourEncoder, list[CaptionAdapter]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_captions import COLOURS, FakeEncoder, speaking_lm
+from fake_captions import COLOURS, speaking_lm
+from fakes import ColourEncoder
 from PIL import Image
 
-from aape.adapter.captions import CaptionConfig
-from aape.adapter.prefix_lm import FrozenLM
-from aape.adapter.tasks import caption_run
-from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.tasks.vqa_scores import BASELINE
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.answer_scores import BASELINE
+from aape.adapter.captions.lm import FrozenLM
+from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
+from aape.adapter.captions.train import CaptionConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 
@@ -114,7 +115,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("official")
     patch = pytest.MonkeyPatch()
     patch.setenv("AAPE_HOME", str(folder / "home"))
-    patch.setattr(caption_run, "load_encoder", lambda *_: FakeEncoder())
+    patch.setattr(caption_run, "load_encoder", lambda *_: ColourEncoder())
     patch.setattr(FrozenLM, "load", lambda *_: speaking_lm(128))
     config = CaptionRunConfig(
         dataset="coco",
@@ -152,6 +153,7 @@ def test_sugarcrepe(run: Path) -> None:
     assert (run / "run" / "sugarcrepe" / "results" / "contrasts.json").exists()
 
 
+@pytest.mark.slow
 def test_nocaps_by_domain_with_the_prefix_of_the_run(run: Path) -> None:
     root = nocaps(run / "nocaps")
     settings = {"steps": 30, "lr": 0.01, "batch_size": 8, "rows": ["both"]}

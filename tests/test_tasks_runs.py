@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_captions import FakeDataset, FakeEncoder
+from fake_captions import FakeDataset
+from fakes import ColourEncoder
 from rich.console import Console
 from typer.testing import CliRunner
 
 from aape import cli
-from aape.adapter.captions import CaptionConfig
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.captioning import CaptioningConfig
+from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
+from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.vqa import VqaConfig
+from aape.adapter.commands.print_results import print_results
 from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
-from aape.adapter.table import print_results
-from aape.adapter.tasks import caption_run
-from aape.adapter.tasks.caption_run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.tasks.captioning import CaptioningConfig
-from aape.adapter.tasks.vqa import VqaConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 
@@ -28,7 +29,7 @@ def test_train_then_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
     data = FakeDataset(tmp_path)
     monkeypatch.setattr(caption_run, "open_dataset", lambda name, root=None: data)
-    monkeypatch.setattr(caption_run, "load_encoder", lambda *_: FakeEncoder())
+    monkeypatch.setattr(caption_run, "load_encoder", lambda *_: ColourEncoder())
     config = CaptionRunConfig(
         dataset="fake",
         encoder=EncoderConfig(name="fake"),
@@ -53,6 +54,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         evaluate_run(tmp_path, "captioning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

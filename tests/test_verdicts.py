@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from aape.pipeline.config import VerdictConfig
 from aape.pipeline.errors import UserError
-from aape.pipeline.language import in_language
-from aape.pipeline.verdicts import VERDICTS, ClassNames, judge_class, prompt_text
+from aape.pipeline.prompts.languages import in_language
+from aape.pipeline.prompts.verdicts import VERDICTS, ClassNames, judge_class, prompt_text
 
 
 def judged(

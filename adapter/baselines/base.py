@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..classification_data import ClassSet, FewShot
+from ..method.problem import ClassSet, FewShot
 
 
 class Predictor(Protocol):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..classification_data import ClassSet, FewShot
-from ..discriminant import Discriminant, fit_discriminant, out_of_fold_scores
-from ..selection import choose
+from ..method.choose import choose
+from ..method.discriminant import Discriminant, fit_discriminant, out_of_fold_scores
+from ..method.problem import ClassSet, FewShot
 from .base import Baseline, Fitted, per_class
 
 _ALPHAS = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..classification_data import FewShot
-from ..selection import choose
+from ..method.choose import choose
+from ..method.problem import FewShot
 from .base import Baseline, Fitted, per_class
 from .optimise import leaf, minimise
 

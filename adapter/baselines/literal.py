@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..classification_data import FewShot
-from ..fitted import FittedAdapter
-from ..recipes import LITERAL
-from ..train import fit
+from ..method.adapter import FittedAdapter
+from ..method.problem import FewShot
+from ..method.recipe import LITERAL
+from ..method.train import fit
 from .base import Baseline
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...pipeline.encoders.prompt_tower import PromptTower
 from ...pipeline.errors import UserError
-from ..classification_data import ClassSet, FewShot
-from ..recipes import LITERAL
+from ..method.problem import ClassSet, FewShot
+from ..method.recipe import LITERAL
 from .base import Baseline, Fitted
 from .optimise import leaf, minimise
 

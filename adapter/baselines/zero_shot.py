@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...pipeline.errors import UserError
-from ..classification_data import FewShot
+from ..method.problem import FewShot
 from .base import Baseline, Fitted
 
 

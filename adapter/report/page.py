@@ -209,13 +209,18 @@ def _thumbnail(image: str | Path | None) -> str:
         return ""
     from PIL import Image
 
-    with Image.open(image) as picture:
-        small = picture.convert("RGB")
-        if max(small.size) < _THUMBNAIL:
-            factor = _THUMBNAIL / max(small.size)
-            size = (round(small.width * factor), round(small.height * factor))
-            small = small.resize(size, Image.Resampling.NEAREST)
-        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        out = io.BytesIO()
-        small.save(out, format="PNG", optimize=True)
+    from ...pipeline.raster import open_raster
+
+    try:
+        with open_raster(image) as picture:
+            small = picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+    if max(small.size) < _THUMBNAIL:
+        factor = _THUMBNAIL / max(small.size)
+        size = (round(small.width * factor), round(small.height * factor))
+        small = small.resize(size, Image.Resampling.NEAREST)
+    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, format="PNG", optimize=True)
     return "data:image/png;base64," + html.escape(base64.b64encode(out.getvalue()).decode("ascii"))

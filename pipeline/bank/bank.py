@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from .footer import ClassRows, Footer, read_footer
+from .format import ClassRows, Footer, read_footer
 from .schema import COLUMNS, KEPT, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
 
 if TYPE_CHECKING:
-    from .index import BankIndex, IndexReport
+    from .search import BankIndex, IndexReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +288,7 @@ class PromptBank:
             UserError: the embedding has another width, the index is of other rows, or something
                 is damaged.
         """
-        from .index import exact_search, kept_rows
+        from .search import exact_search, kept_rows
 
         query = np.asarray(text_embedding, np.float32).reshape(1, -1)
         if query.shape[1] != self.metadata.dim:
@@ -308,7 +308,7 @@ class PromptBank:
 
     @cached_property
     def _index(self) -> BankIndex:
-        from .index import BankIndex
+        from .search import BankIndex
 
         return BankIndex(self)
 
@@ -327,7 +327,7 @@ class PromptBank:
 
     def reindex(self, kind: str = "auto") -> IndexReport:
         """Build the FAISS index of this bank again; see :func:`.index.build_index`."""
-        from .index import build_index
+        from .search import build_index
 
         self.__dict__.pop("_index", None)
         return build_index(self, kind)
@@ -338,6 +338,6 @@ class PromptBank:
         Raises:
             UserError: it is not a SELECT, or DuckDB refuses it.
         """
-        from .query import run_sql
+        from .sql import run_sql
 
         return run_sql(self, query)

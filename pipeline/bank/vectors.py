@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .footer import REMAKE, Footer
+from .format import REMAKE, Footer
 
 
 class MappedVectors:

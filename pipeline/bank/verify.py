@@ -10,7 +10,7 @@ from ..config import Section
 from ..errors import UserError
 from .bank import PromptBank
 from .content import ContentHash
-from .index import index_intact, read_report
+from .search import index_intact, read_report
 
 
 class VerifyReport(Section):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError, unknown_name
 from ..files import atomic_path, exclusive
 from .content import ContentHash
-from .footer import KEY, ClassRows, Footer, RowGroup, write_seal
+from .format import KEY, ClassRows, Footer, RowGroup, write_seal
 from .schema import (
     COLUMNS,
     KEPT,

@@ -13,8 +13,8 @@ from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
 from .check import SHOWN, check_dataset
-from .look import look_at
 from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
+from .readers.recognise import look_at
 from .splits import OWN_SHARES
 
 _HEADER = """\

@@ -13,20 +13,20 @@ from typing import Any
 from ..errors import UserError
 from ..files import cache_folder
 from .catalogue import load_manifest
-from .layouts import Layout
 from .manifest import Manifest
-from .read_captions import (
+from .readers.captions import (
     read_captioned_folders,
     read_coco,
     read_karpathy,
     read_nocaps,
     read_sugarcrepe,
 )
-from .read_labels import read_coop_split, read_cub, read_image_folders, read_listing
-from .read_matlab import read_matlab
-from .read_questions import read_question_table, read_vqa
-from .read_shapes import read_shapes
-from .read_tables import read_hugging_face, read_table
+from .readers.labels import read_coop_split, read_cub, read_image_folders, read_listing
+from .readers.layouts import Layout
+from .readers.matlab import read_matlab
+from .readers.questions import read_question_table, read_vqa
+from .readers.shapes import read_shapes
+from .readers.tables import read_hugging_face, read_table
 from .records import CaptionedImage, Contents, Contrast, Item, Question, Split
 
 # The reader of each layout kind; each takes its own section of the union ``Layout``.

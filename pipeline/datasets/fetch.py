@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import tarfile
 import tempfile
 import urllib.error
@@ -12,12 +11,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from ..errors import UserError
 from ..files import cache_folder, disk_error, exclusive, hash_file
+from ..paths import inside
 from ..progress import bar, step
+from .archive_members import LeadsOutside, check_tar, check_zip
 from .manifest import Download, Manifest
 
 _CHUNK = 1 << 20
@@ -53,7 +54,7 @@ def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
     files = []
     with exclusive(root / "fetch", "fetching into"):
         for download in manifest.downloads:
-            path = root / download.file
+            path = _target(root, download.file)
             if download.extract and _mark(path).exists():
                 step(f"{download.file}: fetched and extracted before")
                 continue
@@ -61,12 +62,23 @@ def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
             files.append(path)
             if download.extract and is_archive(path):
                 step(f"{download.file}: extracting")
-                extract(path, root / download.into)
+                into = _target(root, download.into)
+                extract(path, into)
                 for inner in download.inner:
-                    archive = root / download.into / inner
+                    archive = inside(into, inner)
                     extract(archive, archive.parent)
                 _mark(path).touch()
     return files
+
+
+def _target(root: Path, name: str) -> Path:
+    """Return where a manifest may write: below ``root``, also once links are followed."""
+    path = inside(root, name)
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{path} is a link that leads out of {root}.", "Remove it: nothing is written there."
+        )
+    return path
 
 
 def default_root(manifest: Manifest) -> Path:
@@ -145,7 +157,7 @@ def _download(download: Download, part: Path) -> bool:
     headers = {"User-Agent": "aape", **({"Range": f"bytes={have}-"} if have else {})}
     request = urllib.request.Request(download.url, headers=headers)
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = _opener().open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left after what we have
             return True
@@ -161,6 +173,22 @@ def _download(download: Download, part: Path) -> bool:
                 done += stream.write(block)
                 progress.update(task, completed=-(-done // _CHUNK))
     return not total or done >= total
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens http and https and, at a redirect too, nothing else."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
 
 
 def _verify(download: Download, path: Path, *, remove: bool) -> None:
@@ -190,8 +218,8 @@ def is_archive(path: Path) -> bool:
 def extract(archive: Path, folder: Path) -> None:
     """Extract an archive; refuse it as a whole if any member would lie outside ``folder``.
 
-    Members are checked before the first is written. Links, devices and absolute paths are refused
-    too where they lead outside (tar, by Python's data filter), and always in zip files.
+    Members are checked before the first is written: see :mod:`.archive_members`. Links are taken
+    from a tar where they lead to something inside it, never from a zip.
 
     Raises:
         UserError: a member leads outside, or the archive is damaged.
@@ -206,8 +234,8 @@ def extract(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as tar:
                 _extract_tar(tar, folder)
-    except tarfile.FilterError as error:
-        raise _outside(archive, error.tarinfo.name) from error
+    except LeadsOutside as error:
+        raise _outside(archive, error.args[0]) from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(
             f"{archive} is damaged: {error}.", "Delete it and fetch it again."
@@ -225,24 +253,14 @@ def _outside(archive: Path, member: str) -> UserError:
 
 
 def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
-    members = tar.getmembers()
-    for member in members:
-        tarfile.data_filter(member, str(folder))
-    tar.extractall(folder, members, filter="data")
+    members = check_tar(tar)
+    options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    tar.extractall(folder, members, **options)
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
-        for member in content.infolist():
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if (
-                name.is_absolute()
-                or ".." in name.parts
-                or (name.parts and name.parts[0].endswith(":"))
-                or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-            ):
-                raise _outside(archive, member.filename)
+        check_zip(content)
         content.extractall(folder)
 
 

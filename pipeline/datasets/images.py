@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ..paths import inside_data
 from ..raster import readable_suffixes, why_unread
 from .manifest import Manifest
 
@@ -197,7 +198,7 @@ def choose_pattern(
     chosen = list(samples)
     for pattern in patterns:
         for path, folder, more in chosen:
-            if (root / fill(pattern, path, folder, **more)).is_file():
+            if inside_data(root, fill(pattern, path, folder, **more)).is_file():
                 return pattern
     return patterns[0]
 

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ..config import Section
 from ..files import hash_value
-from .layouts import Layout
+from ..paths import PlainName, RelativePath
+from .readers.layouts import Layout
 from .records import SPLITS, Split
 from .splits import OWN_SHARES
 
@@ -47,6 +48,10 @@ DEFAULT_QUERIES = (
     Query(id="caption", text="A caption of an image of {article} {class}:"),
 )
 
+# Packages that hold a data set. No other may be named, for to look for one in a dotted package runs
+# the code of its parents.
+DATA_PACKAGES = frozenset({"easy_vqa"})
+
 # CoOp's selection for prompt ensembling (IMAGENET_TEMPLATES_SELECT, found by CLIP's authors).
 ENSEMBLE_TEMPLATES = (
     "itap of a {}.",
@@ -62,13 +67,15 @@ ENSEMBLE_TEMPLATES = (
 class Download(Section):
     """A file that can be fetched without an account."""
 
-    url: str
-    file: str = Field(description="where it goes, relative to the root of the data set")
+    url: str = Field(pattern=r"^https?://[^/\s]+/\S*$", description="http or https")
+    file: RelativePath = Field(
+        min_length=1, description="where it goes, relative to the root of the data set"
+    )
     size: int = Field(default=0, ge=0, description="bytes; 0 where not published")
     sha256: str = ""
     extract: bool = True
-    into: str = Field(default=".", description="folder for the members of an archive")
-    inner: list[str] = Field(
+    into: RelativePath = Field(default=".", description="folder for the members of an archive")
+    inner: list[RelativePath] = Field(
         default=[], description="archives inside it, extracted where they lie, relative to into"
     )
 
@@ -86,14 +93,16 @@ class Splits(Section):
 class Manifest(Section):
     """Everything that is known about a data set before its images are there."""
 
-    name: str = Field(min_length=1)
+    name: PlainName
     title: str
     version: int = 1
-    aliases: list[str] = Field(default=[], description="other names it is asked for by")
+    aliases: list[PlainName] = Field(default=[], description="other names it is asked for by")
     tasks: list[Task]
     category: str = Field(default="", description='e.g. "a type of car"')
     classes: list[ClassEntry] = Field(default=[], description="the position is the class id")
-    classes_from: str = Field(default="", description="take the classes of another manifest")
+    classes_from: PlainName | Literal[""] = Field(
+        default="", description="take the classes of another manifest"
+    )
     class_folders: list[str] = Field(
         default=[], description="with classes_from: the subset, by folder, in this order"
     )
@@ -103,7 +112,9 @@ class Manifest(Section):
     )
     queries: list[Query] = Field(default=list(DEFAULT_QUERIES))
     layouts: list[Layout] = Field(min_length=1, description="tried in this order")
-    folders: list[str] = Field(default=[], description="other names of its folder in a data root")
+    folders: list[PlainName] = Field(
+        default=[], description="other names of its folder in a data root"
+    )
     installed: list[str] = Field(
         default=[], description="where a package puts it: 'python:<package>/<folder>' or a path"
     )
@@ -116,6 +127,19 @@ class Manifest(Section):
     downloads: list[Download] = Field(default=[])
     get: str = Field(default="", description="how to get what cannot be fetched")
     notes: str = ""
+
+    @field_validator("installed")
+    @classmethod
+    def _known_package(cls, places: list[str]) -> list[str]:
+        for place in places:
+            kind, _, rest = place.partition(":")
+            package, _, folder = rest.partition("/")
+            if kind == "python":
+                if package not in DATA_PACKAGES:
+                    raise ValueError(f"{package!r} is no package that is known to hold a data set")
+                if ".." in folder.split("/") or folder.startswith("/"):
+                    raise ValueError(f"{place!r} leads out of the package")
+        return places
 
     @field_validator("shares")
     @classmethod

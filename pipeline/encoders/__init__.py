@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .catalogue import DEFAULT, EncoderInfo, list_encoders
+from .known import DEFAULT, EncoderInfo, list_encoders
 
 if TYPE_CHECKING:
     from .base import Encoder

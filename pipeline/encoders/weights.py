@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import torch
 
 from ..errors import UserError
+from ..files import hash_file
 
 _PROBE_SECONDS = 3.0
 
@@ -70,10 +71,37 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def published_by_openai() -> frozenset[str]:
+    """Return the SHA-256 of OpenAI's own files, which stand in the addresses they publish."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_url
+
+    urls = [get_pretrained_url(name, "openai") for name in open_clip.list_openai_models()]
+    return frozenset(url.split("/")[-2] for url in urls if "openaipublic" in url)
+
+
+def _read_torchscript(path: Path) -> dict[str, torch.Tensor]:
+    """Read OpenAI's own archives, and no others: a TorchScript archive is a program.
+
+    Raises:
+        UserError: the file is not, byte for byte, one that OpenAI published.
+    """
+    if hash_file(path) not in published_by_openai():
+        raise UserError(
+            f"{path} is a TorchScript archive, which is code, and not one that OpenAI published.",
+            "Save its weights alone, as safetensors or with torch.save(model.state_dict(), FILE).",
+        )
+    state = torch.jit.load(path, map_location="cpu").state_dict()
+    for extra in ("input_resolution", "context_length", "vocab_size"):
+        state.pop(extra, None)
+    return {key: value.float() for key, value in state.items()}
+
+
 def load_into(model: torch.nn.Module, path: Path, name: str) -> None:
     """Load weights into an open_clip model, strictly.
 
-    Reads safetensors, ``.pt``/``.bin`` without running code from the file, and OpenAI's archives.
+    Reads safetensors, ``.pt``/``.bin`` without running code from the file, and OpenAI's archives,
+    known by their published SHA-256.
 
     Raises:
         UserError: the file cannot be read, or its tensors are not those of the model.
@@ -82,12 +110,11 @@ def load_into(model: torch.nn.Module, path: Path, name: str) -> None:
 
     try:
         if is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
-            for extra in ("input_resolution", "context_length", "vocab_size"):
-                state.pop(extra, None)
-            model.load_state_dict({key: value.float() for key, value in state.items()})
+            model.load_state_dict(_read_torchscript(path))
         else:
             load_checkpoint(model, str(path), strict=True, weights_only=True)  # type: ignore[arg-type]
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

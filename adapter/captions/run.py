@@ -1,0 +1,189 @@
+"""The run folder of the caption tasks: train once, evaluate retrieval, captioning, answering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ...pipeline.config import EncoderConfig, Section
+from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.encoders import load_encoder
+from ...pipeline.errors import UserError
+from ...pipeline.files import exclusive, hash_value
+from ...pipeline.progress import step
+from ..results import MethodResult, Results
+from ..run import RunFolder, own_weights
+from .captioning import CaptioningConfig, evaluate_captioning
+from .data import training_and_validation
+from .retrieval import evaluate_contrasts, evaluate_retrieval
+from .train import CaptionAdapter, CaptionConfig, train_captions
+from .vqa import VqaConfig, evaluate_vqa
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+
+
+class CaptionRunConfig(Section):
+    """What ``aape train --task captions`` was asked for; kept as the run's ``config.yaml``."""
+
+    task: Literal["captions"] = "captions"
+    dataset: str
+    root: str = ""
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    captions: CaptionConfig = Field(default_factory=CaptionConfig)
+    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
+
+
+def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
+    """Train one generator a seed in a run folder; return validation recall before and after.
+
+    Raises:
+        UserError: the data set has no captions, or its files are not here.
+    """
+    dataset = open_dataset(config.dataset, Path(config.root) if config.root else None)
+    folder = RunFolder(out or Path("runs") / f"{dataset.manifest.name}-captions")
+    train, val = training_and_validation(dataset)
+    whole = len(dataset.captions("train"))
+    held_out = f"no validation split: {len(val)} of {whole} training images are held out for it"
+    notes = [held_out] if len(train) < whole else []
+    for note in (*dataset.contents.remarks, *notes):
+        step(note)
+    config = config.model_copy(update=_places(config))
+    encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
+    with exclusive(folder.path / "captions", "training in"):
+        kept = config.encoder.model_copy(update={"name": encoder.id})
+        folder.start(config.model_copy(update={"encoder": kept}))
+        start = MethodResult("h(x) before training", [])
+        trained = MethodResult("h(x)", [], group="ours")
+        for seed in config.seeds:
+            settings = config.captions.model_copy(update={"seed": seed})
+            adapter = train_captions(
+                dataset, encoder, config=settings, run=folder, strict=config.encoder.strict
+            )
+            history = adapter.details["val_recall"]
+            start.seeds.append({"seed": seed, "mean R": history[0]})
+            trained.seeds.append({"seed": seed, "mean R": max(history)})
+            trained.parameters = adapter.parameters
+    return Results(
+        task="captions",
+        protocol="captions/1",
+        dataset=dataset.manifest.name,
+        encoder=encoder.id,
+        metrics=["mean R"],
+        methods=[start, trained],
+        best="mean R",
+        title="Validation recall of the generator trained on captions",
+        units={"mean R": "%"},
+        notes=[*notes, f"next: aape eval retrieval {folder.path}"],
+    )
+
+
+def _places(config: CaptionRunConfig) -> dict[str, str]:
+    """Return data set and root so that they are found from any folder."""
+    manifest = Path(config.dataset)
+    return {
+        "dataset": str(manifest.resolve()) if manifest.is_file() else config.dataset,
+        "root": str(Path(config.root).resolve()) if config.root else "",
+    }
+
+
+def evaluate_run(
+    path: Path,
+    task: Literal["retrieval", "contrasts", "captioning", "vqa"],
+    *,
+    dataset: str = "",
+    root: str = "",
+    settings: dict[str, Any] | None = None,
+    limit: int = 0,
+    checkpoint: str = "",
+    strict: bool = False,
+) -> Results:
+    """Evaluate a task with the generators of a run; what is finished is reused.
+
+    Args:
+        dataset: test data, if not what the run was trained on.
+        settings: values of :class:`CaptioningConfig` or :class:`VqaConfig`.
+        limit: test images or questions to use; 0 is all.
+        checkpoint: local weights of the encoder, where the run was made with such.
+        strict: stop at a photo that cannot be read, instead of leaving it out.
+
+    Raises:
+        UserError: there is no such run, or it was made by another task.
+    """
+    folder = RunFolder(path)
+    config, adapters = open_adapters(folder)
+    place = config.encoder
+    weights = own_weights(place.name, place.checkpoint, checkpoint)
+    encoder: Encoder = load_encoder(place.name, weights, place.device)
+    where = root or (config.root if dataset in ("", config.dataset) else "")
+    data = open_dataset(dataset or config.dataset, Path(where) if where else None)
+    for remark in data.contents.remarks:
+        step(remark)
+    same_name = data.manifest.name == adapters[0].dataset
+    elsewhere = bool(root) and Path(root).resolve() != Path(config.root).resolve()
+    other = elsewhere or not same_name
+    # tables and prefixes of other data must not overwrite those of the run's own
+    run = RunFolder(folder.path / _name_of(data, same_name)) if other else folder
+    source = _source(config, data, task) if other else None
+    values = settings or {}
+    with exclusive(folder.path / task, "evaluating"):
+        if task == "retrieval":
+            return evaluate_retrieval(
+                data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict
+            )
+        if task == "contrasts":
+            return evaluate_contrasts(data, encoder, adapters, run=run, strict=strict)
+        if task == "captioning":
+            return evaluate_captioning(
+                data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict,
+                config=CaptioningConfig.parse(values, "The command line"),
+            )  # fmt: skip
+        return evaluate_vqa(
+            data, encoder, adapters, run=run, max_questions=limit, source=source, strict=strict,
+            first_stage=folder,  # question sets share it, and captioning's where settings are equal
+            config=VqaConfig.parse(values, "The command line"),
+        )  # fmt: skip
+
+
+def _name_of(data: Dataset, same_name: bool) -> str:
+    """Return a folder's name for the results on other data than the run's own."""
+    name = data.manifest.name
+    return f"{name}-{hash_value(str(data.root.resolve()))[:6]}" if same_name else name
+
+
+def _source(config: CaptionRunConfig, data: Dataset, task: str) -> Dataset | None:
+    """Return the run's own data set where ``data`` has no captions for what comes before the test.
+
+    NoCaps has no training captions, DAQUAR none at all. A question set can do without.
+    """
+    if data.contents.captions.get("train") or task == "contrasts":
+        return None
+    try:
+        return open_dataset(config.dataset, Path(config.root) if config.root else None)
+    except UserError:
+        if task == "vqa":
+            return None
+        raise
+
+
+def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdapter]]:
+    """Return the configuration and the generators of a run, one a seed.
+
+    Raises:
+        UserError: the run was not made by ``aape train --task captions``, or is unfinished.
+    """
+    from ...pipeline.config import read_yaml
+
+    path = folder.path / "config.yaml"
+    make = "Make such a run with: aape train --task captions --dataset NAME --out FOLDER."
+    if not path.exists():
+        raise UserError(f"{folder.path} is not a run folder (it has no config.yaml).", make)
+    values = read_yaml(path)
+    if not isinstance(values, dict) or values.get("task") != "captions":
+        raise UserError(f"{folder.path} was not trained on captions.", make)
+    config = CaptionRunConfig.parse(values, str(path))
+    return config, [
+        CaptionAdapter.load(folder.path / "captions" / f"seed-{seed}") for seed in config.seeds
+    ]

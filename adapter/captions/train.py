@@ -1,0 +1,303 @@
+"""The generator learned on captioned images: one ``h`` for retrieval, captioning and answering.
+
+    b  images in a batch       x    (b, d)     image features, unit length
+    m  captions of an image    p    (b, m, d)  caption features, zero padded; mask (b, m)
+    d  embedding width         h(x) (b, d)     the AAPE, here not followed by ``g``
+
+Loss (Huang et al. 2024, section 3.2): ``L_task`` + λ·``L_distill`` with ``L_task`` the CLIP loss of
+``h(x)`` against the captions. The aggregator learns from the reward CLIP-S(x, p^a), as in
+classification.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ...pipeline.config import Section
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import step
+from ..method.model import Aggregator, Generator, clip_score, distillation_loss
+from ..metrics.recall import first_relevant_rank, recall_at
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
+
+if TYPE_CHECKING:
+    from ...pipeline.datasets import Dataset
+    from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
+
+WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
+
+
+class CaptionConfig(Section):
+    """How the generator is trained on captions. ``literal`` choices are the paper's wording."""
+
+    form: Literal["image", "mean", "literal"] = Field(
+        default="image",
+        description="h(x) is x moved by the mean gap + MLP, the mean caption + MLP, or MLP alone",
+    )
+    width: int = Field(default=64, ge=1, description="hidden units of h")
+    aggregator: Literal["attention", "mean", "random", "mlp"] = "attention"
+    identity: bool = Field(default=True, description="start the aggregator at the mean caption")
+    distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
+    reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
+    near_equal: float = Field(
+        default=0.97, gt=0, le=1, description="cosine from which two captions are one"
+    )
+    temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    batch_size: int = Field(default=64, ge=2)
+    epochs: int = Field(default=10, ge=1)
+    seed: int = 1
+    max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
+    max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
+
+
+def false_negatives(p: Tensor, mask: Tensor, near_equal: float) -> tuple[Tensor, Tensor]:
+    """Return who is whose: own (b, t) and masked (b, t) over the t real captions of the batch.
+
+    A caption of another image is masked where it equals, or nearly, one of the image's own: then it
+    describes the image too, and to push it away would be wrong.
+    """
+    owner = torch.repeat_interleave(torch.arange(len(p)), mask.sum(1))  # (t,)
+    flat = p[mask]  # (t, d)
+    own = owner == torch.arange(len(p))[:, None]  # (b, t)
+    near = (flat @ flat.T >= near_equal).float()  # (t, t)
+    described = (own.float() @ near) > 0  # (b, t): near-equal to some caption of the image
+    return own, described & ~own
+
+
+def caption_loss(h: Tensor, p: Tensor, mask: Tensor, scale: float, near_equal: float) -> Tensor:
+    """Return CLIP's symmetric loss of images against all their captions, false negatives masked.
+
+    Image to text: mean log-likelihood of the image's own captions. Text to image: the one image.
+    """
+    own, masked = false_negatives(p, mask, near_equal)
+    logits = scale * F.normalize(h, dim=-1) @ p[mask].T  # (b, t)
+    logits = logits.masked_fill(masked, -math.inf)
+    to_text = logits.log_softmax(1)[own].reshape(-1)
+    weight = (1.0 / mask.sum(1)).repeat_interleave(mask.sum(1))
+    to_image = logits.log_softmax(0)[own]
+    return -((to_text * weight).sum() / len(h) + to_image.mean()) / 2
+
+
+class CaptionGenerator(torch.nn.Module):
+    """``h(x)`` in one of three forms; the residual ones start useful, their MLP at zero."""
+
+    def __init__(self, dim: int, config: CaptionConfig, mean_text: Tensor, mean_image: Tensor):
+        super().__init__()
+        self.form = config.form
+        literal = config.form == "literal"
+        means = {} if literal else {"mean_text": mean_text, "mean_image": mean_image}
+        self.mlp = Generator(dim, config.width, residual=not literal, **means)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return h (b, d), not normalised, for x (b, d)."""
+        h = self.mlp(x)
+        return h + (x - self.mlp.mean_image) if self.form == "image" else h
+
+
+@dataclass
+class CaptionAdapter:
+    """What stays after training: ``h``; and where it came from."""
+
+    generator: CaptionGenerator
+    config: CaptionConfig
+    dataset: str
+    encoder_fingerprint: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values that are kept."""
+        return sum(p.numel() for p in self.generator.parameters())
+
+    @property
+    def hash(self) -> str:
+        """Tell two adapters apart, by their weights."""
+        state = self.generator.state_dict()
+        return hash_value({n: v.double().sum().item() for n, v in state.items()})[:16]
+
+    def h(self, x: np.ndarray) -> np.ndarray:
+        """Return h(x) of unit length, (n, d), for image features (n, d)."""
+        with torch.no_grad():
+            h = self.generator(torch.as_tensor(np.asarray(x, np.float32)))
+            return F.normalize(h, dim=-1).numpy()
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise :class:`UserError` if ``encoder`` is not the one that made the features."""
+        if encoder.fingerprint != self.encoder_fingerprint:
+            raise UserError(
+                f"This adapter was trained on features of {self.encoder_fingerprint},"
+                f" not of {encoder.fingerprint}.",
+                "Use the same encoder, or train again.",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and their description into ``folder``."""
+        from safetensors.torch import save_file
+
+        from ...pipeline.files import atomic_path, write_json
+
+        state = {name: value.contiguous() for name, value in self.generator.state_dict().items()}
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(state, temporary, metadata={"format": "pt"})
+        write_json(
+            folder / DESCRIPTION,
+            {
+                "config": self.config.model_dump(mode="json"),
+                "dataset": self.dataset,
+                "encoder": self.encoder_fingerprint,
+                "details": self.details,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> CaptionAdapter:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: there is none in ``folder``.
+        """
+        from safetensors.torch import load_file
+
+        from ...pipeline.files import read_json
+
+        if not (folder / DESCRIPTION).exists():
+            raise UserError(
+                f"{folder} has no adapter trained on captions.",
+                "Make one with: aape train --task captions --dataset NAME --out FOLDER.",
+            )
+        about = read_json(folder / DESCRIPTION)
+        config = CaptionConfig.parse(about["config"], str(folder / DESCRIPTION))
+        state = load_file(folder / WEIGHTS)
+        dim = state["mlp.mean_text"].shape[0]
+        generator = CaptionGenerator(dim, config, torch.zeros(dim), torch.zeros(dim))
+        generator.load_state_dict(state)
+        return cls(
+            generator.eval(), config, about["dataset"], about["encoder"], about.get("details", {})
+        )
+
+
+def train_captions(
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    config: CaptionConfig | None = None,
+    run: RunFolder | None = None,
+    strict: bool = False,
+) -> CaptionAdapter:
+    """Train ``h`` on the captioned training images of ``dataset``; keep the best epoch on val.
+
+    With ``run``, a killed training goes on after its last epoch, and a finished one with the same
+    configuration, data and encoder is reused. The folder of the run has one folder a seed. Images
+    that cannot be read are left out, unless ``strict``.
+
+    Raises:
+        UserError: no image has captions, or the loss is not finite.
+    """
+    config = config or CaptionConfig()
+    images, validation = training_and_validation(dataset)
+    images = some(images, config.max_images)
+    validation = some(validation, config.max_validation)
+    key = hash_value(
+        {
+            "config": config.model_dump(mode="json"),
+            "encoder": encoder.fingerprint,
+            "train": [[image.image_id, *image.captions] for image in images],
+            "val": [image.image_id for image in validation],
+        }
+    )
+    folder = run.path / "captions" / f"seed-{config.seed}" if run else None
+    if folder and (folder / DESCRIPTION).exists():
+        done = CaptionAdapter.load(folder)
+        if done.details.get("key") == key:
+            step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
+            return done
+    train = caption_set(encoder, images, "training", strict)
+    val = caption_set(encoder, validation, "validation", strict)
+    scale = config.temperature or encoder.logit_scale
+    checkpoint = folder / f"training-{key[:16]}.safetensors" if folder else None
+    generator, details = _fit(train, val, scale, config, checkpoint)
+    name = dataset.manifest.name
+    adapter = CaptionAdapter(generator, config, name, encoder.fingerprint, {"key": key, **details})
+    if folder:
+        adapter.save(folder)
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)
+    return adapter
+
+
+def _fit(
+    train: CaptionSet, val: CaptionSet, scale: float, config: CaptionConfig, checkpoint: Path | None
+) -> tuple[CaptionGenerator, dict[str, Any]]:
+    torch.manual_seed(config.seed)
+    dim = train.x.shape[1]
+    mean_text = train.p[train.mask].mean(0)
+    generator = CaptionGenerator(dim, config, mean_text, train.x.mean(0))
+    aggregator = Aggregator(dim, config.aggregator, identity=config.identity)
+    module = torch.nn.ModuleDict({"generator": generator, "aggregator": aggregator})
+    best = {name: value.clone() for name, value in generator.state_dict().items()}
+    module["best"] = CaptionGenerator(dim, config, mean_text, train.x.mean(0))
+    trained = [*generator.parameters(), *aggregator.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    history = [_validate(generator, val)]
+    state = load_checkpoint(checkpoint, module, optimizer) if checkpoint else None
+    if state:
+        history = state["history"]
+        best = module["best"].state_dict()
+        step(f"Going on after epoch {len(history) - 1} of {config.epochs}.")
+    batches = max(1, math.ceil(len(train.x) / config.batch_size))
+    for epoch in range(len(history) - 1, config.epochs):
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(train.x))
+        for number, rows in enumerate(np.array_split(order, batches)):
+            if len(rows) < 2:
+                continue
+            done = (epoch * batches + number) / (config.epochs * batches)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * min(1.0, 10 * done + 0.1) * (1 - done)
+            x, p, mask = train.x[rows], train.p[rows], train.mask[rows]
+            target = aggregator(p, mask, x)
+            h = generator(x)
+            loss = caption_loss(h, p, mask, scale, config.near_equal)
+            loss = loss + config.distillation * distillation_loss(h, target.detach())
+            loss = loss - config.reward * clip_score(x, target)
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"The loss is not finite in epoch {epoch + 1}.", "Lower the learning rate."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        history.append(_validate(generator, val))
+        if history[-1] >= max(history):
+            best = {name: value.clone() for name, value in generator.state_dict().items()}
+        if checkpoint:
+            module["best"].load_state_dict(best)
+            save_checkpoint(checkpoint, module, optimizer, {"history": history})
+    generator.load_state_dict(best)
+    best_epoch = int(np.argmax(np.array(history)))
+    return generator.eval(), {"val_recall": history, "best_epoch": best_epoch}
+
+
+def _validate(generator: CaptionGenerator, val: CaptionSet) -> float:
+    """Return the mean of R@1, R@5 and R@10 over both directions with h(x), in percent."""
+    with torch.no_grad():
+        h = F.normalize(generator(val.x), dim=-1).numpy()
+    texts, owner, _ = val.flat()
+    groups = relevance_groups([image.captions for image in val.images])
+    there = first_relevant_rank(h, texts, groups, groups[owner])
+    back = first_relevant_rank(texts, h, groups[owner], groups)
+    values = [*recall_at(there).values(), *recall_at(back).values()]
+    return sum(values) / len(values)

@@ -1,0 +1,363 @@
+"""Visual question answering with a frozen language model: "[image] Q: … A:".
+
+Rows as in captioning, beside the most frequent answer per question type. The prefix is trained on
+captions, as for captioning, and then on questions (``train_on="questions"``); or on captions alone
+and shown 0, 1, 2 or 4 answered questions before the one asked, as MAGMA and LiMBeR do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import step
+from ..metrics.intervals import bootstrap_difference, small_set_note
+from ..metrics.vqa import mean_by, write_submission
+from ..metrics.wups import WordNet
+from ..results import MethodResult, Results
+from .answer_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
+from .data import some
+from .decode import DecodeConfig
+from .lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
+from .prefix import (
+    CaptionTexts,
+    TrainedRow,
+    caption_row,
+    caption_texts,
+    count_cut,
+    cut_note,
+    image_inputs,
+    logged_answers,
+    trained_row,
+    with_h,
+)
+from .train import CaptionAdapter
+
+if TYPE_CHECKING:
+    from ...pipeline.datasets import Dataset, Question
+    from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
+
+
+class VqaConfig(PrefixConfig):
+    """Training of the prefix, language model, prompt and decoding."""
+
+    language_model: str = "smollm2"
+    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
+    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
+    train_on: Literal["questions", "captions"] = "questions"
+    caption_steps: int = Field(
+        default=100, ge=0, description="steps on captions, where there are some, before questions"
+    )
+    shots: list[NonNegativeInt] = Field(
+        default=[0], min_length=1, description="answered questions shown"
+    )
+    vocabulary: int = Field(
+        default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
+    )
+    wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
+
+    def on_captions(self) -> PrefixConfig:
+        """Return the settings of the first stage; captioning shares its products if its are equal.
+
+        Without questions to learn from it is the only stage, and gets all its steps.
+        """
+        values = {name: getattr(self, name) for name in PrefixConfig.model_fields}
+        if self.train_on == "questions":
+            values["steps"] = self.caption_steps
+        return PrefixConfig.model_validate(values)
+
+
+def prompt_of(question: str) -> str:
+    """Return the text between the image and the answer.
+
+    >>> prompt_of("what is on the desk")
+    ' Q: what is on the desk? A:'
+    """
+    return f" Q: {' '.join(question.split()).rstrip('?').rstrip()}? A:"
+
+
+def evaluate_vqa(
+    dataset: Dataset,
+    encoder: Encoder,
+    adapters: Sequence[CaptionAdapter],
+    *,
+    config: VqaConfig | None = None,
+    run: RunFolder | None = None,
+    max_questions: int = 0,
+    source: Dataset | None = None,
+    first_stage: RunFolder | None = None,
+    lm: FrozenLM | None = None,
+    strict: bool = False,
+) -> Results:
+    """Train the four prefixes and score their answers to the test questions; one adapter a seed.
+
+    Args:
+        run: trained prefixes, answers and the table go there and are reused from there.
+        max_questions: test questions to use; 0 is all.
+        source: captioned data set that the prefix begins with, if ``dataset`` has no captions.
+        first_stage: where prefixes trained on captions are kept, if not in ``run``.
+        lm: an open language model instead of the configured one.
+        strict: stop at an image that cannot be read, instead of leaving out its questions.
+
+    Raises:
+        UserError: there are no answered questions, or a prompt is longer than the context.
+    """
+    config = config or VqaConfig()
+    if not adapters:
+        raise UserError("Question answering needs at least one adapter trained on captions.")
+    for adapter in adapters:
+        adapter.check_encoder(encoder)
+    train = _answered(dataset.questions("train"), "training")
+    train = _of_some_images(train, adapters[0].config.max_images)
+    test = some(_answered(dataset.questions("test"), "test"), max_questions)
+    captions = _captions(source or dataset, encoder, config, adapters[0].config.max_images, strict)
+    about = _images(train)
+    train_tokens, train_x, kept = image_inputs(encoder, about, config.grid, "training", strict)
+    train, train_row = _of_images(train, [about[i] for i in kept])
+    about = _images(test)
+    test_tokens, test_x, kept = image_inputs(encoder, about, config.grid, "test", strict)
+    test, test_row = _of_images(test, [about[i] for i in kept])
+    examples = [
+        Example(train_row[i], prompt_of(q.question), f" {usual_answer(q.answers)}")
+        for i, q in enumerate(train)
+    ]
+    lm = lm or FrozenLM.load(config.language_model)
+    counted = Counter(usual_answer(question.answers) for question in train)
+    vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
+    scorer = Scorer(test, WordNet.find(config.wordnet or None))
+    baseline = most_frequent(train, test)
+    methods = [MethodResult(BASELINE, [scorer.row(baseline, None)])]
+    each: dict[str, list[np.ndarray]] = {BASELINE: [scorer.each(baseline)]}
+    key = [encoder.fingerprint, hash_value([[q.question_id, *q.answers] for q in train])]
+    folder = run.path / "vqa" if run else None
+    shown: list[str] = []
+    for adapter in adapters:
+        seed = adapter.config.seed
+        inputs = with_h(train_tokens, train_x, adapter)
+        asked = with_h(test_tokens, test_x, adapter)
+        for kind in config.rows:
+            row = None
+            if captions:
+                stage, place = config.on_captions(), first_stage or run
+                row = caption_row(lm, kind, captions, adapter, stage, place)
+            if row is None or config.train_on == "questions":
+                row = trained_row(
+                    lm, kind, inputs, examples, config,
+                    seed=seed, folder=folder, key=[*key, adapter.hash], start=row,
+                )  # fmt: skip
+            for shots in config.shots:
+                name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
+                contexts = _Contexts(lm, row, inputs, asked, train, train_row, test, test_row)
+                texts = logged_answers(
+                    lm,
+                    [question.question_id for question in test],
+                    contexts.of(shots, seed),
+                    config.decode,
+                    vocabulary,
+                    folder / row.name / f"answers-{shots}-shot" if folder else None,
+                    f"Answers: {name} (seed {seed})",
+                )
+                shown = [text for text, _, _ in texts]
+                ranked = [vocabulary[place] for _, _, place in texts] if vocabulary else None
+                method = _find_or_add(methods, name, kind, row)
+                method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
+                count_cut(method, [ended for _, ended, _ in texts])
+                for what, groups in scorer.groups.items():
+                    by_type = mean_by(groups, scorer.each(shown))
+                    method.details.setdefault(f"accuracy by {what} type", []).append(by_type)
+                each.setdefault(name, []).append(scorer.each(shown))
+                if folder:
+                    path = folder / row.name / f"submission-{shots}-shot.json"
+                    write_submission(path, [q.question_id for q in test], shown)
+    metrics = list(methods[-1].seeds[0])[1:]
+    results = Results(
+        task="vqa",
+        protocol="vqa/1",
+        dataset=dataset.manifest.name,
+        encoder=encoder.id,
+        metrics=metrics,
+        methods=methods,
+        best="accuracy",
+        title=f"{len(test)} questions about {len(test_x)} images, {lm.name} (frozen)",
+        units=dict.fromkeys(metrics, "%"),
+        notes=[
+            *small_set_note(len(test), "questions"),
+            accuracy_note(test),
+            _training_note(config, captions, len(train), len(train_x)),
+            *cut_note(methods, len(test), config.decode.max_tokens),
+            *scorer.notes,
+            *([encoder.notes] if encoder.notes else []),
+        ],
+        intervals=_intervals(each),
+        samples=_samples(test, shown, scorer.each(shown)),
+        details={
+            "config": config.model_dump(mode="json"),
+            "train questions": len(train),
+            "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}",
+        },
+    )
+    if run:
+        run.save_results(results)
+    return results
+
+
+class _Contexts:
+    """Embeddings of "[image] Q: … A:" with answered questions before it."""
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        row: TrainedRow,
+        inputs: PrefixInputs,
+        asked: PrefixInputs,
+        train: Sequence[Question],
+        train_row: Sequence[int],
+        test: Sequence[Question],
+        test_row: Sequence[int],
+    ) -> None:
+        self.lm, self.train, self.test = lm, train, test
+        self.train_row, self.test_row = train_row, test_row
+        self.row, self.inputs = row, inputs
+        with torch.no_grad():
+            self.asked = row.prefix(asked)
+
+    def of(self, shots: int, seed: int) -> Any:
+        """Return the function from a test question's position to its context (l, w)."""
+
+        def context(index: int) -> Tensor:
+            parts = []
+            chosen = np.random.default_rng([seed, index]).permutation(len(self.train))[:shots]
+            for other in chosen:
+                question = self.train[other]
+                with torch.no_grad():
+                    shown = self.row.prefix(self.inputs.take([self.train_row[other]]))[0]
+                text = f"{prompt_of(question.question)} {usual_answer(question.answers)}\n"
+                parts += [shown, self.lm.embed(self.lm.ids(text))]
+            text = prompt_of(self.test[index].question)
+            parts += [self.asked[self.test_row[index]], self.lm.embed(self.lm.ids(text))]
+            return torch.cat([part.to(self.lm.device, self.lm.embedding.dtype) for part in parts])
+
+        return context
+
+
+def _answered(questions: Sequence[Question], what: str) -> list[Question]:
+    kept = [question for question in questions if any(a.strip() for a in question.answers)]
+    if len(kept) < len(questions):
+        step(f"{len(questions) - len(kept)} {what} questions have no answer and are left out.")
+    if not kept:
+        raise UserError(f"No {what} question has an answer.", "Check the annotation file.")
+    return kept
+
+
+def _of_some_images(questions: list[Question], limit: int) -> list[Question]:
+    images = list(dict.fromkeys(question.image_id for question in questions))
+    chosen = set(some(images, limit))
+    return [question for question in questions if question.image_id in chosen]
+
+
+def _images(questions: Sequence[Question]) -> list[Path]:
+    return list(dict.fromkeys(question.path for question in questions))
+
+
+def _of_images(
+    questions: Sequence[Question], images: Sequence[Path]
+) -> tuple[list[Question], list[int]]:
+    """Return the questions about some images, and for each the position of its image."""
+    place = {path: number for number, path in enumerate(images)}
+    kept = [question for question in questions if question.path in place]
+    return kept, [place[question.path] for question in kept]
+
+
+def _captions(
+    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int, strict: bool
+) -> CaptionTexts | None:
+    """Return the captions that the prefix learns first; none where there are none."""
+    wanted = config.train_on == "captions"
+    if not wanted and not config.caption_steps:
+        return None
+    try:
+        train = dataset.captions("train")
+    except UserError:
+        train = []
+    if any(text.strip() for image in train for text in image.captions):
+        return caption_texts(dataset, encoder, config.grid, limit, strict)
+    if wanted:
+        raise UserError(
+            f"{dataset.manifest.name} has no captions to train the prefix on.",
+            "Use train_on: questions, or a run that was trained on captions that are here.",
+        )
+    return None
+
+
+def _training_note(
+    config: VqaConfig, captions: CaptionTexts | None, questions: int, images: int
+) -> str:
+    parts = []
+    if captions:
+        steps = config.on_captions().steps
+        parts.append(f"{steps} steps on captions of {len(captions.x)} images")
+    if captions is None or config.train_on == "questions":
+        parts.append(f"{config.steps} steps on {questions} questions about {images} images")
+    batches = f"{config.batch_size} texts a step; rows of a seed see the same batches"
+    return f"the prefix learned in {', then '.join(parts)}; {batches}"
+
+
+def _find_or_add(
+    methods: list[MethodResult], name: str, kind: Kind, row: TrainedRow
+) -> MethodResult:
+    for method in methods:
+        if method.name == name:
+            return method
+    group = (
+        "ours" if kind in ("aape", "both") else "control" if kind in ("none", "x") else "baseline"
+    )
+    note = "a tuned prefix of the same length that never sees the image" if kind == "none" else ""
+    methods.append(
+        MethodResult(name, [], group, note, parameters=row.parameters, seconds=row.seconds)
+    )
+    return methods[-1]
+
+
+def _intervals(each: dict[str, list[np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+    names = list(each)
+    pairs = [(name, BASELINE) for name in names[1:]]
+    pairs += [(NAMES["both"], NAMES["image"])]
+    pairs += [(NAMES["aape"], NAMES[kind]) for kind in ("x", "none")]
+    return {
+        f"{a} - {b}": {"accuracy": bootstrap_difference(np.mean(each[a], 0) - np.mean(each[b], 0))}
+        for a, b in pairs
+        if a in each and b in each
+    }
+
+
+def _samples(
+    test: Sequence[Question], answers: Sequence[str], score: np.ndarray
+) -> list[dict[str, Any]]:
+    """Ten right and ten wrong answers of the last row, of as many images as possible."""
+    order = np.random.default_rng(0).permutation(len(test))
+    _, first = np.unique([str(test[i].path) for i in order], return_index=True)
+    order = [*order[np.sort(first)], *np.delete(order, first)]  # new images before other questions
+    rows = []
+    for good in (True, False):
+        chosen = [i for i in order if (score[i] > 0) == good][:10]
+        rows += [
+            {
+                "image": str(test[i].path),
+                "question": test[i].question,
+                "truth": usual_answer(test[i].answers),
+                "output": answers[i],
+                "good": good,
+            }
+            for i in chosen
+        ]
+    return rows

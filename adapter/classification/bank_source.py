@@ -1,0 +1,181 @@
+"""Classification data from a bank, the images of its data set, and the encoder of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...pipeline.datasets import base_new_classes, few_shot_train_val
+from ...pipeline.errors import UserError
+from .data import ClassificationData, ClassTexts, LabelledImages
+
+if TYPE_CHECKING:
+    from ...pipeline.bank import PromptBank
+    from ...pipeline.datasets import Dataset, Item
+    from ...pipeline.encoders.base import Encoder
+    from ...pipeline.pictures import Unreadable
+from .draws import check_shots, no_images, waffle_templates
+
+
+class BankSource:
+    """A bank, the images of its data set, and the encoder that both were embedded with."""
+
+    def __init__(
+        self,
+        bank: PromptBank,
+        dataset: Dataset,
+        encoder: Encoder,
+        *,
+        views: int = 0,
+        waffle: bool = True,
+        repeat: bool = False,
+        workers: int = 2,
+        batch_size: int = 64,
+        strict: bool = False,
+    ) -> None:
+        """Check that the three belong together.
+
+        ``views`` are augmented copies of each training image; ``repeat`` draws classes with fewer
+        images than shots with replacement, as CoOp does, where it would be an error otherwise;
+        ``strict`` stops at a photo that cannot be read, which is left out otherwise.
+
+        Raises:
+            UserError: the bank was made for other classes or by another encoder.
+        """
+        bank.check_encoder(encoder)
+        if list(bank.metadata.class_names) != dataset.class_names:
+            missing = sorted(set(dataset.class_names) - set(bank.metadata.class_names))
+            raise UserError(
+                f"The bank {bank.path} is for other classes than data set"
+                f" {dataset.manifest.name!r}"
+                + (f" (without {', '.join(map(repr, missing[:5]))})." if missing else "."),
+                "Make one for this data set: aape generate-prompts --dataset"
+                f" {dataset.manifest.name}.",
+            )
+        self.bank, self.images, self.encoder = bank, dataset, encoder
+        self.dataset = dataset.manifest.name
+        self.views, self.waffle, self.repeat = views, waffle, repeat
+        self.workers, self.batch_size, self.strict = workers, batch_size, strict
+
+    @cached_property
+    def texts(self) -> ClassTexts:
+        """Class texts: the templates of the manifest and the kept prompts of the bank."""
+        from ...pipeline.embed.texts import class_embeddings
+
+        manifest, names = self.images.manifest, self.images.class_names
+        templates = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
+        prompts, mask = self.bank.reference_embeddings()
+        waffle = waffle_templates(manifest.templates[0], names) if self.waffle else []
+        return ClassTexts(
+            names=names,
+            template=class_embeddings(self.encoder, names, manifest.templates[:1]),
+            ensemble=class_embeddings(self.encoder, names, templates),
+            prompts=prompts,
+            mask=mask,
+            waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
+        )
+
+    def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
+        """Return the cached features of those of some images that can be read."""
+        return self._features(items, views, seed)[0]
+
+    def _features(
+        self, items: Sequence[Item], views: int = 0, seed: int = 0
+    ) -> tuple[LabelledImages, tuple[Unreadable, ...]]:
+        from ...pipeline.embed.images import check_there, image_features
+
+        paths = [item.path for item in items]
+        found = image_features(
+            self.encoder,
+            paths,
+            views=views,
+            seed=seed,
+            workers=self.workers,
+            batch_size=self.batch_size,
+            strict=self.strict,
+        )
+        check_there(found.unreadable, len(paths))
+        labels = np.array([item.label for item in items], dtype=np.int64)[found.kept]
+        return LabelledImages(found.x, labels, found.views, tuple(found.paths)), found.unreadable
+
+    @cached_property
+    def test(self) -> LabelledImages:
+        """Test features, once for all draws."""
+        return self._test[0]
+
+    @cached_property
+    def _test(self) -> tuple[LabelledImages, str]:
+        """Test features, and a note of what could not be read."""
+        from ...pipeline.embed.images import say_left_out
+
+        items = self.images.items("test")
+        found, left_out = self._features(items)
+        return found, say_left_out(left_out, len(items), "test photos")
+
+    def _sample(
+        self, train_items: Sequence[Item], val_items: Sequence[Item], shots: int, seed: int
+    ) -> tuple[LabelledImages, LabelledImages, str]:
+        """Sample shots as CoOp does, of the photos that can be read; also return a note.
+
+        Which they are is known of those that were sampled alone, so the sample is drawn again
+        without those that cannot be read until there are none: the same for the same files.
+        """
+        from ...pipeline.embed.images import say_left_out
+
+        left_out: list[Unreadable] = []
+        bad: set[Path] = set()
+        while True:
+            train_items = [item for item in train_items if item.path not in bad]
+            val_items = [item for item in val_items if item.path not in bad]
+            self._check_shots(train_items, shots)
+            train, val = few_shot_train_val(train_items, val_items, shots, seed)
+            x, new = self._features(train, self.views, seed)
+            held, more = self._features(val) if val else (no_images(self.encoder.dim), ())
+            if not new and not more:
+                whole = len(train_items) + len(val_items) + len(bad)
+                return x, held, say_left_out(left_out, whole, "training photos")
+            left_out += dict.fromkeys((*new, *more))
+            bad |= {entry.path for entry in left_out}
+
+    def _check_shots(self, train_items: Sequence[Item], shots: int) -> None:
+        labels = [item.label for item in train_items]
+        check_shots(self.dataset, self.images.class_names, labels, 1 if self.repeat else shots)
+
+    def draw(self, shots: int, seed: int) -> ClassificationData:
+        """Sample shots as CoOp does, embed what is not embedded yet."""
+        train_items = self.images.items("train")
+        self._check_shots(train_items, shots)
+        try:
+            val_items = self.images.items("val")
+        except UserError:  # the data set has none: methods then fall back on fixed rules
+            val_items = []
+        train, val, left_out = self._sample(train_items, val_items, shots, seed)
+        base, new = base_new_classes(len(self.images.class_names))
+        test, test_left_out = self._test
+        said = (self.images.split_note, self.encoder.notes, left_out, test_left_out)
+        return ClassificationData(
+            dataset=self.dataset,
+            encoder=self.encoder.fingerprint,
+            texts=self.texts,
+            train=train,
+            val=val,
+            test=test,
+            base_ids=base,
+            new_ids=new,
+            shots=shots,
+            seed=seed,
+            logit_scale=self.encoder.logit_scale,
+            notes=[note for note in said if note],
+            tower=self.encoder.prompt_tower(),
+        )
+
+
+def from_bank(
+    bank: PromptBank, dataset: Dataset, encoder: Encoder, shots: int, seed: int, **options: Any
+) -> ClassificationData:
+    """Return one draw of a bank's data set; ``options`` are those of :class:`BankSource`."""
+    return BankSource(bank, dataset, encoder, **options).draw(shots, seed)

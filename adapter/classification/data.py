@@ -1,0 +1,243 @@
+"""What a classifier is trained and tested on: features, texts, labels, and the splits of classes.
+
+n images, c classes, k prompts of a class, d embedding width, v augmented views of an image.
+All features are float32 and unit length. Labels are class ids: positions in ``class_names``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...pipeline.errors import UserError
+from ..method.problem import ClassSet, FewShot
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.prompt_tower import PromptTower
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any."""
+
+    x: np.ndarray
+    y: np.ndarray
+    views: np.ndarray | None = None
+    paths: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def of(self, class_ids: Sequence[int]) -> LabelledImages:
+        """Keep the images of some classes; labels become positions in ``class_ids``."""
+        position = {class_id: i for i, class_id in enumerate(class_ids)}
+        keep = np.flatnonzero(np.isin(self.y, np.asarray(class_ids, dtype=np.int64)))
+        return LabelledImages(
+            x=self.x[keep],
+            y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
+            views=None if self.views is None else self.views[keep],
+            paths=tuple(self.paths[i] for i in keep) if self.paths else (),
+        )
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """Everything that is known about the classes in words.
+
+    Attributes:
+        names: class names; the position is the class id.
+        template: (c, d) of the data set's own template, "a photo of a {}." by default.
+        ensemble: (c, d), mean over all templates; equals ``template`` where there is only one.
+        prompts: (c, k, d) of the LLM's descriptions, zero padded, with ``mask`` (c, k).
+        waffle: (c, d), mean over the template with random words (Roth et al. 2023), or absent.
+    """
+
+    names: list[str]
+    template: np.ndarray
+    ensemble: np.ndarray
+    prompts: np.ndarray
+    mask: np.ndarray
+    waffle: np.ndarray | None = None
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """(c, d): mean prompt of each class, unit length; the template where it has none."""
+        total = (self.prompts * self.mask[..., None]).sum(1)
+        norm = np.linalg.norm(total, axis=-1, keepdims=True)
+        mean = total / np.maximum(norm, 1e-12)
+        some = np.any(self.mask, axis=1, keepdims=True)
+        return np.where(some, mean, self.template).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ClassificationData:
+    """One draw of shots with everything needed to train and test on it.
+
+    Raises:
+        UserError: on construction, if widths disagree, a label is out of range, a class has fewer
+            images than shots, there is one class only, or features are not finite.
+    """
+
+    dataset: str
+    encoder: str
+    texts: ClassTexts
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
+    base_ids: list[int]
+    new_ids: list[int]
+    shots: int
+    seed: int
+    logit_scale: float = 100.0
+    notes: list[str] = field(default_factory=list)
+    tower: PromptTower | None = None
+
+    def __post_init__(self) -> None:
+        c, d = self.texts.template.shape
+        if len(self.texts.names) != c or c < 2:
+            raise UserError(
+                f"{self.dataset} has {len(self.texts.names)} class names and {c} class texts;"
+                " a classifier needs at least two classes and one text for each."
+            )
+        for name, split in self.splits().items():
+            self._check(name, split, c, d)
+        check_enough(
+            self.dataset,
+            self.texts.names,
+            self.train.y,
+            self.shots,
+            "add images.",
+        )
+
+    def splits(self) -> dict[str, LabelledImages]:
+        """Return the three splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def _check(self, name: str, split: LabelledImages, c: int, d: int) -> None:
+        if not len(split):
+            if name == "val":
+                return
+            raise UserError(f"The {name} split of {self.dataset} has no images.")
+        if split.x.shape != (len(split.y), d):
+            raise UserError(
+                f"The {name} features of {self.dataset} have shape {split.x.shape}, but there are"
+                f" {len(split.y)} labels and the texts have width {d}.",
+                "Features and texts must come from the same encoder.",
+            )
+        if split.y.min() < 0 or split.y.max() >= c:
+            raise UserError(
+                f"The {name} labels of {self.dataset} run from {split.y.min()} to {split.y.max()},"
+                f" but there are {c} classes: 0 to {c - 1}."
+            )
+        if not np.isfinite(split.x).all():
+            raise UserError(
+                f"The {name} features of {self.dataset} have values that are not finite."
+            )
+
+    @cached_property
+    def hash(self) -> str:
+        """Content of everything that decides a result, as 32 hex digits."""
+        digest = hashlib.sha256(f"{self.logit_scale}|{self.base_ids}|{self.new_ids}".encode())
+        texts = self.texts
+        arrays = [texts.template, texts.ensemble, texts.prompts, texts.mask, texts.waffle]
+        for split in self.splits().values():
+            arrays += [split.x, split.y, split.views]
+        for array in arrays:
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:32]
+
+    def few_shot(self, class_ids: Sequence[int], device: str = "cpu") -> FewShot:
+        """Return the training problem over some classes.
+
+        Raises:
+            UserError: one of them has no prompts.
+        """
+        bare = [self.texts.names[i] for i in class_ids if not self.texts.mask[i].any()]
+        if bare:
+            raise UserError(
+                f"{len(bare)} classes of {self.dataset} have no kept prompt in the bank:"
+                f" {', '.join(map(repr, bare[:5]))}{' …' if len(bare) > 5 else ''}.",
+                "Generate prompts for them: aape generate-prompts continues an existing bank.",
+            )
+        ids = list(class_ids)
+        train, val = self.train.of(ids), self.val.of(ids)
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        return FewShot(
+            x=tensor(train.x),
+            y=tensor(train.y),
+            views=None if train.views is None else tensor(train.views),
+            classes=self.class_set(ids, seen=ids, device=device),
+            prompts=tensor(self.texts.prompts[ids]),
+            mask=tensor(self.texts.mask[ids]),
+            val_x=tensor(val.x),
+            val_y=tensor(val.y),
+            scale=self.logit_scale,
+            shots=self.shots,
+            tower=self.tower,
+        )
+
+    def class_set(
+        self,
+        class_ids: Sequence[int],
+        seen: Sequence[int],
+        new_class_prompts: bool = False,
+        device: str = "cpu",
+    ) -> ClassSet:
+        """Return the texts of some classes; those not in ``seen`` are new to the predictor.
+
+        With ``new_class_prompts`` the descriptions of new classes are used: by the mean of prompts,
+        and by every other method through a template that is averaged with them.
+        """
+        ids = list(class_ids)
+        position = {class_id: i for i, class_id in enumerate(seen)}
+        where = torch.tensor([position.get(i, -1) for i in ids], device=device)
+        texts = self.texts
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array[ids])).to(device)
+
+        template, described = tensor(texts.template), tensor(texts.described)
+        new = (where < 0)[:, None]
+        if new_class_prompts:
+            template = torch.where(new, F.normalize(template + described, dim=-1), template)
+        else:
+            described = torch.where(new, template, described)
+        return ClassSet(
+            template=template,
+            ensemble=tensor(texts.ensemble),
+            described=described,
+            waffle=None if texts.waffle is None else tensor(texts.waffle),
+            seen=where,
+            names=tuple(texts.names[i] for i in ids),
+        )
+
+
+def check_enough(
+    dataset: str, names: Sequence[str], labels: np.ndarray, shots: int, hint: str
+) -> None:
+    """Raise :class:`UserError` if a class has fewer images than shots; ``hint``: "add images."."""
+    counts = np.bincount(labels, minlength=len(names))
+    short = [i for i in range(len(names)) if counts[i] < shots]
+    if short:
+        least = int(counts.min())
+        fewer = f"Use --shots {least}, which all have, or" if least else "You can"
+        worst = ", ".join(f"{names[i]!r} ({counts[i]})" for i in short[:3])
+        raise UserError(
+            f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
+            f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
+            f"{fewer} {hint}",
+        )

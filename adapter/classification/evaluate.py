@@ -1,0 +1,253 @@
+"""Few-shot classification: our method, its controls and every baseline, under one protocol.
+
+The same features, shots and test images for all; each (method, seed) is kept when it is finished.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import __version__
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import bar, step
+from ..baselines import Baseline, choose_baselines
+from ..baselines.base import Predictor
+from ..config import EvaluationConfig
+from ..method.adapter import FittedAdapter
+from ..method.recipe import Recipe, controlled
+from ..method.train import Seeds, fit
+from ..results import Results
+from ..run import RunFolder
+from .data import ClassificationData, FewShot
+from .draws import Source
+from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
+from .protocols import Protocol, TestSet, load_protocol
+from .table import Row, build_results
+
+# raised when a change of the code changes figures, so that older outcomes are not reused
+_OUTCOME_VERSION = 2
+
+
+@dataclass(frozen=True)
+class _Method:
+    """One row to be: how it is trained on a draw, and all that decides its outcome."""
+
+    name: str
+    group: str
+    identity: str
+    train: Callable[[FewShot, int, Path], Predictor]
+    note: str = ""
+
+
+def evaluate_classification(
+    source: Source,
+    recipe: Recipe,
+    settings: EvaluationConfig | None = None,
+    *,
+    targets: Sequence[Source] = (),
+    run: RunFolder | None = None,
+    work: Path | None = None,
+    device: str = "cpu",
+) -> Results:
+    """Train and test every method over all seeds.
+
+    Args:
+        source: where shots are drawn from.
+        recipe: of our method.
+        settings: protocol, shots, seeds, controls, baselines.
+        targets: sources that are only tested on (``cross-dataset`` and ``domain``).
+        run: gets the adapter of the first seed and the learning curves, and keeps finished
+            (method, seed) pairs and checkpoints; without it nothing is kept.
+        work: where finished pairs are kept instead, to share them between runs.
+        device: of the features and all training.
+
+    Returns:
+        The table: our method first, then controls and baselines, then published figures.
+
+    Raises:
+        UserError: data, protocol and settings do not fit together, or training diverges.
+    """
+    settings = settings or EvaluationConfig()
+    protocol = load_protocol(settings.protocol)
+    methods = [*_ours(recipe, settings, run), *map(_baseline, choose_baselines(settings.baselines))]
+    outcomes: dict[str, list[Outcome]] = {method.name: [] for method in methods}
+    draws: list[tuple[ClassificationData, list[TestSet]]] = []
+    keys: dict[tuple[str, int], str] = {}
+    skipped: dict[str, str] = {}
+    with (
+        tempfile.TemporaryDirectory() if run is None else nullcontext(run.path / "work") as folder,
+        bar() as progress,
+    ):
+        task = progress.add_task("training", total=len(methods) * len(settings.seeds))
+        for seed in settings.seeds:
+            data = source.draw(settings.shots, seed)
+            others = [target.draw(1, seed) for target in targets]
+            tests = protocol.test_sets(
+                data, others, new_class_prompts=settings.new_class_prompts, device=device
+            )
+            draws.append((data, tests))
+            problem: FewShot | None = None
+            for method in methods:
+                progress.update(task, description=f"seed {seed}: {method.name}"[:40].ljust(40))
+                key = _key(method, data, others, protocol, settings, seed)
+                keys[method.name, seed] = key
+                path = (work or Path(folder)) / f"{key}.safetensors"
+                outcome = load_outcome(path) if run is not None else None
+                if outcome is None and method.name not in skipped:
+                    if problem is None:
+                        problem = data.few_shot(protocol.trained_ids(data), device)
+                    try:
+                        outcome = _train_and_test(method, problem, tests, seed, path, device)
+                    except _Unavailable as reason:
+                        skipped[method.name] = str(reason)
+                    else:
+                        if run is not None:
+                            save_outcome(path, outcome)
+                if outcome is not None:
+                    outcomes[method.name].append(outcome)
+                progress.advance(task)
+        if run is not None:
+            key = keys[methods[0].name, settings.seeds[0]]
+            _install_adapter(run, (work or Path(folder)) / f"{key}.adapter", draws[0][0], protocol)
+    _say_what_was_reused(outcomes)
+    rows = [
+        Row(method.name, method.group, outcomes[method.name], method.note)
+        for method in methods
+        if method.name not in skipped
+    ]
+    return build_results(protocol, settings, draws, rows, skipped)
+
+
+class _Unavailable(Exception):
+    """A baseline cannot be had on these features; the table says why."""
+
+
+def _train_and_test(
+    method: _Method, problem: FewShot, tests: list[TestSet], seed: int, path: Path, device: str
+) -> Outcome:
+    start = time.perf_counter()
+    try:
+        predictor = method.train(problem, seed, path.with_suffix(".checkpoint"))
+    except UserError as error:
+        if method.group != "baseline":
+            raise
+        raise _Unavailable(str(error)) from error
+    seconds = time.perf_counter() - start
+    facts = Facts(seconds, predictor.parameters, dict(predictor.chosen))
+    return predict(predictor, tests, device, facts)
+
+
+def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> list[_Method]:
+    """Return our method and the controls that were asked for."""
+    methods = []
+    for control in ["none", *[name for name in settings.controls if name != "none"]]:
+        changed = controlled(recipe, control)
+        name = "ours" if recipe.name == "default" else f"ours ({recipe.name})"
+        name += f", {control}" if control != "none" else ""
+
+        def train(
+            data: FewShot,
+            seed: int,
+            checkpoint: Path,
+            control: str = control,
+            changed: Recipe = changed,
+            name: str = name,
+        ) -> FittedAdapter:
+            init = seed if settings.init_seed is None else settings.init_seed
+            order = seed if settings.order_seed is None else settings.order_seed
+
+            def log(record: dict[str, float]) -> None:
+                if run is not None:
+                    run.log(method=name, seed=seed, **record)
+
+            fitted = fit(
+                data.with_control(control, seed),
+                changed,
+                Seeds(init, order),
+                checkpoint=checkpoint if run is not None else None,
+                on_epoch=log,
+            )
+            if run is not None and control == "none":
+                config = {"kind": "classification", "seed": seed} | fitted.config()
+                RunFolder(checkpoint.with_suffix(".adapter")).save_weights(fitted.tensors(), config)
+            return fitted
+
+        seen_only = changed.seen.residual or changed.seen.discriminant
+        note = "trains parameters for seen classes besides the generator" if seen_only else ""
+        if control != "none":
+            note = CONTROL_NOTES[control]
+        identity = hash_value([changed.model_dump(mode="json"), control, settings.init_seed,
+                               settings.order_seed])  # fmt: skip
+        group = "ours" if control == "none" else "control"
+        methods.append(_Method(name, group, identity, train, note))
+    return methods
+
+
+CONTROL_NOTES = {
+    "shuffled": "each class is distilled from the prompts of another class",
+    "template": "distilled from the hand-written templates instead of prompts",
+    "waffle": "distilled from the template with random words instead of prompts",
+    "no-generator": "the head sees no h(x) and nothing is distilled",
+    "no-distillation": "λ = 0, and no query",
+    "no-query": "distilled, but h(x) is not compared with the class texts",
+    "random-prompt": "the target is one random prompt instead of the aggregated ones",
+    "mean-prompt": "the target is the mean prompt",
+    "mlp-prompt": "the aggregator is an MLP of the mean prompt",
+    "no-seen-terms": "no parameters for seen classes: one generator and head for all classes",
+}
+
+
+def _baseline(baseline: Baseline) -> _Method:
+    return _Method(
+        baseline.name,
+        "baseline",
+        baseline.name,
+        lambda data, seed, checkpoint: baseline.fit(data, seed),
+        baseline.note,
+    )
+
+
+def _key(
+    method: _Method,
+    data: ClassificationData,
+    others: Sequence[ClassificationData],
+    protocol: Protocol,
+    settings: EvaluationConfig,
+    seed: int,
+) -> str:
+    """Return the name of an outcome: everything it depends on."""
+    return hash_value(
+        [
+            _OUTCOME_VERSION, __version__, method.name, method.identity, seed, protocol.id,
+            data.hash, [other.hash for other in others], data.shots, settings.new_class_prompts,
+        ]
+    )[:32]  # fmt: skip
+
+
+def _install_adapter(
+    run: RunFolder, kept: Path, data: ClassificationData, protocol: Protocol
+) -> None:
+    """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
+    tensors, config = RunFolder(kept).load_weights()
+    config |= {
+        "dataset": data.dataset,
+        "encoder": data.encoder,
+        "protocol": protocol.id,
+        "shots": data.shots,
+        "class_names": [data.texts.names[i] for i in protocol.trained_ids(data)],
+        "all_class_names": data.texts.names,
+    }
+    run.save_weights(tensors, config)
+
+
+def _say_what_was_reused(outcomes: dict[str, list[Outcome]]) -> None:
+    flat = [outcome for group in outcomes.values() for outcome in group]
+    reused = sum(outcome.reused for outcome in flat)
+    if reused:
+        step(f"Reused {reused} of {len(flat)} finished trainings (same data, recipe and seeds).")

@@ -1,0 +1,202 @@
+"""Classification data from a file of cached features: any encoder, no images needed."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...pipeline.datasets import base_new_classes
+from ...pipeline.errors import UserError
+from .data import ClassificationData, ClassTexts, LabelledImages
+
+if TYPE_CHECKING:
+    from ...pipeline.bank import PromptBank
+from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
+
+
+class FileSource:
+    """Cached features of a user in one safetensors file.
+
+    Tensors: ``train.features`` (a pool that shots are sampled from) or ``train_{s}shot.features``
+    (a fixed draw), ``test.features``, optionally ``val.features``, each (n, d) with ``.labels``
+    (n,); ``class_text.features`` (c, d); optionally ``ensemble_text.features`` (c, d),
+    ``waffle_text.features`` (c, d), ``prompt_text.features`` (c, k, d) with ``prompt_text.mask``
+    (c, k). Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
+    ``logit_scale`` and ``note``.
+    """
+
+    def __init__(
+        self, path: str | Path, bank: PromptBank | None = None, *, repeat: bool = False
+    ) -> None:
+        """Read the file; prompts come from ``bank`` if given, else from the file.
+
+        ``repeat`` draws classes with fewer images than shots with replacement, as CoOp does.
+
+        Raises:
+            UserError: the file is absent, is no safetensors file, lacks a tensor, or its features
+                come from another encoder than the bank's prompts.
+        """
+        self.path = Path(path)
+        self.tensors, self.metadata = read_features(self.path)
+        self.dataset = self.metadata.get("dataset") or self.path.stem
+        self.bank, self.repeat = bank, repeat
+        self.notes = [self.metadata["note"]] if self.metadata.get("note") else []
+        if bank is not None:
+            self._check_bank(bank)
+
+    def _check_bank(self, bank: PromptBank) -> None:
+        metadata = bank.metadata
+        own = self.metadata.get("encoder_fingerprint")
+        label = self.metadata.get("encoder", "unknown")
+        same = (
+            own == metadata.encoder_fingerprint if own else _same_name(label, metadata.encoder_id)
+        )
+        if not same:
+            raise UserError(
+                f"The features of {self.path} come from encoder {own or label!r}, the bank"
+                f" {bank.path} from {metadata.encoder_fingerprint!r}.",
+                "Embed both with the same encoder.",
+            )
+        if not own:
+            self.notes.append(
+                f"{self.path.name} names its encoder ({label}) but not its weights; they are taken"
+                f" to be those of {metadata.encoder_fingerprint}"
+            )
+
+    @cached_property
+    def texts(self) -> ClassTexts:
+        """Class texts of the file and the prompts of the bank or the file."""
+        template = self._array("class_text.features")
+        names = json.loads(self.metadata.get("classnames", "[]")) or [
+            f"class {i}" for i in range(len(template))
+        ]
+        if self.bank is not None:
+            if list(self.bank.metadata.class_names) != names:
+                raise UserError(
+                    f"The bank {self.bank.path} and the features {self.path} have different"
+                    " class names.",
+                    "Make the bank from the same list of names, in the same order.",
+                )
+            prompts, mask = self.bank.reference_embeddings()
+        elif "prompt_text.features" in self.tensors:
+            prompts = self._array("prompt_text.features")
+            mask = np.linalg.norm(prompts, axis=-1) > 0.5
+            if "prompt_text.mask" in self.tensors:
+                mask = self.tensors["prompt_text.mask"].astype(bool)
+        else:
+            prompts, mask = template[:, None], np.ones((len(template), 1), dtype=bool)
+            self.notes.append("no LLM prompts were given: the template is the only prompt")
+        ensemble = self._array("ensemble_text.features", template)
+        waffle = self._array("waffle_text.features", template)
+        return ClassTexts(
+            names=names,
+            template=template,
+            ensemble=ensemble,
+            prompts=prompts,
+            mask=mask,
+            waffle=waffle if "waffle_text.features" in self.tensors else None,
+        )
+
+    def _array(self, name: str, default: np.ndarray | None = None) -> np.ndarray:
+        if name not in self.tensors:
+            if default is not None:
+                return default
+            raise UserError(
+                f"{self.path} has no tensor {name!r} (it has {', '.join(sorted(self.tensors))}).",
+                "docs/method.md lists what a feature file holds.",
+            )
+        array = self.tensors[name].astype(np.float32)
+        norm = np.linalg.norm(array, axis=-1, keepdims=True)
+        return array / np.maximum(norm, 1e-12)
+
+    def split(self, name: str) -> LabelledImages:
+        """Return a split of the file."""
+        if f"{name}.features" not in self.tensors and name == "val":
+            return no_images(self.texts.template.shape[1])
+        x = self._array(f"{name}.features")
+        if f"{name}.labels" not in self.tensors:
+            raise UserError(f"{self.path} has {name}.features but no {name}.labels.")
+        return LabelledImages(x, self.tensors[f"{name}.labels"].astype(np.int64).reshape(-1))
+
+    def draw(self, shots: int, seed: int) -> ClassificationData:
+        """Return the fixed draw of that many shots, or a sample of the pool by the seed."""
+        notes = list(self.notes)
+        if "train.features" in self.tensors:
+            train, val = self._sample(self.split("train"), self.split("val"), shots, seed)
+        elif f"train_{shots}shot.features" in self.tensors:
+            train, val = self.split(f"train_{shots}shot"), self.split("val")
+            notes.append("the file fixes the shots: seeds differ in initialisation and order only")
+        else:
+            found = sorted(
+                name for name in self.tensors if re.fullmatch(r"train.*\.features", name)
+            )
+            raise UserError(
+                f"{self.path} has neither train.features nor train_{shots}shot.features"
+                f" (it has {', '.join(found) or 'no training features'}).",
+                "Choose --shots accordingly.",
+            )
+        base, new = base_new_classes(len(self.texts.names))
+        return ClassificationData(
+            dataset=self.dataset,
+            encoder=self.metadata.get("encoder_fingerprint")
+            or self.metadata.get("encoder", "unknown"),
+            texts=self.texts,
+            train=train,
+            val=val,
+            test=self.split("test"),
+            base_ids=json.loads(self.metadata.get("base_ids", "null")) or base,
+            new_ids=json.loads(self.metadata.get("new_ids", "null")) or new,
+            shots=shots,
+            seed=seed,
+            logit_scale=float(self.metadata.get("logit_scale", 100.0)),
+            notes=list(dict.fromkeys(notes + self.notes)),
+        )
+
+    def _sample(
+        self, train: LabelledImages, val: LabelledImages, shots: int, seed: int
+    ) -> tuple[LabelledImages, LabelledImages]:
+        check_shots(self.dataset, self.texts.names, train.y, 1 if self.repeat else shots)
+        generator = random.Random(seed)
+        chosen = sample_rows(train.y, shots, generator, self.repeat)
+        held = sample_rows(val.y, min(shots, VAL_SHOTS), generator)
+        return (
+            LabelledImages(train.x[chosen], train.y[chosen]),
+            LabelledImages(val.x[held], val.y[held]),
+        )
+
+
+def from_feature_file(
+    path: str | Path, shots: int, seed: int, bank: PromptBank | None = None
+) -> ClassificationData:
+    """Return one draw of a file of cached features; :class:`FileSource` has its format."""
+    return FileSource(path, bank).draw(shots, seed)
+
+
+def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read all tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is absent or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        with safe_open(path, framework="np") as stream:
+            names = list(stream.keys())
+            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file: {error}.") from error
+
+
+def _same_name(label: str, encoder_id: str) -> bool:
+    """Say whether "OpenAI CLIP ViT-B/32" may be "ViT-B-32-quickgelu/openai"."""
+    architecture = re.sub(r"[^a-z0-9]", "", encoder_id.split("/")[0].lower().split("-quickgelu")[0])
+    return bool(architecture) and architecture in re.sub(r"[^a-z0-9]", "", label.lower())

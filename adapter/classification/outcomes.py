@@ -1,0 +1,93 @@
+"""What one method did with one seed, kept on disk so that no finished work is done twice.
+
+n test images over all test sets of the protocol, in order.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ...pipeline.files import atomic_path
+from ..baselines.base import Predictor
+from ..metrics.accuracy import accuracy
+from .protocols import TestSet
+
+
+@dataclass
+class Outcome:
+    """Predictions of a method on every test set, and what it took.
+
+    Attributes:
+        predicted: one array of positions a test set. confidence: of those predictions, in [0, 1].
+        facts: seconds, parameters and chosen settings, as JSON.
+        reused: it was read, not computed.
+    """
+
+    predicted: list[np.ndarray]
+    confidence: list[np.ndarray]
+    facts: Facts
+    reused: bool = False
+
+    def correct(self, tests: list[TestSet]) -> list[np.ndarray]:
+        """Return right and wrong a test set."""
+        return [p == test.images.y for p, test in zip(self.predicted, tests)]
+
+    def accuracies(self, tests: list[TestSet]) -> dict[str, float]:
+        """Return the accuracy in percent a test set."""
+        return {test.name: accuracy(p, test.images.y) for p, test in zip(self.predicted, tests)}
+
+
+@dataclass
+class Facts:
+    """What a method took and chose."""
+
+    seconds: float
+    parameters: int
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Facts) -> Outcome:
+    """Predict every test set."""
+    predicted, confidence = [], []
+    for test in tests:
+        logits = predictor.logits(torch.from_numpy(test.images.x).to(device), test.classes)
+        top = F.softmax(logits, -1).max(-1)
+        predicted.append(top.indices.cpu().numpy().astype(np.int32))
+        confidence.append(top.values.cpu().numpy().astype(np.float32))
+    return Outcome(predicted, confidence, facts)
+
+
+def save_outcome(path: Path, outcome: Outcome) -> None:
+    """Write an outcome, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    tensors = {}
+    for i, (predicted, confidence) in enumerate(zip(outcome.predicted, outcome.confidence)):
+        tensors |= {f"{i}.predicted": predicted, f"{i}.confidence": confidence}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"facts": json.dumps(asdict(outcome.facts))})
+
+
+def load_outcome(path: Path) -> Outcome | None:
+    """Read an outcome; ``None`` if there is none or the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as stream:
+            facts = Facts(**json.loads(stream.metadata()["facts"]))
+            sets = range(len(list(stream.keys())) // 2)
+            predicted = [stream.get_tensor(f"{i}.predicted") for i in sets]
+            confidence = [stream.get_tensor(f"{i}.confidence") for i in sets]
+    except SafetensorError:
+        return None
+    return Outcome(predicted, confidence, facts, reused=True)

@@ -1,0 +1,140 @@
+"""A run of classification: open what its configuration names, evaluate, write the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import exclusive, hash_file
+from ...pipeline.paths import is_plain_name
+from ...pipeline.progress import step
+from ..config import Config
+from ..results import Results
+from ..run import RunFolder
+from .bank_source import BankSource
+from .draws import Source
+from .evaluate import evaluate_classification
+from .feature_file import FileSource
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+
+
+def run_classification(config: Config, out: str | Path, work: Path | None = None) -> Results:
+    """Train and evaluate as configured; finished work in ``out`` (or ``work``) is reused.
+
+    Writes the run folder: configuration, environment, ``results/classification.*``, the learning
+    curves, and the adapter of the first seed.
+
+    Raises:
+        UserError: something named in the configuration is absent or does not fit.
+    """
+    run = RunFolder(out)
+    device = _device(config)
+    # opened before the lock, so that a misspelt name leaves no folder behind
+    source, encoder = open_source(config)
+    targets = [_open_target(name, config, encoder) for name in config.data.targets]
+    with exclusive(run.path / "run", "training in"):
+        run.start(config)
+        results = evaluate_classification(
+            source,
+            config.recipe,
+            config.evaluation,
+            targets=targets,
+            run=run,
+            work=work,
+            device=device,
+        )
+        tensors, about = run.load_weights()
+        about |= {"bank": config.data.bank, "template": _template(source)}
+        if config.data.bank:
+            about["bank_sha256"] = hash_file(config.data.bank)
+        run.save_weights(tensors, about)
+        run.save_results(results)
+    step(f"Run folder: {run.path}")
+    return results
+
+
+def default_folder(config: Config) -> Path:
+    """Return where a run goes when no folder is named: what was trained on, and how."""
+    data, evaluation = config.data, config.evaluation
+    name = data.dataset or Path(data.features or data.bank).name.split(".")[0]
+    parts = [name, evaluation.protocol, f"{evaluation.shots}shot", config.recipe.name]
+    return Path("runs") / "-".join(parts)
+
+
+def open_source(config: Config) -> tuple[Source, Encoder | None]:
+    """Open what the configuration trains on.
+
+    Raises:
+        UserError: neither a bank nor features are named, or they do not fit together.
+    """
+    data = config.data
+    if not data.bank and not data.features:
+        raise UserError(
+            "Nothing to train on: neither a bank nor a file of features was named.",
+            "Give --bank BANK (aape generate-prompts makes one) or --features FILE.",
+        )
+    from ...pipeline.bank import PromptBank
+
+    bank = PromptBank.open(data.bank) if data.bank else None
+    if data.features:
+        return FileSource(data.features, bank, repeat=data.repeat_images), None
+    assert bank is not None
+    return _open_bank(bank, data.dataset, data.root, config, None)
+
+
+def _open_bank(
+    bank, name: str, root: str, config: Config, encoder: Encoder | None
+) -> tuple[BankSource, Encoder]:
+    from ...pipeline.datasets import open_dataset
+    from ...pipeline.encoders import load_encoder
+
+    chosen = bank.metadata.of(name).dataset
+    if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
+        raise UserError(f"The bank names its data set {chosen!r}, which is no plain name.")
+    dataset = open_dataset(chosen, Path(root) if root else None)
+    for remark in dataset.contents.remarks:
+        step(f"{dataset.manifest.name}: {remark}")
+    if encoder is None:
+        wanted = config.encoder.name
+        wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
+        encoder = load_encoder(wanted, config.encoder.checkpoint, config.encoder.device)
+    source = BankSource(
+        bank,
+        dataset,
+        encoder,
+        views=config.recipe.views,
+        repeat=config.data.repeat_images,
+        workers=config.encoder.workers,
+        batch_size=config.encoder.batch_size,
+        strict=config.encoder.strict,
+    )
+    return source, encoder
+
+
+def _open_target(name: str, config: Config, encoder: Encoder | None) -> Source:
+    """Open a target: a bank (``*.parquet``) or a file of features (``*.safetensors``)."""
+    from ...pipeline.bank import PromptBank
+
+    if name.endswith(".safetensors"):
+        return FileSource(name)
+    if encoder is None:
+        raise UserError(
+            f"The target {name!r} is a bank, but the source is a file of features.",
+            "Name targets as files of features too.",
+        )
+    return _open_bank(PromptBank.open(name), "", "", config, encoder)[0]
+
+
+def _template(source: Source) -> str:
+    if isinstance(source, BankSource):
+        return source.images.manifest.templates[0]
+    return ""
+
+
+def _device(config: Config) -> str:
+    from ...pipeline.encoders.base import pick_device
+
+    return str(pick_device(config.encoder.device))

@@ -1,0 +1,212 @@
+"""From predictions to the table: means, H per seed, calibration, confusion, intervals, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..config import EvaluationConfig
+from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
+from ..metrics.bootstrap import paired_bootstrap
+from ..metrics.calibration import expected_calibration_error
+from ..published import published_rows
+from ..results import MethodResult, Results
+from .data import ClassificationData
+from .outcomes import Outcome
+from .protocols import Protocol, TestSet
+
+CALIBRATION = "100-ECE"
+_FULL_CONFUSION = 200  # classes
+Draws = Sequence[tuple[ClassificationData, list[TestSet]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method and its outcomes, one a seed."""
+
+    name: str
+    group: str
+    outcomes: list[Outcome]
+    note: str = ""
+
+
+def build_results(
+    protocol: Protocol,
+    settings: EvaluationConfig,
+    draws: Draws,
+    rows: Sequence[Row],
+    skipped: dict[str, str],
+) -> Results:
+    """Return the table of all methods over all seeds.
+
+    Args:
+        protocol: the rule. settings: seeds and bootstrap.
+        draws: data and test sets a seed; test images and their order are the same for all.
+        rows: ours first. skipped: baselines that cannot be had here, with the reason.
+    """
+    data = draws[0][0]
+    tests = draws[0][1]
+    columns = [test.name for test in tests]
+    metrics = [*columns, *([protocol.summary] if protocol.summary else []), CALIBRATION]
+    results = Results(
+        task="classification",
+        protocol=protocol.id,
+        dataset=data.dataset,
+        encoder=data.encoder,
+        metrics=metrics,
+        methods=[_method(row, protocol, settings, draws) for row in rows],
+        best=protocol.best,
+        title=f"{data.dataset}, {protocol.id}, {settings.shots} shots",
+        units=dict.fromkeys(metrics, "%"),
+        notes=_notes(protocol, settings, data, skipped),
+    )
+    if settings.resamples:
+        results.intervals = _intervals(protocol, settings, draws, rows)
+    results.methods += published_rows(data.dataset, data.encoder, protocol.name, settings.shots)
+    results.details = {
+        "seeds": settings.seeds,
+        "shots": settings.shots,
+        "classes": {test.name: len(test.classes) for test in tests},
+        "test_images": {test.name: len(test.images) for test in tests},
+        "logit_scale": data.logit_scale,
+        "zero_shot_check": _prompt_check(results),
+    }
+    return results
+
+
+def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Draws) -> MethodResult:
+    seeds, errors = [], []
+    for seed, outcome, (_, tests) in zip(settings.seeds, row.outcomes, draws):
+        right = np.concatenate(outcome.correct(tests))
+        errors.append(expected_calibration_error(np.concatenate(outcome.confidence), right))
+        values = protocol.row(outcome.accuracies(tests))
+        seeds.append({"seed": seed, **values, CALIBRATION: 100 - errors[-1]})
+    first = row.outcomes[0].facts
+    return MethodResult(
+        name=row.name,
+        seeds=seeds,
+        group=row.group,
+        note=row.note,
+        parameters=first.parameters,
+        seconds=float(np.mean([outcome.facts.seconds for outcome in row.outcomes])),
+        details={
+            "ece": errors,
+            "chosen": [outcome.facts.chosen for outcome in row.outcomes],
+            "per_class": _per_class(row, draws),
+            "confusion": _confusion(row, draws),
+        }
+        | _share_of_seen(protocol, row, draws),
+    )
+
+
+def _per_class(row: Row, draws: Draws) -> dict[str, dict[str, float | None]]:
+    """Return the mean accuracy over seeds of each class, a test set."""
+    found: dict[str, dict[str, float | None]] = {}
+    for i, test in enumerate(draws[0][1]):
+        c = len(test.classes)
+        table = np.stack(
+            [
+                per_class_accuracy(outcome.predicted[i], tests[i].images.y, c)
+                for outcome, (_, tests) in zip(row.outcomes, draws)
+            ]
+        ).mean(0)
+        found[test.name] = {
+            f"{j} {test.names[j]}": round(float(table[j]), 3)
+            for j in range(c)
+            if not np.isnan(table[j])
+        }
+    return found
+
+
+def _confusion(row: Row, draws: Draws) -> dict[str, Any]:
+    """Return the most frequent confusions a test set over all seeds; for ours the whole matrix."""
+    found: dict[str, Any] = {}
+    for i, test in enumerate(draws[0][1]):
+        c = len(test.classes)
+        matrix = sum(
+            confusion_matrix(outcome.predicted[i], tests[i].images.y, c)
+            for outcome, (_, tests) in zip(row.outcomes, draws)
+        )
+        assert isinstance(matrix, np.ndarray)
+        found[test.name] = {
+            "most_confused": [
+                [test.names[a], test.names[b], count] for a, b, count in most_confused(matrix)
+            ]
+        }
+        if row.group == "ours" and c <= _FULL_CONFUSION:
+            found[test.name]["matrix"] = matrix.tolist()
+    return found
+
+
+def _share_of_seen(protocol: Protocol, row: Row, draws: Draws) -> dict[str, Any]:
+    """Return, for ``generalized``, how many images of each half were called a seen class."""
+    if protocol.name != "generalized":
+        return {}
+    shares: dict[str, list[float]] = {}
+    for outcome, (_, tests) in zip(row.outcomes, draws):
+        for predicted, test in zip(outcome.predicted, tests):
+            seen = test.classes.seen.cpu().numpy() >= 0
+            shares.setdefault(test.name, []).append(float(seen[predicted].mean() * 100))
+    return {"called_seen": shares}
+
+
+def _intervals(
+    protocol: Protocol, settings: EvaluationConfig, draws: Draws, rows: Sequence[Row]
+) -> dict[str, dict[str, list[float]]]:
+    """Return ours minus every other row: 95 % of the paired bootstrap, a column."""
+    tests = draws[0][1]
+
+    def right(row: Row) -> list[np.ndarray]:
+        per_seed = [outcome.correct(t) for outcome, (_, t) in zip(row.outcomes, draws)]
+        return [np.stack([seed[i] for seed in per_seed]) for i in range(len(tests))]
+
+    ours, found = right(rows[0]), {}
+    for row in rows[1:]:
+        theirs = right(row)
+        cells = {}
+        for i, test in enumerate(tests):
+            pair = paired_bootstrap(
+                [ours[i]], [theirs[i]], lambda v: v[0], resamples=settings.resamples
+            )
+            cells[test.name] = [round(value, 3) for value in pair]
+        if protocol.summary:
+            pair = paired_bootstrap(ours, theirs, protocol.summarise, resamples=settings.resamples)
+            cells[protocol.summary] = [round(value, 3) for value in pair]
+        found[f"{rows[0].name} - {row.name}"] = cells
+    return found
+
+
+def _notes(
+    protocol: Protocol,
+    settings: EvaluationConfig,
+    data: ClassificationData,
+    skipped: dict[str, str],
+) -> list[str]:
+    notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
+    if protocol.trains_on == "base" or protocol.summary == "mean":
+        notes.append(
+            "New classes use LLM prompts too (--new-class-prompts)."
+            if settings.new_class_prompts
+            else "New classes use the template alone, never LLM prompts."
+        )
+    if not len(data.val):
+        notes.append(
+            "No validation images: settings come from folds of the shots or are fixed by rule."
+        )
+    notes += [f"{name} is left out: {reason}" for name, reason in skipped.items()]
+    return notes
+
+
+def _prompt_check(results: Results) -> dict[str, float]:
+    """Return mean of prompts minus template on seen classes: do the prompts carry knowledge?"""
+    names = {method.name for method in results.methods}
+    if not {"mean of prompts", "zero-shot template"} <= names:
+        return {}
+    column = results.metrics[0]
+    gain = results.method("mean of prompts").mean(column) - results.method(
+        "zero-shot template"
+    ).mean(column)
+    return {f"mean of prompts - template ({column})": round(gain, 3)}

@@ -1,0 +1,176 @@
+"""How a run is trained: every choice, the paper's open ones included, has a name and a value here.
+
+``literal`` is the paper as written. ``default`` goes past it; docs/method.md says how and shows
+both measured.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ...pipeline.config import Section, load_section
+
+Control = Literal[
+    "none",
+    "shuffled",
+    "template",
+    "waffle",
+    "no-generator",
+    "no-distillation",
+    "no-query",
+    "no-seen-terms",
+    "random-prompt",
+    "mean-prompt",
+    "mlp-prompt",
+]
+# names that stand for several controls
+CONTROL_GROUPS: dict[str, list[str]] = {
+    "language": ["shuffled", "template", "waffle", "no-distillation"],
+    "parts": ["no-generator", "no-distillation", "no-query", "no-seen-terms"],
+    "aggregators": ["random-prompt", "mean-prompt", "mlp-prompt"],
+}
+
+
+class AggregatorRecipe(Section):
+    """How reference prompts become one target vector (Eq. 1)."""
+
+    kind: Literal["attention", "mean", "random", "mlp"] = "attention"
+    query: Literal["literal", "image", "free"] = "literal"
+    heads: int = Field(default=8, ge=1)
+    ffn: int = Field(default=0, ge=0, description="hidden width of the layer; 0 is d")
+    identity: bool = Field(default=True, description="start exactly at the mean prompt")
+    reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
+    joint: bool = Field(default=False, description="the distillation also moves the aggregator")
+    prompts: int = Field(default=0, ge=0, description="prompts of a class to use; 0 is all")
+
+
+class SeenRecipe(Section):
+    """What classes with training images get besides the generator (never new classes)."""
+
+    residual: bool = Field(default=True, description="w_i + δ_i, averaged with the generator")
+    penalty: float = Field(default=10.0, ge=0, description="of mean ‖δ‖²")
+    residual_lr: float = Field(default=1e-3, gt=0)
+    discriminant: bool = Field(default=True, description="add α·(x·Σ⁻¹μ_i + b_i)")
+    alphas: list[float] = Field(default=[0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], min_length=1)
+    fallback_alpha: float = Field(default=0.1, ge=0, description="where no validation is possible")
+
+
+class QueryRecipe(Section):
+    """The AAPE as the query: what held-out classes may choose from. The first entries need none."""
+
+    weights: list[float] = Field(
+        default=[0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="share of cos(h(x), w_i) in the logits",
+    )
+    blends: list[float] = Field(
+        default=[1.0, 0.5, 0.0],
+        min_length=1,
+        description="share of p^a in what h is distilled from; the rest is the class text",
+    )
+    penalties: list[float] = Field(
+        default=[1.0, 10.0, 100.0], min_length=1, description="of the ridge that fits h"
+    )
+
+
+class Recipe(Section):
+    """One way to train. ``to_yaml`` writes all of it, and that file is a recipe again."""
+
+    name: str = "default"
+    # the parts
+    aggregator: AggregatorRecipe = Field(default_factory=AggregatorRecipe)
+    generator: Literal["residual", "literal", "none"] = "residual"
+    width: int = Field(default=32, ge=1, description="hidden units of h")
+    head: Literal["residual", "literal"] = "residual"
+    rank: int = Field(default=32, ge=1, description="hidden units of g")
+    normalise_h: bool = Field(default=True, description="unit-length h before it enters g")
+    seen: SeenRecipe = Field(default_factory=SeenRecipe)
+    query: QueryRecipe = Field(default_factory=QueryRecipe)
+    hold_out: int = Field(
+        default=3,
+        ge=0,
+        description="random halvings of the seen classes that decide how far new ones leave"
+        " zero-shot; 0 takes the first of trusts and of query",
+    )
+    trusts: list[float] = Field(
+        default=[1.0, 0.5, 0.0], min_length=1, description="share of the head, for new classes"
+    )
+    zero_shot_groups: bool = Field(
+        default=True, description="among seen and new classes, zero-shot CLIP says which of the two"
+    )
+    # the loss
+    distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
+    zero_shot: float = Field(default=0.5, ge=0, description="weight of KL to zero-shot CLIP")
+    temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
+    # the optimiser
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    batch_size: int = Field(default=64, ge=1)
+    epochs: int = Field(default=6, ge=0, description="0 is CoOp's rule: 200, 100 or 50 by shots")
+    views: int = Field(default=0, ge=0, description="augmented views per image in the cache")
+
+    @property
+    def distils(self) -> bool:
+        """Whether anything learns from the prompts."""
+        return self.distillation > 0 and self.generator != "none"
+
+    def epochs_for(self, shots: int, classes: int) -> int:
+        """Return the number of epochs: the recipe's, or CoOp's rule (50 for ImageNet)."""
+        if self.epochs:
+            return self.epochs
+        if classes >= 500:
+            return 50
+        return 200 if shots >= 8 else 100 if shots >= 2 else 50
+
+
+DEFAULT = Recipe()
+LITERAL = Recipe(
+    name="literal",
+    aggregator=AggregatorRecipe(identity=False, joint=True),
+    generator="literal",
+    head="literal",
+    normalise_h=False,
+    query=QueryRecipe(weights=[0.0]),
+    hold_out=0,
+    zero_shot_groups=False,
+    seen=SeenRecipe(residual=False, discriminant=False),
+    zero_shot=0.0,
+    optimiser="sgd",
+    lr=2e-3,
+    weight_decay=5e-4,
+    schedule="cosine",
+    batch_size=32,
+    epochs=0,
+)
+RECIPES = {recipe.name: recipe for recipe in (DEFAULT, LITERAL)}
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return a shipped recipe by its name, or one from a YAML file; UserError if there is none."""
+    return load_section(Recipe, "recipe", name, RECIPES)
+
+
+def controlled(recipe: Recipe, control: str) -> Recipe:
+    """Return the recipe with one thing taken away, as ``--control`` says.
+
+    ``shuffled``, ``template`` and ``waffle`` change the prompts, not the recipe: see
+    :meth:`aape.adapter.classification.data.FewShot.with_control`.
+    """
+    if control == "no-generator":
+        return recipe.model_copy(update={"generator": "none", "distillation": 0.0})
+    if control == "no-distillation":
+        return recipe.model_copy(update={"distillation": 0.0})
+    if control.endswith("-prompt"):
+        kind = control.removesuffix("-prompt")
+        aggregator = recipe.aggregator.model_copy(update={"kind": kind})
+        return recipe.model_copy(update={"aggregator": aggregator})
+    if control == "no-query":
+        return recipe.model_copy(update={"query": QueryRecipe(weights=[0.0])})
+    if control == "no-seen-terms":
+        seen = recipe.seen.model_copy(update={"residual": False, "discriminant": False})
+        return recipe.model_copy(update={"seen": seen})
+    return recipe

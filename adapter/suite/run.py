@@ -1,0 +1,285 @@
+"""Run a suite: banks, then every task on every data set, then one report.
+
+Each finished table carries the key of all that decided it, so a second run of the same suite reuses
+it and says so; an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import __version__
+from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_file, hash_value, read_json, write_json
+from ...pipeline.progress import step
+from ..config import Config, DataConfig
+from ..report import Stage, write_report
+from ..report.page import duration
+from ..results import Results
+from ..run import RunFolder, environment
+from .plan import Job, Suite, Task
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+    from ..captions.train import CaptionAdapter
+
+_SHOWN_CLASSES, _SHOWN_PROMPTS = 4, 3
+
+
+def run_suite(suite: Suite, out: str | Path, *, skip_missing: bool = False) -> list[Results]:
+    """Run all jobs of the suite in the folder ``out`` and write ``report.html`` there.
+
+    Args:
+        skip_missing: leave out data sets that are not on this machine instead of stopping.
+
+    Raises:
+        UserError: a data set is missing (all of them are named, before any work), or a stage fails
+            for a reason the user can mend. Finished stages are kept.
+    """
+    work = _Work(suite, Path(out), skip_missing)
+    work.folder.start(suite)
+    work.make_banks()
+    results = [work.evaluate(job, task) for job in work.jobs for task in job.tasks]
+    work.report(results)
+    return results
+
+
+class _Work:
+    """One run of a suite: what is open, what was done and how long it took."""
+
+    def __init__(self, suite: Suite, out: Path, skip_missing: bool) -> None:
+        self.suite, self.out = suite, out
+        self.folder = RunFolder(out)
+        self.stages: list[Stage] = []
+        self.notes: list[str] = []
+        self.datasets: dict[str, Dataset] = {}
+        self.jobs = self._open_datasets(skip_missing)
+        self._encoder: Encoder | None = None
+        self._adapters: dict[str, list[CaptionAdapter]] = {}
+
+    @property
+    def encoder(self) -> Encoder:
+        """The suite's encoder, loaded when it is first needed."""
+        if self._encoder is None:
+            from ...pipeline.encoders import load_encoder
+
+            settings = self.suite.encoder
+            self._encoder = load_encoder(settings.name, settings.checkpoint, settings.device)
+        return self._encoder
+
+    def bank(self, dataset: str) -> Path:
+        """Return where the bank of a data set is."""
+        return self.out / f"{dataset}.bank.parquet"
+
+    def _open_datasets(self, skip_missing: bool) -> list[Job]:
+        jobs, missing = [], []
+        for job in self.suite.jobs:
+            try:
+                for name in job.datasets:
+                    self.datasets[name] = open_dataset(name)
+            except UserError as error:
+                if job.optional or skip_missing:
+                    self.notes.append(f"{job.dataset} was left out: {error.message}")
+                else:
+                    missing.append(error.message)
+            else:
+                jobs.append(job)
+        if missing:
+            raise UserError(
+                " ".join(dict.fromkeys(missing)),
+                "Fetch them (aape datasets check NAME says how), or leave them out with "
+                "--skip-missing.",
+            )
+        if not jobs:
+            raise UserError(f"No data set of the suite {self.suite.name!r} is on this machine.")
+        for note in self.notes:
+            step(note)
+        return jobs
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Announce a stage, time it, and keep the time of the run that did the work."""
+        step(f"\n[{len(self.stages) + 1}] {name}")
+        stage = Stage(name, 0.0)
+        start = time.perf_counter()
+        yield stage
+        stage.seconds = time.perf_counter() - start
+        times = self.out / "stages.json"
+        known = read_json(times) if times.exists() else {}
+        if stage.reused and name in known:
+            stage = Stage(**known[name] | {"reused": True})
+        else:
+            write_json(times, known | {name: asdict(stage)})
+        self.stages.append(stage)
+        step(f"    {'reused' if stage.reused else 'done in ' + duration(stage.seconds)}")
+
+    def make_banks(self) -> None:
+        """Generate what banks are missing, all through one start of the language model."""
+        from ...pipeline.bank import PromptBank
+        from ...pipeline.prompts.generate import generate_banks
+
+        jobs = [job for job in self.jobs if "classification" in job.tasks]
+        names = list(dict.fromkeys(name for job in jobs for name in (job.dataset, *job.targets)))
+        if not names:
+            return
+        with self.stage(f"prompt banks: {', '.join(names)}") as stage:
+            before = [_hash_of(self.bank(name)) for name in names]
+            manifests = [self.datasets[name].manifest for name in names]
+            generate_banks(
+                manifests,
+                [self.bank(name) for name in names],
+                self.suite.generation,
+                encoder=self.encoder,
+            )
+            banks = [PromptBank.open(self.bank(name)) for name in names]
+            stage.reused = before == [_hash_of(self.bank(name)) for name in names]
+            stage.detail = f"{sum(map(len, banks)):,} prompts"
+
+    def evaluate(self, job: Job, task: Task) -> Results:
+        """Return the table of one task, made now or reused."""
+        folder = RunFolder(self.out / job.folder)
+        key = self._key(job, task)
+        path = folder.results_path(task)
+        with self.stage(f"{task} on {job.folder}") as stage:
+            if path.exists():
+                done = Results.load(path)
+                if done.details.get("suite_key") == key:
+                    stage.reused = True
+                    step(f"    Reusing {path}.")
+                    return done
+            results = getattr(self, f"_{task}")(job, folder)
+            results.details["suite_key"] = key
+            folder.save_results(results)
+            return results
+
+    def _key(self, job: Job, task: Task) -> str:
+        """Return the hash of all that decides a table: settings, images, texts, encoder, code."""
+        suite, dataset = self.suite, self.datasets[job.dataset]
+        parts: list[Any] = [__version__, task, self.encoder.fingerprint, dataset.manifest.hash]
+        if task == "classification":
+            parts += [_hash_of(self.bank(name)) for name in (job.dataset, *job.targets)]
+            parts += [suite.recipe.model_dump(mode="json"), job.model_dump(mode="json")]
+        else:
+            own = {"captioning": suite.captioning, "vqa": suite.vqa}.get(task)
+            parts += [suite.captions.model_dump(mode="json"), suite.caption_seeds]
+            parts += [
+                job.source,
+                own and own.model_dump(mode="json"),
+                suite.test_images,
+                suite.test_questions,
+            ]
+        return hash_value(parts)
+
+    def _classification(self, job: Job, folder: RunFolder) -> Results:
+        from ..classification.run import run_classification
+
+        encoder = self.suite.encoder.model_copy(update={"name": self.encoder.id})
+        config = Config(
+            data=DataConfig(
+                bank=str(self.bank(job.dataset)),
+                dataset=job.dataset,
+                targets=[str(self.bank(name)) for name in job.targets],
+                repeat_images=self.suite.repeat_images,
+            ),
+            encoder=encoder,
+            generation=self.suite.generation,
+            recipe=self.suite.recipe,
+            evaluation=job.evaluation,
+        )
+        return run_classification(config, folder.path)
+
+    def _retrieval(self, job: Job, folder: RunFolder) -> Results:
+        from ..captions.retrieval import evaluate_retrieval
+
+        return evaluate_retrieval(
+            self.datasets[job.dataset],
+            self.encoder,
+            self._caption_adapters(job, folder),
+            run=folder,
+            max_images=self.suite.test_images,
+        )
+
+    def _captioning(self, job: Job, folder: RunFolder) -> Results:
+        from ..captions.captioning import evaluate_captioning
+
+        return evaluate_captioning(
+            self.datasets[job.dataset],
+            self.encoder,
+            self._caption_adapters(job, folder),
+            config=self.suite.captioning,
+            run=folder,
+            max_images=self.suite.test_images,
+            source=self.datasets[job.source] if job.source else None,
+        )
+
+    def _vqa(self, job: Job, folder: RunFolder) -> Results:
+        from ..captions.vqa import evaluate_vqa
+
+        return evaluate_vqa(
+            self.datasets[job.dataset],
+            self.encoder,
+            self._caption_adapters(job, folder),
+            config=self.suite.vqa,
+            run=folder,
+            max_questions=self.suite.test_questions,
+            source=self.datasets[job.source] if job.source else None,
+        )
+
+    def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
+        """Return one generator a seed, trained on the job's captions."""
+        from ..captions.train import train_captions
+
+        if job.folder not in self._adapters:
+            self._adapters[job.folder] = [
+                train_captions(
+                    self.datasets[job.source or job.dataset],
+                    self.encoder,
+                    config=self.suite.captions.model_copy(update={"seed": seed}),
+                    run=folder,
+                )
+                for seed in self.suite.caption_seeds
+            ]
+        return self._adapters[job.folder]
+
+    def report(self, results: list[Results]) -> Path:
+        """Write ``report.html`` over all tables."""
+        notes = [*self.notes]
+        if self.encoder.notes:
+            notes.insert(0, self.encoder.notes)
+        path = write_report(
+            self.out / "report.html",
+            results,
+            title=self.suite.title,
+            summary=(
+                "A language model described the classes, a text encoder embedded what it wrote, "
+                "and a small adapter learned from it. Every table shows the adapter beside its "
+                "baselines, on the same features and the same images."
+            ),
+            stages=self.stages,
+            prompts=self._prompts(),
+            environment=environment(),
+            notes=notes,
+        )
+        step(f"\nReport: {path}")
+        return path
+
+    def _prompts(self) -> list[tuple[str, list[str]]]:
+        from ...pipeline.bank import PromptBank
+
+        job = next((job for job in self.jobs if "classification" in job.tasks), None)
+        if job is None:
+            return []
+        bank = PromptBank.open(self.bank(job.dataset))
+        names = self.datasets[job.dataset].class_names
+        chosen = range(0, len(names), max(1, len(names) // _SHOWN_CLASSES))
+        return [(names[i], bank.prompts(i)[:_SHOWN_PROMPTS]) for i in chosen][:_SHOWN_CLASSES]
+
+
+def _hash_of(path: Path) -> str:
+    return hash_file(path) if path.exists() else ""

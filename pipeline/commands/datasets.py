@@ -1,0 +1,97 @@
+"""aape datasets: which are known, what of them is here, fetch them, add your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import AsJson, Strict, print_json
+
+datasets_app = typer.Typer(
+    no_args_is_help=True,
+    help="Data sets: which are known, what of them is here, fetch them, add your own.",
+)
+DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="Name, alias or manifest file.")]
+DatasetRoot = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the data set, if not in $AAPE_DATA.")
+]
+
+
+@datasets_app.command("list")
+def datasets_list(as_json: AsJson = False) -> None:
+    """The data sets that have a manifest, and which of them are here."""
+    from . import print_datasets
+
+    rows = print_datasets.list_rows()
+    print_json(rows) if as_json else print_datasets.print_list(rows)
+
+
+@datasets_app.command("show")
+def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
+    """Classes, prompts, splits, licence of a data set, and where to get it."""
+    from ..datasets import load_manifest
+    from . import print_datasets
+
+    manifest = load_manifest(name)
+    print_json(print_datasets.describe(manifest)) if as_json else print_datasets.print_manifest(
+        manifest
+    )
+
+
+@datasets_app.command("check")
+def datasets_check(
+    name: DatasetName,
+    root: DatasetRoot = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every image: finds damaged files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is missing, file by file, and whether the counts are the published ones.
+
+    Exit status 1 if anything is missing or unreadable.
+    """
+    from ..datasets import load_manifest
+    from ..datasets.check import check_dataset
+
+    check = check_dataset(load_manifest(name), root, decode=decode)
+    print_json(check.as_dict()) if as_json else typer.echo("\n".join(check.lines()))
+    raise typer.Exit(0 if check.complete else 1)
+
+
+@datasets_app.command("fetch")
+def datasets_fetch(name: DatasetName, root: DatasetRoot = None, as_json: AsJson = False) -> None:
+    """Download what is free to download: resumed, verified, extracted."""
+    from ..datasets import load_manifest
+    from ..datasets.fetch import default_root, fetch_dataset
+
+    manifest = load_manifest(name)
+    folder = root or default_root(manifest)
+    files = [str(path) for path in fetch_dataset(manifest, folder)]
+    result = {"name": manifest.name, "root": str(folder), "files": files}
+    print_json(result) if as_json else typer.echo(f"{manifest.name} is in {folder}")
+
+
+@datasets_app.command("add")
+def datasets_add(
+    source: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or table of images.")],
+    name: Annotated[str, typer.Option("--name", help="How to ask for it later.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where the manifest goes.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a manifest.")] = False,
+    shares: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Of train, val and test, where your images have no split."),
+    ] = (0.5, 0.2, 0.3),
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Use your own images: writes a manifest whose class names you can edit.
+
+    Few photos? --shares 0.75 0 0.25 trains on three of four.
+    """
+    from ..datasets.add import add_dataset
+
+    added = add_dataset(source, name, out=out, force=force, shares=shares, strict=strict)
+    print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))

@@ -1,0 +1,125 @@
+"""What `aape datasets` prints: the list of data sets and one data set in full."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..datasets.catalogue import known_datasets, load_manifest, shipped_manifests
+from ..datasets.check import where_to_get
+from ..datasets.dataset import candidate_roots, find_layout
+from ..datasets.manifest import Manifest
+from ..datasets.records import SPLITS
+from ..files import write_text
+
+TABLE_BEGIN = "<!-- table: python -m aape.pipeline.commands.print_datasets docs/datasets.md -->"
+TABLE_END = "<!-- end of table -->"
+
+
+def list_rows() -> list[dict[str, Any]]:
+    """Return name, title, tasks, number of classes, licence and place of every data set."""
+    rows = []
+    for name in known_datasets():
+        manifest = load_manifest(name)
+        found = (find_layout(root, manifest) for root in candidate_roots(manifest))
+        here = next((str(place[0]) for place in found if place is not None), "")
+        rows.append(
+            {
+                "name": manifest.name,
+                "title": manifest.title,
+                "tasks": manifest.tasks,
+                "classes": len(manifest.classes),
+                "licence": manifest.licence,
+                "root": here,
+            }
+        )
+    return rows
+
+
+def print_list(rows: list[dict[str, Any]]) -> None:
+    """Print the rows of :func:`list_rows`, one line a data set."""
+    cells = [("name", "tasks", "classes", "here", "licence")]
+    for row in rows:
+        here = "yes" if row["root"] else "-"
+        tasks = " ".join(row["tasks"])
+        cells.append((row["name"], tasks, str(row["classes"] or "-"), here, row["licence"]))
+    name, tasks, classes = (max(len(line[i]) for line in cells) for i in range(3))
+    console = Console(highlight=False, soft_wrap=True)
+    for line in cells:
+        text = f"{line[0]:{name}}  {line[1]:{tasks}}  {line[2]:>{classes}}  {line[3]:4}  {line[4]}"
+        console.print(text, markup=False)
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """Return a manifest with its hash and the places where its files are looked for."""
+    return {
+        **manifest.model_dump(mode="json"),
+        "hash": manifest.hash,
+        "where_to_get": where_to_get(manifest),
+        "looked_for_in": [str(root) for root in candidate_roots(manifest)],
+    }
+
+
+def print_manifest(manifest: Manifest) -> None:
+    """Print what one wants to know of a data set before using it."""
+    console = Console(highlight=False, soft_wrap=True)
+    names = [entry.name for entry in manifest.classes]
+    shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
+    sizes = ", ".join(f"{split} {size:,}" for split, size in manifest.expected().items())
+    unit = manifest.splits.unit
+    facts = {
+        "tasks": ", ".join(manifest.tasks),
+        "classes": shown or "none",
+        "category": manifest.category,
+        "templates": " | ".join(manifest.templates),
+        "queries": " | ".join(query.text for query in manifest.queries),
+        "splits": f"{sizes} {unit}: {manifest.splits.source}" if sizes else "",
+        "layouts": ", ".join(layout.title for layout in manifest.layouts),
+        "licence": manifest.licence,
+        "homepage": manifest.homepage,
+        "get it": where_to_get(manifest),
+        "put it in": " or ".join(str(root) for root in candidate_roots(manifest)[:3]),
+        "notes": manifest.notes,
+    }
+    console.print(f"{manifest.name}: {manifest.title}", markup=False)
+    for what, text in facts.items():
+        if text:
+            console.print(f"  {what}: {text}", markup=False)
+
+
+def markdown_table() -> str:
+    """Return the shipped data sets as the Markdown table of ``docs/datasets.md``."""
+    lines = [
+        "| name | data set | for | classes | train / val / test | layouts | get it | licence |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(shipped_manifests().glob("*.yaml")):
+        manifest = load_manifest(path)
+        sizes = manifest.expected()
+        counts = " / ".join(f"{sizes[split]:,}" if split in sizes else "–" for split in SPLITS)
+        cells = [
+            f"`{manifest.name}`",
+            f"[{manifest.title}]({manifest.homepage})",
+            ", ".join(manifest.tasks),
+            f"{len(manifest.classes):,}" if manifest.classes else "–",
+            f"{counts} {manifest.splits.unit}" if sizes else "–",
+            ", ".join(layout.title for layout in manifest.layouts),
+            "`fetch`" if manifest.downloads else "by hand",
+            manifest.licence,
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def update_table(document: Path) -> None:
+    """Write the table between its two comment lines in a Markdown file."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    write_text(document, f"{before}{TABLE_BEGIN}\n{markdown_table()}\n{TABLE_END}{after}")
+
+
+if __name__ == "__main__":
+    update_table(Path(sys.argv[1]))

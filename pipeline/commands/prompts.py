@@ -1,0 +1,100 @@
+"""aape generate-prompts and import-prompts: from class names to a bank."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import print_json
+
+app = typer.Typer()
+
+
+@app.command("generate-prompts")
+def generate_prompts_verb(
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", "-d", help="Data set; may be repeated.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every data set that has classes.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="auto, vllm, transformers, openai, ray or import.")
+    ] = "",
+    engine_python: Annotated[str, typer.Option(help="Interpreter that has vllm.")] = "",
+    model: Annotated[str, typer.Option(help="smollm2, a folder, or a model id.")] = "",
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples per query and class.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Your own queries, one a line.")] = None,
+    control: Annotated[
+        str, typer.Option(help="waffle: random words and characters instead of a language model.")
+    ] = "",
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Published file, with --engine import.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The bank; a folder for several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Other texts, as reproducible as these.")] = None,
+    base_url: Annotated[str, typer.Option(help="Server of the engine openai.")] = "",
+    encoder: Annotated[str, typer.Option(help="Dual encoder that embeds the prompts.")] = "auto",
+    checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
+    config: Annotated[Path | None, typer.Option(help="YAML with a GenerationConfig.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+) -> None:
+    """Have a language model describe the classes of data sets, and write prompt banks.
+
+    Interrupt it and run it again: it goes on. Example: aape generate-prompts --dataset cars
+    """
+    from ..prompts import plan as generation_plan
+
+    if engine_python:
+        from ..prompts.engines.vllm import PYTHON_VARIABLE
+
+        os.environ[PYTHON_VARIABLE] = engine_python
+    plan = generation_plan.plan(
+        dataset or [],
+        every=every,
+        config_file=config,
+        out=out,
+        queries=queries,
+        control=control,
+        source=source,
+        options={
+            "engine": engine,
+            "model": model,
+            "samples": samples,
+            "seed": seed,
+            "server.base_url": base_url,
+        },
+    )
+    banks = plan.run(encoder, checkpoint)
+    print_json(banks) if as_json else typer.echo("\n".join(bank["path"] for bank in banks))
+
+
+@app.command("import-prompts")
+def import_prompts_verb(
+    file: Annotated[Path, typer.Argument(help="JSON as CuPL, LaFTer, HPT … publish it.")],
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set it describes.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bank.")] = None,
+    kind: Annotated[str, typer.Option("--format", "-f", help="auto, or the name of a format.")] = (
+        "auto"
+    ),
+    allow_unmatched: Annotated[
+        bool, typer.Option(help="Go on where names match no class, or classes have no prompts.")
+    ] = False,
+    encoder: Annotated[str, typer.Option(help="Dual encoder that embeds the prompts.")] = "auto",
+    checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
+) -> None:
+    """Turn a published file of prompts into a bank, with a report of how its names matched.
+
+    Example: aape import-prompts cars_prompts_full.json --dataset cars
+    """
+    from ..datasets import load_manifest
+    from ..prompts import plan as generation_plan
+
+    report = generation_plan.import_file(
+        file, load_manifest(dataset), out, kind, allow_unmatched, encoder, checkpoint
+    )
+    print_json(report.model_dump()) if as_json else typer.echo(report.to_text())

@@ -1,0 +1,174 @@
+"""Rows that are computed once: a content-addressed store in a folder of safetensors shards.
+
+A row is found by the hash of everything it depends on, so nothing stale can be reused and nothing
+needs to be invalidated. Shards are written whole or not at all and never change: a process that is
+killed loses the rows since its last shard, and readers need no lock.
+
+n rows of shape (...) in a shard, beside their n keys of 16 bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import UserError
+from ..files import atomic_path, exclusive
+from ..progress import step
+
+KEY_BYTES = 16
+_MANY_SHARDS = 128
+_SMALL_SHARD = 4096  # rows
+_IN_MEMORY = 1 << 30  # bytes; larger results live in an unnamed file beside the store
+
+
+def row_key(*parts: object) -> bytes:
+    """Return the key of a row that depends on ``parts``, whose texts are joined unambiguously."""
+    text = "\x00".join(f"{len(str(part))}:{part}" for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
+
+
+def _checksum(rows: np.ndarray) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(rows).data):08x}"
+
+
+class RowStore:
+    """Rows of one shape and type in a folder."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.folder = folder
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._shards: list[Path] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._checked: set[int] = set()
+        self.refresh()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def refresh(self) -> None:
+        """Read the keys of all shards again; a damaged shard is removed and said so."""
+        self._shards, self._places, self._checked = [], {}, set()
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="np") as shard:
+                    keys = np.ascontiguousarray(shard.get_tensor("keys"))
+                    shape = tuple(shard.get_slice("rows").get_shape())
+                if shape != (len(keys), *self.shape):
+                    raise SafetensorError(f"rows of shape {shape}")
+            except FileNotFoundError:  # merged by another process meanwhile
+                continue
+            except (SafetensorError, OSError) as error:
+                self._discard(path, str(error))
+                continue
+            self._append(path, [key.tobytes() for key in keys])
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store for writing; wait while another process fills it, then see its rows."""
+        try:
+            with exclusive(self.folder / "store", "filling"):
+                self.refresh()
+                yield
+                return
+        except UserError as error:
+            if "Another process" not in error.message:
+                raise
+        step(f"Waiting for another process that fills {self.folder.name} …")
+        with exclusive(self.folder / "store", "filling", wait=True):
+            self.refresh()
+            yield
+
+    def add(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
+        """Write one shard: n keys and their (n, ...) rows."""
+        if not len(keys):
+            return
+        rows = np.ascontiguousarray(rows, dtype=self.dtype)
+        if rows.shape != (len(keys), *self.shape):
+            raise ValueError(f"rows are {rows.shape}, not {(len(keys), *self.shape)}")
+        table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
+        name = hashlib.sha256(table.tobytes()).hexdigest()[:24]
+        path = self.folder / f"{name}.safetensors"
+        check = {"crc32": _checksum(rows)}
+        with atomic_path(path) as temporary:
+            save_file({"keys": table, "rows": rows}, temporary, metadata=check)
+        self._append(path, list(keys))
+
+    def gather(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Return the rows of ``keys`` as (n, ...); one shard is in memory at a time.
+
+        Raises:
+            KeyError: a key is not in the store, or its shard turned out to be damaged.
+        """
+        result = self._result(len(keys))
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            shard, row = self._places[key]
+            by_shard.setdefault(shard, []).append((position, row))
+        for shard, places in by_shard.items():
+            positions, numbers = np.array(places).T
+            result[positions] = self._rows(shard)[numbers]
+        return result
+
+    def merge(self) -> None:
+        """Join small shards when there are many of them. Call it within :meth:`writing`."""
+        if len(self._shards) < _MANY_SHARDS:
+            return
+        counts = np.zeros(len(self._shards), dtype=int)
+        for shard, _ in self._places.values():
+            counts[shard] += 1
+        small = {shard for shard, count in enumerate(counts) if count < _SMALL_SHARD}
+        keys = [key for key, (shard, _) in self._places.items() if shard in small]
+        old = [self._shards[shard] for shard in small]
+        for start in range(0, len(keys), _SMALL_SHARD):
+            part = keys[start : start + _SMALL_SHARD]
+            self.add(part, self.gather(part))
+        kept = {self._shards[shard] for shard, _ in self._places.values()}
+        for path in old:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        self.refresh()
+
+    def _append(self, path: Path, keys: list[bytes]) -> None:
+        number = len(self._shards)
+        self._shards.append(path)
+        self._places.update((key, (number, row)) for row, key in enumerate(keys))
+
+    def _rows(self, number: int) -> np.ndarray:
+        path = self._shards[number]
+        try:
+            with safe_open(path, framework="np") as shard:
+                rows = shard.get_tensor("rows")
+                wanted = shard.metadata()["crc32"]
+        except FileNotFoundError as error:
+            raise KeyError(f"{path} is gone") from error
+        if number not in self._checked:
+            if _checksum(rows) != wanted:
+                self._discard(path, "its checksum differs")
+                raise KeyError(f"{path} was damaged")
+            self._checked.add(number)
+        return rows
+
+    def _discard(self, path: Path, why: str) -> None:
+        step(f"Cache file {path.name} is damaged ({why}); it is removed and computed again.")
+        path.unlink(missing_ok=True)
+
+    def _result(self, count: int) -> np.ndarray:
+        shape = (count, *self.shape)
+        if int(np.prod(shape)) * self.dtype.itemsize < _IN_MEMORY:
+            return np.empty(shape, dtype=self.dtype)
+        with tempfile.TemporaryFile(dir=self.folder) as unnamed:
+            return np.memmap(unnamed, dtype=self.dtype, mode="w+", shape=shape)

@@ -1,0 +1,118 @@
+"""Texts to embeddings: each distinct text once, in batches of like length, resumable.
+
+n texts, c classes, d width of the joint space.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import cache_folder, hash_value
+from ..progress import bar
+from .shards import RowStore, row_key
+
+if TYPE_CHECKING:
+    from ..encoders.base import Encoder
+
+_SECONDS_AT_RISK = 20.0  # what a kill may cost
+_ROWS_AT_RISK = 16384
+_VERSION = 1
+
+
+def encode_texts(
+    encoder: Encoder, texts: Sequence[str], *, batch_size: int = 256, cache: bool = True
+) -> np.ndarray:
+    """Encode texts in the order given: (n, d), float32, unit length.
+
+    With ``cache``, finished batches are kept under the encoder's fingerprint, and the same text is
+    never encoded twice by the same weights, not even after a kill.
+    """
+    unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
+    if not cache:
+        rows = [
+            encoder.encode_text(unique[start : start + batch_size])
+            for start in range(0, len(unique), batch_size)
+        ]
+        table = np.concatenate(rows) if rows else np.zeros((0, encoder.dim), np.float32)
+        places = {text: row for row, text in enumerate(unique)}
+        return table[[places[text] for text in texts]] if len(texts) else table
+    store = RowStore(_folder(encoder), (encoder.dim,), np.float32)
+    keys = {text: row_key(text) for text in unique}
+    for _ in range(2):  # a second time if a damaged shard was found on reading
+        if any(key not in store for key in keys.values()):
+            with store.writing():
+                _fill(encoder, store, unique, keys, batch_size)
+                store.merge()
+        try:
+            return store.gather([keys[text] for text in texts])
+        except KeyError:
+            store.refresh()
+    raise UserError(
+        f"The cache of text embeddings in {store.folder} cannot be read.", "Delete that folder."
+    )
+
+
+def class_embeddings(
+    encoder: Encoder, class_names: Sequence[str], templates: Sequence[str]
+) -> np.ndarray:
+    """Return the zero-shot class vectors: mean over the templates, unit length, (c, d).
+
+    Args:
+        templates: texts with one ``{}`` for the class name; braces in names stay as they are.
+
+    Raises:
+        UserError: there is no template, or one has no place for the name.
+    """
+    if not templates:
+        raise UserError("There are no templates to fill with the class names.")
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(
+                f"The template {template!r} has no place for the class name.", "Write it as {}."
+            )
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    rows = encode_texts(encoder, texts)
+    means = rows.reshape(len(class_names), len(templates), encoder.dim).mean(1)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def _folder(encoder: Encoder) -> Path:
+    key = hash_value(["texts", _VERSION, encoder.fingerprint])
+    return cache_folder("texts", f"{encoder.id.replace('/', '-')}-{key[:16]}")
+
+
+def _fill(
+    encoder: Encoder,
+    store: RowStore,
+    unique: Sequence[str],
+    keys: dict[str, bytes],
+    batch_size: int,
+) -> None:
+    """Encode what the store lacks; a shard is written every few seconds of work."""
+    missing = [text for text in unique if keys[text] not in store]
+    done: list[np.ndarray] = []
+    first, since = 0, time.monotonic()
+    display = bar()
+    display.disable = len(missing) <= batch_size
+    with display:
+        task = display.add_task("Encoding texts", total=len(missing))
+        try:
+            for start in range(0, len(missing), batch_size):
+                batch = missing[start : start + batch_size]
+                done.append(encoder.encode_text(batch))
+                display.advance(task, len(batch))
+                end = start + len(batch)
+                late = time.monotonic() - since > _SECONDS_AT_RISK
+                if late or end - first >= _ROWS_AT_RISK:
+                    store.add([keys[text] for text in missing[first:end]], np.concatenate(done))
+                    done, first, since = [], end, time.monotonic()
+        finally:
+            if done:
+                end = first + sum(map(len, done))
+                store.add([keys[text] for text in missing[first:end]], np.concatenate(done))

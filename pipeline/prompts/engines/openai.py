@@ -1,0 +1,192 @@
+"""The engine ``openai``: any server that speaks OpenAI's chat interface.
+
+``vllm serve``, llama.cpp, Ollama, SGLang, OpenAI itself. Requests are sent side by side; one that
+fails for a passing reason is sent again after a while.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from ...config import GenerationConfig
+from ...errors import UserError, missing_extra
+from ...progress import step
+from ..requests import ModelIdentity, Request
+from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
+
+_FIRST_PAUSE = 0.5  # seconds; doubled at every further try
+_LONGEST_PAUSE = 60.0
+_GROUP_SECONDS = 1.0
+
+
+class _Passing(Exception):
+    """A failure that another try may mend; ``pause`` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class ServerEngine(ClosingEngine):
+    """Many requests in flight, each tried again on 408, 409, 429, 5xx, time-outs, cut lines and
+    answers that are no JSON."""
+
+    name = "openai"
+
+    def __init__(
+        self,
+        config: GenerationConfig,
+        model: ModelIdentity,
+        *,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise missing_extra("openai", "openai", "The engine openai") from error
+        self._openai = openai
+        self._config, self._server, self._model = config, config.server, model.source
+        self._stop = threading.Event()
+        self._troubled = threading.Event()  # said once, so that waiting is no riddle
+        self._sleep = sleep or self._stop.wait
+        self.base_url = (
+            self._server.base_url
+            or os.environ.get("OPENAI_BASE_URL", "")
+            or "https://api.openai.com/v1"
+        )
+        if not self.base_url.startswith(("http://", "https://")):
+            raise UserError(
+                f"{self.base_url!r} is no address of a server.", "Write it as http://HOST:PORT/v1."
+            )
+        key = os.environ.get("OPENAI_API_KEY", "")
+        if not key and "api.openai.com" in self.base_url:
+            raise UserError("No key for api.openai.com.", "Set OPENAI_API_KEY.")
+        self.version = openai.__version__
+        self._client = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=key or "none",  # local servers want none, the client wants some
+            timeout=self._server.timeout,
+            max_retries=0,
+        )
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
+        """Answer side by side: see :class:`~.base.Engine`."""
+        waiting = iter(requests)
+        flying: set[Future[Answer]] = set()
+        group: list[Answer] = []
+        failure: BaseException | None = None
+        handed = time.monotonic()
+        pool = ThreadPoolExecutor(self._server.concurrency)
+        try:
+            while True:
+                while failure is None and len(flying) < 2 * self._server.concurrency:
+                    request = next(waiting, None)
+                    if request is None:
+                        break
+                    flying.add(pool.submit(self._ask, request))
+                if not flying:
+                    break
+                done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if future.cancelled():
+                        continue
+                    if error := future.exception():
+                        failure = failure or error
+                        self._stop.set()  # wakes those that wait for another try
+                        flying = {left for left in flying if not left.cancel()}
+                    else:
+                        group.append(future.result())
+                if group and time.monotonic() - handed > _GROUP_SECONDS:
+                    yield group
+                    group, handed = [], time.monotonic()
+            if group:
+                yield group
+            if failure is not None:
+                raise failure
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+            self._stop.clear()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, request: Request) -> Answer:
+        for attempt in range(self._server.retries + 1):
+            try:
+                return self._once(request)
+            except _Passing as error:
+                if attempt == self._server.retries or self._stop.is_set():
+                    raise UserError(
+                        f"The server at {self.base_url} failed {attempt + 1} times in a row for "
+                        f"one request: {error}.",
+                        "Is it running? Finished answers are kept; run the same command again.",
+                    ) from error
+                if not self._troubled.is_set():
+                    self._troubled.set()
+                    step(f"The server at {self.base_url}: {error}; trying again …")
+                pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
+                self._sleep(max(error.pause, pause * random.uniform(0.5, 1.0)))
+        raise AssertionError("unreachable")
+
+    def _once(self, request: Request) -> Answer:
+        openai = self._openai
+        try:
+            reply: Any = self._client.chat.completions.create(**self._arguments(request))
+            choice = reply.choices[0]
+            text = choice.message.content
+            if not isinstance(text, str):
+                raise _Passing("an answer without text")
+        except openai.APITimeoutError as error:
+            raise _Passing(f"no answer within {self._server.timeout:g} seconds") from error
+        except openai.APIConnectionError as error:
+            raise _Passing(f"the connection failed ({error.__cause__ or error})") from error
+        except openai.APIStatusError as error:
+            status = error.status_code
+            if status in (408, 409, 429) or status >= 500:
+                after = error.response.headers.get("retry-after", "")
+                pause = float(after) if after.replace(".", "", 1).isdigit() else 0.0
+                raise _Passing(f"status {status}", min(pause, _LONGEST_PAUSE)) from error
+            raise self._refused(status, error) from error
+        except (openai.APIError, ValueError, AttributeError, TypeError, IndexError) as error:
+            raise _Passing("an answer that is not valid JSON of a chat completion") from error
+        tokens = getattr(reply.usage, "completion_tokens", None) or 0
+        reason = choice.finish_reason or ""
+        return Answer(request.key, text, reason, tokens, self.name, self.version, now())
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        arguments: dict[str, Any] = {
+            "model": self._model,
+            "messages": request.messages,
+            "temperature": sampling["temperature"],
+            "top_p": sampling["top_p"],
+            "max_tokens": sampling["max_tokens"],
+        }
+        if sampling["stop"]:
+            arguments["stop"] = list(sampling["stop"])
+        if self._server.send_seed:
+            arguments["seed"] = request.seed
+        if sampling.get("structured_output"):
+            schema = {"name": "description", "schema": DESCRIPTION_SCHEMA, "strict": True}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if self._config.chat_template_kwargs and "api.openai.com" not in self.base_url:
+            arguments["extra_body"] = {"chat_template_kwargs": self._config.chat_template_kwargs}
+        return arguments
+
+    def _refused(self, status: int, error: Exception) -> UserError:
+        reason = str(error).splitlines()[0][:300].rstrip(".")
+        hints = {
+            401: "Check OPENAI_API_KEY.",
+            403: "Check OPENAI_API_KEY.",
+            404: f"Does it serve the model {self._model!r}, and does --base-url end in /v1?",
+        }
+        hint = hints.get(status, "The request would fail again; check the sampling settings.")
+        return UserError(f"The server at {self.base_url} refused a request: {reason}.", hint)

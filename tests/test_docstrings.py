@@ -1,0 +1,28 @@
+"""Every example in a docstring is run, and a module that loses its last one is noticed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+WITH_EXAMPLES = [
+    ".".join(["aape", *path.relative_to(PACKAGE).with_suffix("").parts])
+    for floor in ("pipeline", "adapter")
+    for path in sorted((PACKAGE / floor).rglob("*.py"))
+    if ">>>" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_in_docstrings(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_there_are_examples() -> None:
+    assert len(WITH_EXAMPLES) >= 14
