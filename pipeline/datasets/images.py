@@ -47,7 +47,8 @@ class FolderImages:
             count = "1 file is" if len(paths) == 1 else f"{len(paths):,} files are"
             said.append(f"{count} left out: {reason} ({shown}{more})")
         if self.others:
-            counts = ", ".join(f"{n:,} {suffix}" for suffix, n in self.others.most_common(_SHOWN))
+            most = sorted(self.others.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
+            counts = ", ".join(f"{n:,} {suffix}" for suffix, n in most)
             more = ", …" if len(self.others) > _SHOWN else ""
             said.append(f"left out, no pictures by their names: {counts}{more}")
         return tuple(said)
