@@ -178,15 +178,15 @@ def _hash_contents(files: Sequence[Path]) -> list[str | PictureError]:
 
     def content(path: Path) -> str | PictureError:
         try:
-            if not path.stat().st_size:
-                return PictureError("the file is empty")
-            return hash_file(path)
+            if path.stat().st_size:
+                return hash_file(path)
         except (OSError, ValueError, UserError):
-            try:  # a pipe, a folder, nothing at all: the reader says which
-                read_picture(path)
-            except PictureError as error:
-                return error
-            return PictureError("it cannot be read")
+            pass
+        try:  # a pipe, a folder, an empty file, nothing at all: the reader says which
+            read_picture(path)
+        except PictureError as error:
+            return error
+        return PictureError("it cannot be read")
 
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(content, files))
