@@ -20,6 +20,7 @@ from .base import (
     fast_dtype,
     fingerprint,
     pick_device,
+    to_rgb,
     unit,
 )
 from .clip_sources import ClipSource, find_clip
@@ -59,6 +60,7 @@ class ClipEncoder:
     def _build(self, source: ClipSource, device: str, precision: str) -> None:
         import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Compose
 
         self.id = source.id
         self.device = pick_device(device)
@@ -80,7 +82,7 @@ class ClipEncoder:
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        self.transform: ImageTransform = transform
+        self.transform: ImageTransform = Compose([to_rgb, transform])
         side = size if isinstance(size, int) else size[0]
         self.augment = augmentation(side, settings["mean"], settings["std"])
         self.preprocessing = "open_clip " + " ".join(
