@@ -309,7 +309,7 @@ def _choose_new(
     x, y = x[few], y[few]
     settings = [
         Setting(whiten, choices.new_own, shared)
-        for whiten in choices.whiten
+        for whiten in choices.new_whiten
         for shared in choices.new_shared
     ]
     plain: list[tuple[Tensor, Tensor]] = []
