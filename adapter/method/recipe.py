@@ -133,9 +133,11 @@ class ConvexRecipe(Section):
         default=4, ge=0, description="of the classes; 0 leaves new classes at zero-shot"
     )
     images: int = Field(
-        default=4000, ge=1, description="to train on while choosing; a variance needs no more"
+        default=1000,
+        ge=1,
+        description="to train on while choosing, but four a class; a variance needs no more",
     )
-    judged: int = Field(default=1000, ge=1, description="held-out images that are enough")
+    judged: int = Field(default=800, ge=1, description="held-out images that are enough")
     doubt: float = Field(
         default=1.0,
         ge=0,
