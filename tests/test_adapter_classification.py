@@ -274,6 +274,27 @@ def test_baselines_that_cannot_be_had_are_left_out_with_the_reason(tmp_path):
     assert any(note.startswith("waffle is left out") for note in results.notes)
 
 
+def test_a_control_that_cannot_run_is_said_before_any_training(tmp_path, monkeypatch):
+    path = feature_file(tmp_path / "a.safetensors", drop=("waffle_text.features",))
+    from aape.adapter.classification import evaluate
+
+    order: list[str] = []
+    monkeypatch.setattr("aape.adapter.classification.evaluate.step", order.append)
+    true_fit = evaluate.fit
+    monkeypatch.setattr(
+        evaluate, "fit", lambda *given, **named: order.append("fit") or true_fit(*given, **named)
+    )
+    results = evaluate_classification(
+        FileSource(path), QUICK, settings(controls=["waffle", "no-query"], baselines=["none"])
+    )
+    assert "ours, waffle is left out" in " ".join(results.notes)
+    assert "waffle_text.features" in order[0]
+    assert "fit" in order[1:]
+    names = [method.name for method in results.methods if method.group in ("ours", "control")]
+    assert len(names) == 2
+    assert names[1].endswith("no-query")
+
+
 def test_classes_with_few_images_are_filled_up_on_request(tmp_path: Path):
     labels = np.array([0] * 3 + [1] * 8)
     rows = sample_rows(labels, 5, random.Random(0), repeat=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from aape.pipeline.datasets import load_manifest, open_dataset
 from aape.pipeline.datasets.add import add_dataset, to_yaml
 from aape.pipeline.datasets.manifest import Manifest
-from aape.pipeline.datasets.readers.recognise import readable_name
+from aape.pipeline.datasets.readers.class_entries import readable_name
 from aape.pipeline.errors import UserError
 
 ODD_NAMES = [
@@ -85,7 +85,8 @@ def test_edited_class_names_are_used(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos", ["longsleeve", "outwear"])
     path = add_dataset(photos, "clothes").path
     text = path.read_text(encoding="utf-8")
-    text = text.replace("- longsleeve\n", "- {name: long-sleeved shirt, folder: longsleeve}\n")
+    assert "- {name: longsleeve, folder: longsleeve}\n" in text
+    text = text.replace("name: longsleeve", "name: long-sleeved shirt")
     path.write_text(text, encoding="utf-8")
     dataset = open_dataset("clothes")
     assert dataset.class_names == ["long-sleeved shirt", "outwear"]
@@ -169,8 +170,9 @@ def test_a_label_is_no_path_and_a_nested_folder_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label\n0.png,<b>a</b>\n1.png,black/white\n2.png,3.5 mm\n")
     names = add_dataset(tmp_path / "t.csv", "labels").manifest.class_names
     assert names == ["3.5 mm", "<b>a</b>", "black/white"]
-    with pytest.raises(UserError, match=r"datasets add .*t\.csv"):
-        add_dataset(tmp_path, "folder")
+    added = add_dataset(tmp_path, "folder")
+    assert added.manifest.class_names == names
+    assert "read from the table t.csv" in added.remarks
     image(tmp_path / "nested" / "birds" / "barn_owl" / "0.png")
     image(tmp_path / "nested" / "cats" / "tabby" / "0.png")
     assert set(add_dataset(tmp_path / "nested", "n").manifest.class_names) <= {
@@ -283,7 +285,7 @@ def test_a_folder_with_no_usable_images_is_one_sentence(tmp_path, make, message)
         ("path,label\nabsent.png,x\n", "None of the first images"),
         ("path,label\n", "has no rows"),
         ("path,label\na.png,x\nabsent.png,x\n", "1 of the images .* not there"),
-        ("path,label\na.png,\n", "rows without a 'label'"),
+        ("path,label\na.png,\n", "only rows without a 'label'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_sentence(tmp_path, text, message) -> None:

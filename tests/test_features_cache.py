@@ -208,7 +208,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import aape.pipeline.embed.texts as encode, aape.pipeline.embed.images as features
-from test_features_cache import FakeEncoder
+from fakes import PixelEncoder
 encode._SECONDS_AT_RISK = features._SECONDS_AT_RISK = 0.0
 paths = sorted(Path({pictures!r}).glob("*.png"))
 
@@ -272,3 +272,17 @@ def test_two_processes_share_one_cache(tmp_path: Path, own_cache: Path) -> None:
         with safe_open(shard, framework="np") as opened:
             stored += len(opened.get_tensor("keys"))
     assert stored == 32  # 16 pictures and one view of each, each stored once
+
+
+def test_texts_that_are_cut_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("aape.pipeline.embed.texts.step", said.append)
+    encoder = PixelEncoder()
+    encoder.context_length = 12
+    encode_texts(encoder, ["a b", "a " * 10, "a " * 11, "word " * 40])
+    assert said == [
+        f"2 of 4 texts are longer than the 12 tokens that {encoder.id} reads: "
+        "their ends are not seen."
+    ]
+    encode_texts(encoder, ["a b", "b c"])
+    assert len(said) == 1

@@ -16,7 +16,8 @@ from aape.adapter.config import Config
 from aape.adapter.predict import _encoder as open_encoder
 from aape.adapter.run import RunFolder, own_weights
 from aape.pipeline.config import GenerationConfig
-from aape.pipeline.datasets.fetch import extract, fetch_dataset
+from aape.pipeline.datasets.archives import extract
+from aape.pipeline.datasets.fetch import fetch_dataset
 from aape.pipeline.datasets.images import list_images
 from aape.pipeline.datasets.manifest import Download, Manifest
 from aape.pipeline.datasets.readers.layouts import CoopSplit, Table

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...pipeline.datasets import base_new_classes, few_shot_train_val
+from ...pipeline.encoders.base import KnowsTextNorms
 from ...pipeline.errors import UserError
 from .data import ClassificationData, ClassTexts, LabelledImages
+from .draws import check_shots, no_images, waffle_templates
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
     from ...pipeline.datasets import Dataset, Item
     from ...pipeline.encoders.base import Encoder
-from .draws import check_shots, no_images, waffle_templates
+
+_MEASURED_TEXTS = 64  # lengths within a model differ by some 7 percent
 
 
 class BankSource:
@@ -73,7 +76,16 @@ class BankSource:
             prompts=prompts,
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
+            norms=self._norms(manifest.templates[0], names),
         )
+
+    def _norms(self, template: str, names: list[str]) -> np.ndarray | None:
+        """Mean length of some template vectors for all classes, where the encoder can tell it."""
+        if not isinstance(self.encoder, KnowsTextNorms):
+            return None
+        some = names[:: max(1, len(names) // _MEASURED_TEXTS)][:_MEASURED_TEXTS]
+        norms = self.encoder.text_norms([template.replace("{}", name) for name in some])
+        return np.full(len(names), norms.mean(), np.float32)
 
     def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
         """Return the cached features of some images."""

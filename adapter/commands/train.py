@@ -13,7 +13,8 @@ app = typer.Typer()
 Baselines = Annotated[
     str,
     typer.Option(
-        help="Comma-separated names, or all, fast (no training), slow (CoOp, CoCoOp), none."
+        help="Comma-separated ids (gda, proker, tip-adapter-f …; docs/baselines.md lists them), or"
+        " all, fast (no training), slow (CoOp, CoCoOp), none."
     ),
 ]
 Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]

@@ -13,13 +13,14 @@ from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
 from .check import check_dataset
-from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
+from .hints import Hints
+from .manifest import DEFAULT_QUERIES, Manifest
 from .readers.recognise import look_at
 from .splits import OWN_SHARES
 
 _HEADER = """\
 # Written by `aape datasets add`. The class names below are what the language model and the encoder
-# read: make them readable ("long-sleeved shirt", not "longsleeve"). Keep the folders and the order.
+# read: make the names readable ("long-sleeved shirt", not "longsleeve"); keep folders and order.
 """
 
 
@@ -70,6 +71,7 @@ def add_dataset(
     out: str | Path | None = None,
     force: bool = False,
     shares: tuple[float, float, float] = OWN_SHARES,
+    hints: Hints | None = None,
 ) -> Added:
     """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
 
@@ -82,6 +84,7 @@ def add_dataset(
             :func:`load_manifest` finds it by name.
         force: overwrite a manifest of that name, edits and all.
         shares: of train, val and test, where the images have no split of their own.
+        hints: what the names of columns, splits and configurations do not tell.
 
     Raises:
         UserError: the name is taken or not usable, or ``source`` holds no images.
@@ -96,7 +99,7 @@ def add_dataset(
     path = Path(out) if out is not None else user_manifests() / f"{name}.yaml"
     if path.exists() and not force:
         raise UserError(f"{path} exists already.", "Use --force to write it anew; edits are lost.")
-    found = look_at(Path(source).expanduser().resolve())
+    found = look_at(Path(source).expanduser().resolve(), hints)
     manifest = Manifest.parse(
         {
             "name": name,
@@ -115,7 +118,7 @@ def add_dataset(
         raise UserError(
             f"{len(check.missing):,} of the images that {source} lists are not there,"
             f" the first: {check.missing[0]}.",
-            "Put them in place or remove their rows.",
+            "Put them in place, or leave them out with --skip-missing.",
         )
     write_text(path, _HEADER + to_yaml(manifest))
     return Added(manifest, path, check.counts, (*found.remarks, *check.remarks))
@@ -125,18 +128,14 @@ def to_yaml(manifest: Manifest) -> str:
     """Return a manifest as YAML with what one may want to edit, and without other defaults."""
     values = manifest.model_dump(mode="json", exclude_defaults=True)
     values["category"] = manifest.category
-    values["classes"] = [
-        entry.name
-        if entry == ClassEntry(name=entry.name)
-        else entry.model_dump(exclude_defaults=True)
-        for entry in manifest.classes
-    ]
+    values["classes"] = [entry.model_dump(exclude_defaults=True) for entry in manifest.classes]
     values["templates"] = manifest.templates
     values["queries"] = [query.model_dump() for query in manifest.queries or DEFAULT_QUERIES]
     # in the order of the fields, which is how people read it
     ordered = {key: values[key] for key in Manifest.model_fields if key in values}
-    text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    options: dict[str, Any] = {"sort_keys": False, "width": 100, "default_flow_style": None}
+    text = yaml.safe_dump(ordered, allow_unicode=True, **options)
     if yaml.safe_load(text) == ordered:
         return text
     # unescaped, PyYAML loses line separators such as U+0085 in names
-    return yaml.safe_dump(ordered, sort_keys=False, width=100)
+    return yaml.safe_dump(ordered, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from ..errors import UserError
 from .dataset import Dataset, candidate_roots, find_layout
 from .manifest import Manifest
+from .readers.image_paths import FileNames
 from .records import SPLITS, Contents
+from .splits import OWN_SPLIT_NOTE
 
 SHOWN = 20
 
@@ -126,11 +127,7 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
     counts = {split: _counts(contents, split) for split in SPLITS}
     counts = {split: some for split, some in counts.items() if some}
     remarks = [*contents.remarks, *([contents.split_note] if contents.split_note else [])]
-    labels = {item.label for items in contents.items.values() for item in items}
-    empty = [name for i, name in enumerate(manifest.class_names) if i not in labels]
-    if empty and labels:
-        shown = ", ".join(map(repr, empty[:5])) + (" …" if len(empty) > 5 else "")
-        remarks.append(f"{len(empty)} of {len(manifest.classes)} classes have no image: {shown}")
+    remarks += _about_classes(contents, manifest)
     if len(manifest.classes) == 1:
         remarks.append("there is one class only: nothing to tell apart")
     return Check(
@@ -146,6 +143,27 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
     )
 
 
+def _about_classes(contents: Contents, manifest: Manifest) -> list[str]:
+    """Say which classes have no image, and which too few to be learnt and tested."""
+    sizes = Counter(item.label for items in contents.items.values() for item in items)
+    names = manifest.class_names
+    remarks = []
+    empty = [name for i, name in enumerate(names) if i not in sizes]
+    if empty and sizes:
+        remarks.append(f"{len(empty)} of {len(names)} classes have no image: {_some(empty)}")
+    single = [names[i] for i, n in sorted(sizes.items()) if n == 1]
+    if single and contents.split_note == OWN_SPLIT_NOTE:
+        which = f"{len(single)} classes have" if len(single) > 1 else "one class has"
+        remarks.append(
+            f"{which} a single photo, which is trained on and leaves none to test: {_some(single)}"
+        )
+    return remarks
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (" …" if len(names) > 5 else "")
+
+
 def _paths(contents: Contents) -> list[Path]:
     """Return every file that the contents name, once, in order."""
     of = (contents.items, contents.captions, contents.questions, contents.contrasts)
@@ -155,19 +173,9 @@ def _paths(contents: Contents) -> list[Path]:
 
 
 def absent_files(paths: list[Path]) -> list[Path]:
-    """Return the paths that do not exist, listing each folder once instead of asking per file."""
-    listed: dict[Path, set[str]] = {}
-    absent = []
-    for path in paths:
-        folder = path.parent
-        if folder not in listed:
-            try:
-                listed[folder] = {entry.name for entry in os.scandir(folder)}
-            except (FileNotFoundError, NotADirectoryError):
-                listed[folder] = set()
-        if path.name not in listed[folder]:
-            absent.append(path)
-    return absent
+    """Return the paths that are no files, listing each folder once instead of asking per file."""
+    names = FileNames()
+    return [path for path in paths if names.find(path) != path]
 
 
 def unreadable_images(paths: list[Path]) -> list[str]:

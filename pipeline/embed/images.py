@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..encoders.base import to_rgb
+from ..encoders.base import folder_name, to_rgb
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value
 from ..progress import bar
@@ -150,7 +150,7 @@ def _key(content: str, view: int, seed: int) -> bytes:
 
 def _folder(encoder: Encoder) -> Path:
     key = hash_value([_VERSION, encoder.fingerprint, encoder.preprocessing, encoder.precision])
-    return cache_folder("features", f"{encoder.id.replace('/', '-')}-{key[:16]}")
+    return cache_folder("features", f"{folder_name(encoder.id)}-{key[:16]}")
 
 
 def _token_shape(encoder: Encoder) -> tuple[int, int]:

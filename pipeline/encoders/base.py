@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Encoder(Protocol):
     dim: int
     token_dim: int
     logit_scale: float
+    logit_bias: float
     context_length: int
     preprocessing: str
     precision: str
@@ -77,9 +78,27 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsTextNorms(Protocol):
+    """An encoder that can tell how long its text vectors are before they are scaled to 1."""
+
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of one batch of texts."""
+        ...
+
+
 def fingerprint(id: str, weights_hash: str) -> str:
     """Return the name under which banks and features remember an encoder."""
     return f"{id}@{weights_hash[:16]}"
+
+
+def folder_name(id: str) -> str:
+    """Return an encoder's id as part of a folder's name, on every system.
+
+    >>> folder_name("hf-hub:somebody/birds"), folder_name("ViT-B-16/openai")
+    ('hf-hub-somebody-birds', 'ViT-B-16-openai')
+    """
+    return id.translate(str.maketrans(dict.fromkeys('/\\:*?"<>|', "-")))
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -88,19 +107,25 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device to run on; ``auto`` is the GPU if there is one.
+    """Return the device to run on; ``auto`` is the GPU if there is one, NVIDIA's, AMD's or Apple's.
 
     Raises:
         UserError: the name is not a device of this machine.
     """
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        here.insert(0, "mps")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(here[0])
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"The device {name!r} is not usable here.", "Use --device auto, cpu or cuda."
+            f"The device {name!r} is not usable here.",
+            f"Use --device {' or '.join(['auto', *here])}.",
         ) from error
     return device
 
