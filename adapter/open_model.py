@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..pipeline.embed.texts import encode_texts
 from ..pipeline.errors import UserError
-from ..pipeline.raster import open_raster
+from ..pipeline.pictures import PictureError, as_picture, read_picture
 from .config import Config
 from .method.adapter import FittedAdapter, total
 from .method.problem import ClassSet
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
     from .predict import Prediction
 
+_PHOTOS_AT_ONCE = 64
 _NAMES_KEPT = 4096  # texts of classes that were asked for by name
 
 
@@ -121,21 +122,17 @@ class OpenModel:
                 others.append(name)
         return self._asked(ids, others)
 
-    def pixels(self, photo: str | Path) -> Tensor:
+    def pixels(self, photo: Any) -> Tensor:
         """Return what the encoder wants of a photo, (3, h, w).
 
+        Args:
+            photo: a file, one of Pillow's pictures, or an array (h, w), (h, w, 3) or (h, w, 4).
+
         Raises:
-            UserError: it cannot be read.
+            PictureError: it cannot be read; half a sentence says why.
         """
-        path = Path(photo)
-        try:
-            with open_raster(path) as opened:
-                opened.load()
-                return self.encoder.transform(opened)
-        except FileNotFoundError as error:
-            raise UserError(f"There is no image {path}.") from error
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise UserError(f"The image {path} cannot be read: {error}.") from error
+        is_file = isinstance(photo, str | Path)
+        return self.encoder.transform(read_picture(photo).image if is_file else as_picture(photo))
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
@@ -144,27 +141,44 @@ class OpenModel:
 
     def predict(
         self,
-        images: Sequence[str | Path],
+        images: Sequence[Any],
         top: int = 3,
         classes: Sequence[str] = (),
         also: Sequence[str] = (),
+        *,
+        strict: bool = False,
     ) -> list[Prediction]:
         """Label photos: what ``aape.predict`` returns, without opening anything again.
 
         Raises:
-            UserError: a photo cannot be read.
+            UserError: with ``strict``, a photo cannot be read.
         """
         from .predict import Prediction
 
-        if not images:
-            return []
-        paths = [Path(image) for image in images]
-        x = self.features(torch.stack([self.pixels(path) for path in paths]))
-        answers = self.answers(x, self.classes(classes, also), top, terms=False)
-        return [
-            Prediction(path, [one.label for one in found], [round(one.p, 4) for one in found])
-            for path, found in zip(paths, answers)
-        ]
+        asked = self.classes(classes, also)
+        found: list[Prediction] = []
+        for start in range(0, len(images), _PHOTOS_AT_ONCE):
+            pixels: list[Tensor] = []
+            errors: dict[int, str] = {}
+            part = images[start : start + _PHOTOS_AT_ONCE]
+            for place, image in enumerate(part):
+                try:
+                    pixels.append(self.pixels(image))
+                except PictureError as error:
+                    if strict:
+                        raise UserError(f"The image {image} cannot be read: {error}.") from error
+                    errors[place] = str(error)
+            x = self.features(torch.stack(pixels)) if pixels else torch.zeros(0, 0)
+            answers = iter(self.answers(x, asked, top, terms=False) if pixels else [])
+            for place, image in enumerate(part):
+                path = Path(image) if isinstance(image, str | Path) else None
+                if place in errors:
+                    found.append(Prediction(path, [], [], error=errors[place]))
+                    continue
+                best = next(answers)
+                shares = [round(one.p, 4) for one in best]
+                found.append(Prediction(path, [one.label for one in best], shares))
+        return found
 
     @torch.no_grad()
     def answers(

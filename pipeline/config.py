@@ -234,3 +234,6 @@ class EncoderConfig(Section):
     device: str = "auto"
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=2, ge=0, description="image decoding processes")
+    strict: bool = Field(
+        default=False, description="stop at a photo that cannot be read; else it is left out"
+    )

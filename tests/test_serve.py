@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import PixelEncoder
@@ -69,6 +70,22 @@ def test_an_open_model_says_what_predict_says(home: Path, model: OpenModel) -> N
         assert [row.labels for row in kept] == [row.labels for row in plain]
         for one, other in zip(kept, plain):
             assert one.probabilities == pytest.approx(other.probabilities, abs=2e-4)
+
+
+def test_an_open_model_takes_pictures_and_skips_what_is_damaged(
+    home: Path, model: OpenModel
+) -> None:
+    whole = random_photo(home / "a.jpg", size=(800, 600))
+    with Image.open(whole) as picture:
+        given = [whole, home / "absent.png", picture.copy(), np.asarray(picture)]
+    plain = predict(model.folder.path, given[:1], encoder=model.encoder)[0]
+    rows = predict(model, given)
+    assert rows[0].probabilities == pytest.approx(plain.probabilities, abs=2e-4)
+    assert rows[1].error
+    assert not rows[1].labels
+    assert rows[2].labels == rows[3].labels == rows[0].labels
+    with pytest.raises(UserError, match="cannot be read"):
+        predict(model, given[:2], strict=True)
 
 
 def test_names_of_strangers_leave_nothing_on_the_disk(home: Path, model: OpenModel) -> None:

@@ -27,6 +27,8 @@ from .softmax_regression import Features, TextKernel, decompose, softmax_regress
 
 Parts = Sequence[tuple[Tensor, Tensor]]  # (logits, labels) of several sets of images
 _PRIOR_DEVIATION = 0.5  # of log temperature
+_ROUGH = 0.01  # tolerance while choosing from many images; few need care and cost little
+_FEW = 500
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ class ConvexProblem:
         self._views: dict[bool, tuple[Tensor, Features]] = {}
         self._last: dict[bool, Tensor] = {}
 
-    def solve(self, setting: Setting, tolerance: float = 1e-3) -> Solution:
-        """Solve at one setting."""
+    def solve(self, setting: Setting, tolerance: float = 3e-3, rough: bool = False) -> Solution:
+        """Solve at one setting; roughly, if that is enough and saves time."""
+        if rough and len(self.x) > _FEW:
+            tolerance = max(tolerance, _ROUGH)
         if setting.whiten not in self._views:
             self._views[setting.whiten] = self._view(setting.whiten)
         matrix, features = self._views[setting.whiten]
@@ -242,7 +246,7 @@ def _choose_seen(
 
     def judge(setting: Setting) -> Parts:
         return [
-            (zero_shot + problem.solve(setting, 1e-2).seen(test_x), test_y)
+            (zero_shot + problem.solve(setting, rough=True).seen(test_x), test_y)
             for (problem, test_x, _), (zero_shot, test_y) in zip(held, plain)
         ]
 
@@ -257,7 +261,14 @@ def _choose_seen(
             setting = Setting(best.whiten, best.own, shared)
             found[setting] = judge(setting)
     best = min(found, key=lambda s: float(losses(found[s]).sum()))
-    weight, mixed = trusted(plain, found[best], torch.cat([b for _, b in plain]), c, choices.doubt)
+    moved = found[best]
+    if int(rank.max()) >= _per_class(c, choices):  # all images now, since they set the temperature
+        train = rank % choices.folds > 0 if choices.folds > 1 else rank > 0
+        offset = factor * x[~train] @ t.T
+        problem = _problem(x[train], y[train], t, factor)
+        plain = [(offset, y[~train])]
+        moved = [(offset + problem.solve(best, rough=True).seen(x[~train]), y[~train])]
+    weight, mixed = trusted(plain, moved, torch.cat([b for _, b in plain]), c, choices.doubt)
     return best, weight, best_temperature(mixed)
 
 
@@ -309,7 +320,7 @@ def _choose_new(
     x, y = x[few], y[few]
     settings = [
         Setting(whiten, choices.new_own, shared)
-        for whiten in choices.whiten
+        for whiten in choices.new_whiten
         for shared in choices.new_shared
     ]
     plain: list[tuple[Tensor, Tensor]] = []
@@ -328,7 +339,7 @@ def _choose_new(
         plain.append((zero_shot, test_y))
         owners.append(y[out])
         for setting in settings:
-            added = problem.solve(setting, 1e-2).new(test_x, t[unknown])
+            added = problem.solve(setting, rough=True).new(test_x, t[unknown])
             moved[setting].append((zero_shot + added, test_y))
 
     best = min(moved, key=lambda setting: float(losses(moved[setting]).sum()))
@@ -353,7 +364,7 @@ def rank_in_class(y: Tensor, seed: int) -> Tensor:
 
 def _per_class(classes: int, choices: ConvexRecipe) -> int:
     """Return the images a class that choosing may train on."""
-    return max(2, choices.images // classes)
+    return max(4, choices.images // classes)
 
 
 def _photo_splits(

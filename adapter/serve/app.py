@@ -20,10 +20,11 @@ from starlette.exceptions import HTTPException
 
 from ... import __version__
 from ...pipeline.errors import UserError
+from ...pipeline.pictures import PictureError
 from .answers import Explanation, Health, Hits, Labels, Problem, Text
 from .batching import Batcher, QueueFull
 from .guard import LOOPBACK, Guard
-from .limits import MAX_NAME_LENGTH, MAX_NAMES, Limits, check_size
+from .limits import MAX_NAME_LENGTH, MAX_NAMES, Limits, check_size, without_path
 from .metrics import Metrics
 from .service import PhotoQuestion, SearchQuestion, Service
 
@@ -103,8 +104,9 @@ class Desk:
         async with self.photo(upload) as path:
             try:
                 pixels = await self.read(model.pixels, path)
-            except UserError as error:
-                raise UserError("The photo is damaged: it cannot be read to its end.") from error
+            except PictureError as error:
+                told = without_path(error, path)
+                raise UserError(f"The photo cannot be read: {told}.") from error
         return await self.ask("classify", PhotoQuestion(pixels, **question))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, print_json
+from .options import AsJson, Strict, print_json
 
 datasets_app = typer.Typer(
     no_args_is_help=True,
@@ -113,6 +113,7 @@ def datasets_add(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out rows whose photo is not there.")
     ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Use your own images: writes a manifest whose class names you can edit.
@@ -131,5 +132,7 @@ def datasets_add(
         configuration=configuration,
         skip_missing=skip_missing,
     )
-    added = add_dataset(source, name, out=out, force=force, shares=shares, hints=hints)
+    added = add_dataset(
+        source, name, out=out, force=force, shares=shares, hints=hints, strict=strict
+    )
     print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))

@@ -12,7 +12,7 @@ import yaml
 from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
-from .check import check_dataset
+from .check import SHOWN, check_dataset
 from .hints import Hints
 from .manifest import DEFAULT_QUERIES, Manifest
 from .readers.recognise import look_at
@@ -32,6 +32,8 @@ class Added:
     path: Path
     counts: dict[str, dict[str, int]]
     remarks: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what was found, for ``--json``."""
@@ -45,6 +47,8 @@ class Added:
             "classes": manifest.class_names,
             "counts": self.counts,
             "remarks": list(self.remarks),
+            "unreadable": list(self.unreadable),
+            "warnings": list(self.warnings),
         }
 
     def lines(self) -> list[str]:
@@ -59,8 +63,21 @@ class Added:
         return [
             f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
             *counts,
+            *self._left_out(),
+            *(f"warning: {warning}" for warning in self.warnings),
             *(f"note: {remark}" for remark in self.remarks),
             f"wrote {self.path}: edit the class names there",
+        ]
+
+    def _left_out(self) -> list[str]:
+        if not self.unreadable:
+            return []
+        n = len(self.unreadable)
+        more = [f"… and {n - SHOWN:,} more: aape datasets check {self.manifest.name} --decode"]
+        return [
+            f"left out: {n:,} {'photo' if n == 1 else 'photos'} that cannot be read",
+            *(f"  {entry}" for entry in self.unreadable[:SHOWN]),
+            *(more if n > SHOWN else []),
         ]
 
 
@@ -72,6 +89,7 @@ def add_dataset(
     force: bool = False,
     shares: tuple[float, float, float] = OWN_SHARES,
     hints: Hints | None = None,
+    strict: bool = False,
 ) -> Added:
     """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
 
@@ -85,9 +103,11 @@ def add_dataset(
         force: overwrite a manifest of that name, edits and all.
         shares: of train, val and test, where the images have no split of their own.
         hints: what the names of columns, splits and configurations do not tell.
+        strict: stop at a photo that cannot be read, instead of leaving it out.
 
     Raises:
-        UserError: the name is taken or not usable, or ``source`` holds no images.
+        UserError: the name is taken or not usable, ``source`` holds no images, none of them can be
+            read, or with ``strict`` one cannot.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
@@ -113,15 +133,24 @@ def add_dataset(
         },
         "The data set",
     )
-    check = check_dataset(manifest, found.root)
+    check = check_dataset(manifest, found.root, decode=True)
     if check.missing:
         raise UserError(
             f"{len(check.missing):,} of the images that {source} lists are not there,"
             f" the first: {check.missing[0]}.",
             "Put them in place, or leave them out with --skip-missing.",
         )
+    if check.unreadable and (strict or not check.counts):
+        n = len(check.unreadable)
+        raise UserError(
+            f"{n:,} {'photo' if n == 1 else 'photos'} in {source} cannot be read, the first:"
+            f" {check.unreadable[0]}.",
+            "Repair or remove them" + (", or leave out --strict." if check.counts else "."),
+        )
     write_text(path, _HEADER + to_yaml(manifest))
-    return Added(manifest, path, check.counts, (*found.remarks, *check.remarks))
+    remarks = (*found.remarks, *check.remarks)
+    unreadable, warnings = tuple(check.unreadable), tuple(check.warnings)
+    return Added(manifest, path, check.counts, remarks, unreadable, warnings)
 
 
 def to_yaml(manifest: Manifest) -> str:

@@ -21,6 +21,7 @@ from .base import (
     fast_dtype,
     fingerprint,
     pick_device,
+    to_rgb,
     unit,
 )
 from .clip_sources import ClipSource, find_clip
@@ -60,6 +61,7 @@ class ClipEncoder:
     def _build(self, source: ClipSource, device: str, precision: str) -> None:
         import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Compose
 
         self.id = source.id
         self.device = pick_device(device)
@@ -81,7 +83,7 @@ class ClipEncoder:
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        self.transform: ImageTransform = transform
+        self.transform: ImageTransform = Compose([to_rgb, transform])
         side = size if isinstance(size, int) else size[0]
         self.augment = augmentation(side, settings["mean"], settings["std"])
         self.preprocessing = "open_clip " + " ".join(
@@ -99,9 +101,17 @@ class ClipEncoder:
         """Encode one batch: (n,) texts to (n, d)."""
         if not len(texts):
             return np.zeros((0, self.dim), np.float32)
+        return unit(self._unscaled(texts)).cpu().numpy()
+
+    @torch.inference_mode()
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of text vectors before they are scaled to 1."""
+        return self._unscaled(texts).float().norm(dim=-1).cpu().numpy()
+
+    def _unscaled(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenizer(list(texts)).to(self.device)
         with self._fast():
-            return unit(_encode_tokens(self._model, tokens)).cpu().numpy()
+            return _encode_tokens(self._model, tokens)
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:

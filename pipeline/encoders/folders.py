@@ -39,6 +39,8 @@ def has_scheme(name: str) -> bool:
 def names_folder(name: str) -> bool:
     """Say whether an encoder's name leads to files of this machine rather than to known weights."""
     scheme, _, rest = name.rpartition(":")
+    if name in ("lite", "auto"):
+        return False
     return scheme == "local-dir" or (scheme in ("transformers", "") and Path(rest).is_dir())
 
 

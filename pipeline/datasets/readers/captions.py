@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError
 from ...paths import inside_data
-from ..images import choose_pattern, fill, list_images
+from ..copies import same_content
+from ..images import choose_pattern, fill, look_through
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Contrast, Item, Split
 from ..splits import OWN_SPLIT_NOTE, own_split
@@ -141,7 +143,9 @@ def read_captioned_folders(root: Path, layout: CaptionedFolders, manifest: Manif
     by_class: defaultdict[int, list[Item]] = defaultdict(list)
     captioned: list[CaptionedImage] = []
     without = 0
-    for path in list_images(root):
+    inside = look_through(root)
+    inside.others.clear()  # the text files themselves
+    for path in inside.images:
         lines = _captions_beside(path)
         if not lines:
             without += 1
@@ -154,13 +158,17 @@ def read_captioned_folders(root: Path, layout: CaptionedFolders, manifest: Manif
     items = split_by_class(root, dict(sorted(by_class.items())), manifest.shares)
     chosen: dict[Path, Split] = {item.path: split for split, some in items.items() for item in some}
     others = [image for image in captioned if image.path not in chosen]
-    splits = own_split([image.image_id for image in others], manifest.shares)
-    for image, split in zip(others, splits):
+    first = same_content(image.path for image in captioned)
+    placed: dict[Hashable, Split] = {first[path]: split for path, split in chosen.items()}
+    keys = [image.image_id for image in others]
+    groups = [first[image.path] for image in others]
+    for image, split in zip(others, own_split(keys, manifest.shares, groups, placed)):
         chosen[image.path] = split
     captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for image in captioned:
         captions[chosen[image.path]].append(image)
     remarks = (f"{without} images without a caption were left out",) if without else ()
+    remarks += inside.remarks()
     return Contents(items, captions, split_note=OWN_SPLIT_NOTE, remarks=remarks)
 
 

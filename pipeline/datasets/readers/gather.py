@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
+from ..copies import same_content
 from ..hints import LEFT_OUT, SplitOrNone
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Item, Split
@@ -137,12 +138,18 @@ class Photos:
         found = split_by_class(
             Path(), by_class, self.manifest.shares, key=lambda _, item: keys[item.path]
         )
-        chosen = {(item.path, item.label): split for split, some in found.items() for item in some}
+        chosen: dict[tuple[Path, int], Split] = {
+            (item.path, item.label): split for split, some in found.items() for item in some
+        }
         for photo in photos:
             if photo.label is not None:
                 photo.split = chosen[photo.path, photo.label]
         others = [photo for photo in photos if photo.label is None]
-        splits = own_split([photo.key for photo in others], self.manifest.shares)
+        first = same_content(photo.path for photo in photos)
+        placed: dict[Hashable, Split] = {first[path]: split for (path, _), split in chosen.items()}
+        groups = [first[photo.path] for photo in others]
+        named = [photo.key for photo in others]
+        splits = own_split(named, self.manifest.shares, groups, placed)
         for photo, split in zip(others, splits):
             photo.split = split
         return found, OWN_SPLIT_NOTE

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
 from ...paths import inside, inside_data
+from ..copies import same_content
 from ..hints import split_word
-from ..images import ClassIndex, choose_pattern, fill, has_image, list_images, subfolders
+from ..images import (
+    ClassIndex,
+    FolderImages,
+    choose_pattern,
+    fill,
+    has_image,
+    look_through,
+    subfolders,
+)
 from ..manifest import Manifest
 from ..records import SPLITS, Contents, Item, Split
 from ..splits import OWN_SPLIT_NOTE, own_split
@@ -105,17 +115,21 @@ def _cub_columns(base: Path) -> list[dict[str, str]]:
 
 def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> Contents:
     """Read one folder a class. A class folder that the manifest does not know is an error."""
+    seen = FolderImages()
     if not layout.splits:
-        found = _by_class(root / layout.flat, layout, manifest)
+        found = _by_class(root / layout.flat, layout, manifest, seen)
         if layout.flat_split is not None:
-            return Contents({layout.flat_split: [i for images in found.values() for i in images]})
-        return Contents(split_by_class(root, found, manifest.shares), split_note=OWN_SPLIT_NOTE)
+            items = {layout.flat_split: [i for images in found.values() for i in images]}
+            return Contents(items, remarks=seen.remarks())
+        items = split_by_class(root, found, manifest.shares)
+        return Contents(items, split_note=OWN_SPLIT_NOTE, remarks=seen.remarks())
     items: dict[Split, list[Item]] = {}
     for split, folder in layout.splits.items():
         if (root / folder).is_dir():
-            found = _by_class(root / folder, layout, manifest)
+            found = _by_class(root / folder, layout, manifest, seen)
             items[split] = [item for images in found.values() for item in images]
-    return with_validation(root, items) if layout.own_val else Contents(items)
+    contents = with_validation(root, items) if layout.own_val else Contents(items)
+    return replace(contents, remarks=seen.remarks())
 
 
 def find_split_folders(root: Path) -> tuple[dict[Split, str], list[str]]:
@@ -137,8 +151,13 @@ def find_split_folders(root: Path) -> tuple[dict[Split, str], list[str]]:
     return (found if "train" in found else {}), flat
 
 
-def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int, list[Item]]:
-    """Return the images of every class, classes and files sorted as CoOp sorts ImageNet."""
+def _by_class(
+    base: Path, layout: ImageFolders, manifest: Manifest, seen: FolderImages
+) -> dict[int, list[Item]]:
+    """Return the images of every class, classes and files sorted as CoOp sorts ImageNet.
+
+    ``seen`` takes up what is left out.
+    """
     index = ClassIndex(manifest)
     found: dict[int, list[Item]] = {}
     unknown = []
@@ -152,10 +171,10 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
         if label is None:
             unknown.append(name)
         elif inside(base, name).is_dir():
+            listed = look_through(inside(base, name), within=base)
+            seen.add(listed)
             # two folders whose names differ in case alone are one class
-            found.setdefault(label, []).extend(
-                Item(path, label) for path in list_images(inside(base, name))
-            )
+            found.setdefault(label, []).extend(Item(path, label) for path in listed.images)
     if unknown:
         raise UserError(
             f"{base} has folders that are no class of {manifest.name!r}:"
@@ -173,12 +192,17 @@ def split_by_class(
 ) -> dict[Split, list[Item]]:
     """Split the images of every class by shares of train, val, test, the same on every machine.
 
-    ``key`` names an image independently of where it lies; by default its path below ``root``.
+    Copies of a photo, in other classes too, get the same split. ``key`` names an image
+    independently of where it lies; by default its path below ``root``.
     """
     key = key or _key
     items: dict[Split, list[Item]] = {"train": [], "val": [], "test": []}
+    first = same_content(item.path for images in found.values() for item in images)
+    placed: dict[Hashable, Split] = {}
     for images in found.values():
-        for item, split in zip(images, own_split([key(root, i) for i in images], shares)):
+        keys = [key(root, item) for item in images]
+        groups = [first[item.path] for item in images]
+        for item, split in zip(images, own_split(keys, shares, groups, placed)):
             items[split].append(item)
     return items
 
@@ -191,8 +215,11 @@ def with_validation(root: Path, items: dict[Split, list[Item]]) -> Contents:
     for item in items["train"]:
         by_label[item.label].append(item)
     chosen = set()
+    first = same_content(item.path for item in items["train"])
+    placed: dict[Hashable, Split] = {}
     for images in by_label.values():
-        splits = own_split([_key(root, i) for i in images], (0.8, 0.2, 0.0))
+        keys = [_key(root, item) for item in images]
+        splits = own_split(keys, (0.8, 0.2, 0.0), [first[item.path] for item in images], placed)
         chosen |= {item.path for item, split in zip(images, splits) if split == "val"}
     train = [item for item in items["train"] if item.path not in chosen]
     val = [item for item in items["train"] if item.path in chosen]
