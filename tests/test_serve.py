@@ -77,7 +77,8 @@ def test_an_open_model_takes_pictures_and_skips_what_is_damaged(
 ) -> None:
     whole = random_photo(home / "a.jpg", size=(800, 600))
     with Image.open(whole) as picture:
-        given = [whole, home / "absent.png", picture.copy(), np.asarray(picture)]
+        given = [whole, home / "cut.png", picture.copy(), np.asarray(picture)]
+    given[1].write_bytes(cut_photo(home))
     plain = predict(model.folder.path, given[:1], encoder=model.encoder)[0]
     rows = predict(model, given)
     assert rows[0].probabilities == pytest.approx(plain.probabilities, abs=2e-4)
