@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
-from ..metrics.bootstrap import paired_bootstrap
+from ..metrics.intervals import paired_bootstrap
 from ..metrics.calibration import expected_calibration_error
 from ..published import published_rows
 from ..results import MethodResult, Results
