@@ -18,7 +18,7 @@ from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
-from .data import some
+from .data import some, training_part
 from .decode import DecodeConfig, answer
 from .lm import (
     NAMES,
@@ -74,10 +74,13 @@ class CaptionTexts:
 def caption_texts(dataset: Dataset, encoder: Encoder, grid: int, limit: int) -> CaptionTexts:
     """Return the captioned training images of a data set, ``limit`` of them (0 is all).
 
+    Images that are held out for validation, where there is no such split, are left out here as in
+    the training of ``h``: what is chosen on them was not trained on them.
+
     Raises:
         UserError: it has none.
     """
-    train = some(dataset.captions("train"), limit)
+    train = some(training_part(dataset), limit)
     train = [image for image in train if any(text.strip() for text in image.captions)]
     if not train:
         raise UserError(f"{dataset.manifest.name} has no captioned images to train on.")
