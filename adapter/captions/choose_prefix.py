@@ -1,4 +1,4 @@
-"""Which trained prefix captions new photos: validation chooses among the rows, and the run keeps it.
+"""Which trained prefix describes new photos: validation chooses among the rows, the run keeps it.
 
 Every row of a table (image tokens, AAPE, both) is judged by its loss on the same validation texts,
 which no prefix was trained on. The choice lies beside the rows, so that ``aape caption`` and

@@ -116,6 +116,7 @@ class Describer:
         lm = lm or FrozenLM.load(_language_model(chosen, language_model))
         if chosen is None:
             chosen = _train(task, folder, config, encoder, adapters[0], lm)
+            rows = folder.path / task
         if chosen.encoder != encoder.fingerprint or chosen.task != task:
             raise UserError(
                 f"The prefix in {rows} was trained for {chosen.task} on features of"

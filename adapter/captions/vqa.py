@@ -191,7 +191,7 @@ class _Contexts:
             chosen = np.random.default_rng([seed, index]).permutation(len(self.train.questions))[
                 :shots
             ]
-            for other in chosen:
+            for other in order[:shots]:
                 question = self.train.questions[other]
                 with torch.no_grad():
                     shown = self.row.prefix(self.inputs.take([self.train.place[other]]))[0]
