@@ -188,9 +188,7 @@ class _Contexts:
 
         def context(index: int) -> Tensor:
             parts = []
-            chosen = np.random.default_rng([seed, index]).permutation(len(self.train.questions))[
-                :shots
-            ]
+            order = np.random.default_rng([seed, index]).permutation(len(self.train.questions))
             for other in order[:shots]:
                 question = self.train.questions[other]
                 with torch.no_grad():
