@@ -73,11 +73,17 @@ def open_photos(encoder: Encoder, paths: Sequence[Path], *, tokens: bool = False
 
 
 def _why_unreadable(path: Path) -> str:
+    from PIL import UnidentifiedImageError
+
     try:
+        if not path.stat().st_size:
+            return "the file is empty"
         with path.open("rb"):  # a file without permission, before Pillow words it
             pass
         with open_raster(path) as picture:
             picture.load()
+    except UnidentifiedImageError:
+        return "it is no picture of a known format"
     except OSError as error:
         return error.strerror or str(error)
     except Exception as error:  # damaged files make decoders raise nearly anything
