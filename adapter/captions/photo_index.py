@@ -11,6 +11,7 @@ n photos, d width of the joint space.
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Sequence
@@ -102,7 +103,8 @@ class PhotoIndex:
         seen = [encoder.fingerprint, encoder.preprocessing, encoder.precision]
         key = hash_value([_VERSION, *seen, compared.key, roots])[:24]
         self.folder = cache_folder("search", key)
-        self.given = {str(path.absolute()): path for path in listed_photos(photos)}
+        here = str(Path.cwd())  # joined as texts: Path.absolute would take a second for 10,000
+        self.given = {os.path.join(here, path): path for path in listed_photos(photos)}  # noqa: PTH118
         self._paths: dict[int, list[Path]] = {}
         with exclusive(self.folder / "index", "updating", wait=True):
             self.update = self._bring_up_to_date()
@@ -131,9 +133,9 @@ class PhotoIndex:
         for path, (_, content) in table.photos.items():
             places.setdefault(id_of(content), (content, path))
         there = set(_ids(self._index).tolist())
-        known_bad = {id_of(content) for content in table.unreadable}
+        known = there | {id_of(content) for content in table.unreadable}
         gone = there - places.keys()
-        lacking = [number for number in places if number not in there | known_bad]
+        lacking = [number for number in places if number not in known]
         if gone:
             self._index.remove_ids(np.array(sorted(gone), np.int64))
         for start in range(0, len(lacking), _AT_ONCE):
