@@ -120,7 +120,7 @@ def evaluate_captioning(
     test_tokens, test_x = image_inputs(encoder, [image.path for image in test], config.grid)
     lm = lm or FrozenLM.load(config.language_model)
 
-    choice = caption_choice(lm, source or dataset, encoder, config, run)
+    choice = caption_choice(lm, source or dataset, encoder, config, run, adapters[0])
     methods = [_method(kind) for kind in config.rows]
     each: dict[Kind, list[np.ndarray]] = {}
     shown: list[str] = []
@@ -194,9 +194,10 @@ def caption_choice(
     encoder: Encoder,
     config: PrefixConfig,
     run: RunFolder | None,
+    adapter: CaptionAdapter,
 ) -> PrefixChoice:
-    """Return what judges the rows of a run on validation captions."""
-    texts = validation_captions(dataset, encoder, config.grid)
+    """Return what judges the rows of a run on validation captions, as many as ``h`` had at most."""
+    texts = validation_captions(dataset, encoder, config.grid, adapter.config.max_validation)
     what = f"{len(texts.x)} validation captions" if texts else "there are no validation captions"
     folder = run.path / "captioning" if run else None
     return PrefixChoice("captioning", lm, encoder, config, texts, what, folder)
@@ -216,7 +217,7 @@ def train_caption_prefix(
         UserError: no training image has captions.
     """
     texts = caption_texts(dataset, encoder, config.grid, adapter.config.max_images)
-    choice = caption_choice(lm, dataset, encoder, config, run)
+    choice = caption_choice(lm, dataset, encoder, config, run, adapter)
     for kind in PHOTO_ROWS:
         choice.judge(caption_row(lm, kind, texts, adapter, config, run), adapter)
     chosen = choice.keep()
