@@ -299,28 +299,3 @@ def test_a_prefix_is_not_trained_on_what_validates_it(place: Path) -> None:
     judged = choose_prefix.validation_captions(data, encoder, 2)  # type: ignore[arg-type]
     assert judged is not None
     assert len(judged.x) == len(validation)
-
-
-@pytest.mark.slow
-def test_the_embedded_models_describe_shapes(tmp_path: Path) -> None:
-    """The whole way with ``lite`` and SmolLM2, tiny: train, caption with --train, search."""
-    from aape.adapter.captions.search import search
-    from aape.pipeline.datasets import open_dataset
-
-    config = CaptionRunConfig(
-        dataset="shapes",
-        encoder=EncoderConfig(name="lite"),
-        captions=CaptionConfig(epochs=1, max_images=24, max_validation=12),
-        seeds=[1],
-    )
-    run_captions(config, tmp_path / "run")
-    photos = [image.path for image in open_dataset("shapes").captions("test")[:3]]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(describe, "PrefixConfig", lambda: PrefixConfig(steps=4, batch_size=4))
-        found = list(describe.caption(tmp_path / "run", photos, train=True))
-    assert [row.path for row in found] == photos
-    assert all(row.text and not row.error for row in found)
-    assert list(describe.caption(tmp_path / "run", photos)) == found
-    hits = search(photos, "a teal triangle", run=tmp_path / "run", k=2)
-    assert len(hits) == 2
-    assert {hit.path for hit in hits} <= set(photos)
