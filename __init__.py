@@ -19,6 +19,9 @@ _PUBLIC = {
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
     "predict": ".adapter.predict",
+    "search": ".adapter.captions.search",
+    "caption": ".adapter.captions.describe",
+    "ask": ".adapter.captions.describe",
 }
 
 __all__ = sorted(_PUBLIC)

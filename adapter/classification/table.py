@@ -10,8 +10,8 @@ import numpy as np
 
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
-from ..metrics.bootstrap import paired_bootstrap
 from ..metrics.calibration import expected_calibration_error
+from ..metrics.intervals import paired_bootstrap
 from ..published import published_rows
 from ..results import MethodResult, Results
 from .data import ClassificationData
