@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.files import atomic_path
+from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
 from ..metrics.accuracy import accuracy
 from .protocols import TestSet
@@ -67,27 +67,20 @@ def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Fact
 
 def save_outcome(path: Path, outcome: Outcome) -> None:
     """Write an outcome, whole or not at all."""
-    from safetensors.numpy import save_file
-
     tensors = {}
     for i, (predicted, confidence) in enumerate(zip(outcome.predicted, outcome.confidence)):
         tensors |= {f"{i}.predicted": predicted, f"{i}.confidence": confidence}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"facts": json.dumps(asdict(outcome.facts))})
+    write_tensors(path, tensors, {"facts": json.dumps(asdict(outcome.facts))})
 
 
 def load_outcome(path: Path) -> Outcome | None:
     """Read an outcome; ``None`` if there is none or the file is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
+    found = finished(path, "np")
+    if found is None:
         return None
-    try:
-        with safe_open(path, framework="np") as stream:
-            facts = Facts(**json.loads(stream.metadata()["facts"]))
-            sets = range(len(list(stream.keys())) // 2)
-            predicted = [stream.get_tensor(f"{i}.predicted") for i in sets]
-            confidence = [stream.get_tensor(f"{i}.confidence") for i in sets]
-    except SafetensorError:
-        return None
+    tensors, notes = found
+    facts = Facts(**json.loads(notes["facts"]))
+    sets = range(len(tensors) // 2)
+    predicted = [tensors[f"{i}.predicted"] for i in sets]
+    confidence = [tensors[f"{i}.confidence"] for i in sets]
     return Outcome(predicted, confidence, facts, reused=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..files import finite
 
 Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
@@ -15,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other progr
 
 def print_json(value: Any) -> None:
     """Print a value for other programs: one JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
 
 
 def words_of(text: str) -> list[str]:
