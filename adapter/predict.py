@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..pipeline.datasets.images import list_images
 from ..pipeline.embed.images import image_features
@@ -91,9 +92,9 @@ def predict(
     trained: list[str] = about["class_names"]
     names = list(dict.fromkeys([*(classes or about["all_class_names"]), *more]))
     fitted = FittedAdapter.load(tensors, about)
-    template = torch.from_numpy(class_embeddings(encoder, names, [about["template"]]))
+    text = _class_texts(names, encoder, tensors, about)
     seen = torch.tensor([trained.index(name) if name in trained else -1 for name in names])
-    texts = ClassSet(template, template, template, None, seen, tuple(names))
+    texts = ClassSet(text, text, text, None, seen, tuple(names))
     x = torch.from_numpy(image_features(encoder, paths).x)
     shares = fitted.logits(x, texts).softmax(-1)  # (n, c)
     best = shares.topk(min(top, len(names)), dim=-1)
@@ -101,6 +102,21 @@ def predict(
         Prediction(path, [names[i] for i in which], [round(p, 4) for p in values])
         for path, which, values in zip(paths, best.indices.tolist(), best.values.tolist())
     ]
+
+
+def _class_texts(
+    names: Sequence[str], encoder: Encoder, tensors: dict[str, Tensor], about: dict[str, Any]
+) -> Tensor:
+    """Return the texts (c, d) that the adapter wants: kept ones, and for other names templates."""
+    ensemble = about.get("class_text", {}).get("base") == "ensemble"
+    templates = about["ensemble"] if ensemble else [about["template"]]
+    text = torch.from_numpy(class_embeddings(encoder, names, templates))
+    kept: list[str] = about["all_class_names"] if "class_texts" in tensors else []
+    where = {name: row for row, name in reversed(list(enumerate(kept)))}
+    for i, name in enumerate(names):
+        if name in where:
+            text[i] = tensors["class_texts"][where[name]]
+    return text
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:

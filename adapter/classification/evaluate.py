@@ -20,6 +20,7 @@ from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
 from ..config import EvaluationConfig
 from ..method.adapter import FittedAdapter
+from ..method.problem import ClassText
 from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
 from ..method.train import Seeds, fit
 from ..results import Results
@@ -286,12 +287,17 @@ def _install_adapter(
 ) -> None:
     """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
     tensors, config = RunFolder(kept).load_weights()
+    trained = protocol.trained_ids(data)
+    choice = ClassText(**config.get("class_text", {}))
+    if choice != ClassText():  # predict has no bank to ask
+        classes = data.class_set(range(len(data.texts.names)), trained)
+        tensors["class_texts"] = classes.text(choice)
     config |= {
         "dataset": data.dataset,
         "encoder": data.encoder,
         "protocol": protocol.id,
         "shots": data.shots,
-        "class_names": [data.texts.names[i] for i in protocol.trained_ids(data)],
+        "class_names": [data.texts.names[i] for i in trained],
         "all_class_names": data.texts.names,
     }
     run.save_weights(tensors, config)

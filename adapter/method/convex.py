@@ -1,7 +1,7 @@
 """The default recipe: two convex problems on top of zero-shot CLIP, and what chooses their ridges.
 
-    seen class   T·(τs·x·t_c + (x − x̄)ᵀ A w_c)             w_c = Bᵀ(t_c − t̄) + δ_c
-    new class    T'·(τs·x·t   + (x − x̄)ᵀ A' B' (t − t̄))    B' of the same problem, without δ
+    seen class   T·(τs·x·t_c + λ·(x − x̄)ᵀ A w_c)            w_c = B (t_c − t̄) + δ_c
+    new class    T'·(τs·x·t  + λ'·(x − x̄)ᵀ A' B' (t − t̄))   B' of such a problem, without its δ
 
 ``A`` is the identity or ``Σ^(−½)`` of the spread within classes. Ridges are inverse variances of a
 prior: ``own`` of δ, ``shared`` of B. Features and texts are scaled to mean squared length one, so
@@ -69,16 +69,17 @@ class ConvexFit:
 
     Attributes:
         sharpness: τ of zero-shot CLIP. seen, new: solutions, or None where zero-shot CLIP stays.
-        seen_temperature, new_temperature: T and T'. trust: weight of the map for new classes.
-        chosen: what was chosen, for the details.
+        seen_weight, new_weight: λ and λ', of what they add to zero-shot CLIP.
+        seen_temperature, new_temperature: T and T'. chosen: what was chosen, for the details.
     """
 
     sharpness: float
     seen: Solution | None
     new: Solution | None
+    seen_weight: float
+    new_weight: float
     seen_temperature: float
     new_temperature: float
-    trust: float = 1.0
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -197,25 +198,25 @@ def fit_convex(
     plain = scale * x @ t.T
     sharpness = best_temperature([(plain, y), (scale * val_x @ t.T, val_y)])
     factor = sharpness * scale
-    setting, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
-    new_setting, weight, cool = _choose_new(x, y, t, factor, choices, seed)
+    setting, weight, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
+    new_setting, trust, cool = _choose_new(x, y, t, factor, choices, seed)
     problem = ConvexProblem(x, y, t, factor * x @ t.T)
-    seen = problem.solve(setting) if setting.own or setting.shared else None
+    seen = problem.solve(setting) if weight and (setting.own or setting.shared) else None
     new = None if new_setting is None else problem.solve(new_setting)
     chosen = {
         "sharpness of zero-shot": sharpness,
-        "seen": asdict(setting) | {"temperature": warm},
+        "seen": asdict(setting) | {"weight": weight, "temperature": warm},
         "new": (asdict(new_setting) if new_setting else {})
-        | {"weight": weight, "temperature": cool},
+        | {"weight": trust, "temperature": cool},
     }
-    return ConvexFit(sharpness, seen, new, warm, cool, weight, chosen)
+    return ConvexFit(sharpness, seen, new, weight, trust, warm, cool, chosen)
 
 
 def _choose_seen(
     x: Tensor, y: Tensor, t: Tensor, factor: float, choices: ConvexRecipe,
     val_x: Tensor, val_y: Tensor, seed: int,
-) -> tuple[Setting, float]:  # fmt: skip
-    """Return the setting for seen classes, and its temperature."""
+) -> tuple[Setting, float, float]:  # fmt: skip
+    """Return the setting for seen classes, its weight and its temperature."""
     c = len(t)
     rank = rank_in_class(y, seed)
     splits = list(_photo_splits(rank, y, c, choices))
@@ -228,31 +229,56 @@ def _choose_seen(
     if not held:
         return _unjudged(factor * x @ t.T, y, choices)
 
-    def judge(setting: Setting) -> tuple[float, float]:
-        parts = []
-        for problem, test_x, test_y in held:
-            added = problem.solve(setting, 1e-2).seen(test_x)
-            parts.append((factor * test_x @ t.T + added, test_y))
-        temperature = best_temperature(parts)
-        loss = sum(float(cross_entropies(a * temperature, b).sum()) for a, b in parts)
-        return loss, temperature
+    plain = [(factor * test_x @ t.T, test_y) for _, test_x, test_y in held]
 
-    found: dict[Setting, tuple[float, float]] = {}
+    def judge(setting: Setting) -> Parts:
+        return [
+            (zero_shot + problem.solve(setting, 1e-2).seen(test_x), test_y)
+            for (problem, test_x, _), (zero_shot, test_y) in zip(held, plain)
+        ]
+
+    found: dict[Setting, Parts] = {}
     start = choices.shared[len(choices.shared) // 2] if c >= 200 else choices.shared[0]
     for whiten in choices.whiten:
         for own in choices.own:
             found[Setting(whiten, own, start)] = judge(Setting(whiten, own, start))
-    best = min(found, key=lambda s: found[s][0])
+    best = min(found, key=lambda s: float(losses(found[s]).sum()))
     for shared in choices.shared:
         if shared != start:
             setting = Setting(best.whiten, best.own, shared)
             found[setting] = judge(setting)
-    best = min(found, key=lambda s: found[s][0])
-    return best, found[best][1]
+    best = min(found, key=lambda s: float(losses(found[s]).sum()))
+    weight, mixed = trusted(plain, found[best], torch.cat([b for _, b in plain]), c, choices.doubt)
+    return best, weight, best_temperature(mixed)
 
 
-def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Setting, float]:
-    """Return setting and temperature where nothing can be held out: one shot, no validation.
+def losses(parts: Parts) -> Tensor:
+    """Return the cross-entropy of each image (n,) at the best temperature of all."""
+    temperature = best_temperature(parts)
+    return torch.cat([cross_entropies(a * temperature, b) for a, b in parts])
+
+
+def trusted(
+    plain: Parts, moved: Parts, owners: Tensor, classes: int, doubt: float
+) -> tuple[float, Parts]:
+    """Return the weight of what moves logits away from zero-shot CLIP, and the logits with it.
+
+    ``max(0, 1 − m/z²)``, the positive part of James and Stein, where moving gains z standard
+    errors of cross-entropy over classes and m is ``doubt``.
+
+    Args:
+        plain, moved: logits and labels of held-out images. owners: (n,) class of each image.
+        classes: c.
+    """
+    gains = plain[0][0].new_zeros(classes)
+    gains.index_add_(0, owners, losses(plain) - losses(moved))
+    sure = float(gains.sum()) / max(float(gains.std()) * math.sqrt(classes), 1e-9)
+    weight = max(0.0, 1.0 - doubt / max(sure, 1e-9) ** 2)
+    return weight, [(torch.lerp(a, b, weight), y) for (a, y), (b, _) in zip(plain, moved)]
+
+
+def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Setting, float, float]:
+    """Return the same where nothing can be held out: one shot without validation.
 
     Images go the further from the texts, the less zero-shot CLIP (n, c) knows of their labels: a
     share of what guessing costs. The rule was fitted by eye to training images of four data sets.
@@ -260,7 +286,7 @@ def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Sett
     guess = math.log(zero_shot.shape[1])
     ignorance = min(1.0, float(cross_entropies(zero_shot, y).mean()) / guess)
     setting = Setting(False, choices.single_own * ignorance, choices.single_shared)
-    return setting, max(1.0, 0.85 + ignorance)
+    return setting, 1.0, max(1.0, 0.85 + ignorance)
 
 
 def _choose_new(
@@ -296,20 +322,12 @@ def _choose_new(
             added = problem.solve(setting, 1e-2).new(test_x, t[unknown])
             moved[setting].append((zero_shot + added, test_y))
 
-    def losses(parts: Parts) -> tuple[Tensor, float]:
-        temperature = best_temperature(parts)
-        return torch.cat([cross_entropies(a * temperature, b) for a, b in parts]), temperature
-
-    start, cool = losses(plain)
-    found = {setting: losses(parts)[0] for setting, parts in moved.items()}
-    best = min(found, key=lambda setting: float(found[setting].sum()))
-    gains = x.new_zeros(c).index_add_(0, torch.cat(owners), start - found[best])
-    sure = float(gains.sum()) / max(float(gains.std()) * math.sqrt(c), 1e-9)  # z
-    weight = 1.0 - choices.doubt / max(sure, 1e-9) ** 2
-    if weight <= 0:
-        return None, 0.0, cool
-    mixed = [(torch.lerp(a, b, weight), z) for (a, z), (b, _) in zip(plain, moved[best])]
-    return best, weight, losses(mixed)[1]
+    best = min(moved, key=lambda setting: float(losses(moved[setting]).sum()))
+    weight, mixed = trusted(plain, moved[best], torch.cat(owners), c, choices.doubt)
+    if not weight:
+        return None, 0.0, 1.0
+    # relative to that of zero-shot CLIP on the same few classes, whose own is known from all
+    return best, weight, best_temperature(mixed) / best_temperature(plain)
 
 
 def rank_in_class(y: Tensor, seed: int) -> Tensor:

@@ -138,7 +138,7 @@ class ConvexRecipe(Section):
     doubt: float = Field(
         default=2.0,
         ge=0,
-        description="m of the weight max(0, 1 − m/z²) of B where held-out classes gain z standard"
+        description="m of the weight max(0, 1 − m/z²) that a problem gets where it gains z standard"
         " errors over zero-shot (the positive part of James and Stein)",
     )
 
