@@ -22,22 +22,23 @@ DatasetRoot = Annotated[
 @datasets_app.command("list")
 def datasets_list(as_json: AsJson = False) -> None:
     """The data sets that have a manifest, and which of them are here."""
+    from ..datasets import verbs
     from . import print_datasets
 
-    rows = print_datasets.list_rows()
+    rows = verbs.datasets_list()
     print_json(rows) if as_json else print_datasets.print_list(rows)
 
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
     """Classes, prompts, splits, licence of a data set, and where to get it."""
-    from ..datasets import load_manifest
+    from ..datasets import load_manifest, verbs
     from . import print_datasets
 
-    manifest = load_manifest(name)
-    print_json(print_datasets.describe(manifest)) if as_json else print_datasets.print_manifest(
-        manifest
-    )
+    if as_json:
+        print_json(verbs.datasets_show(name))
+    else:
+        print_datasets.print_manifest(load_manifest(name))
 
 
 @datasets_app.command("check")
@@ -53,25 +54,20 @@ def datasets_check(
 
     Exit status 1 if anything is missing or unreadable.
     """
-    from ..datasets import load_manifest
-    from ..datasets.check import check_dataset
+    from ..datasets import verbs
 
-    check = check_dataset(load_manifest(name), root, decode=decode)
-    print_json(check.as_dict()) if as_json else typer.echo("\n".join(check.lines()))
+    check = verbs.datasets_check(name, root, decode)
+    print_json(check) if as_json else typer.echo("\n".join(check.lines()))
     raise typer.Exit(0 if check.complete else 1)
 
 
 @datasets_app.command("fetch")
 def datasets_fetch(name: DatasetName, root: DatasetRoot = None, as_json: AsJson = False) -> None:
     """Download what is free to download: resumed, verified, extracted."""
-    from ..datasets import load_manifest
-    from ..datasets.fetch import default_root, fetch_dataset
+    from ..datasets import verbs
 
-    manifest = load_manifest(name)
-    folder = root or default_root(manifest)
-    files = [str(path) for path in fetch_dataset(manifest, folder)]
-    result = {"name": manifest.name, "root": str(folder), "files": files}
-    print_json(result) if as_json else typer.echo(f"{manifest.name} is in {folder}")
+    found = verbs.datasets_fetch(name, root)
+    print_json(found) if as_json else typer.echo(f"{found['name']} is in {found['root']}")
 
 
 @datasets_app.command("add")
@@ -90,7 +86,7 @@ def datasets_add(
 
     Few photos? --shares 0.75 0 0.25 trains on three of four.
     """
-    from ..datasets.add import add_dataset
+    from ..datasets import verbs
 
-    added = add_dataset(source, name, out=out, force=force, shares=shares)
-    print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
+    added = verbs.datasets_add(source, name, out, force, shares)
+    print_json(added) if as_json else typer.echo("\n".join(added.lines()))
