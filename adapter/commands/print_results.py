@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from rich.console import Console
 from rich.table import Table
 
@@ -54,4 +52,4 @@ def print_results(results: Results, console: Console | None = None) -> None:
 
 def show(results: Results, as_json: bool) -> None:
     """Print a results table for a reader or for a program."""
-    print_json(asdict(results)) if as_json else print_results(results)
+    print_json(results) if as_json else print_results(results)

@@ -188,7 +188,6 @@ class _Work:
                 repeat_images=self.suite.repeat_images,
             ),
             encoder=encoder,
-            generation=self.suite.generation,
             recipe=self.suite.recipe,
             evaluation=job.evaluation,
         )
