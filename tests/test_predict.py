@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aape.adapter.predict import Prediction, to_csv
+from aape.adapter.predict import Prediction
+from aape.adapter.prediction_file import to_csv
 from aape.pipeline.datasets import open_dataset
 
 

@@ -17,9 +17,9 @@ def encoders_verb(
     as_json: AsJson = False,
 ) -> None:
     """List the encoders, whether their weights are on this machine, and their licence."""
-    from ..encoders import list_encoders
+    from ..encoders import verbs
 
-    rows = list_encoders(everything)
+    rows = verbs.encoders(everything)
     if as_json:
         print_json(rows)
         return
