@@ -177,7 +177,7 @@ class CaptionAdapter:
         if not (folder / DESCRIPTION).exists():
             raise UserError(
                 f"{folder} has no adapter trained on captions.",
-                "Make one with: aape train --task captions --dataset NAME --out FOLDER.",
+                "Make one with: aape train-captions --dataset NAME --out FOLDER.",
             )
         about = read_json(folder / DESCRIPTION)
         config = CaptionConfig.parse(about["config"], str(folder / DESCRIPTION))
