@@ -33,7 +33,8 @@ def print_results(results: Results, console: Console | None = None) -> None:
     """Print methods by metrics, the intervals of the ranking metric, and the notes.
 
     Where a terminal is too narrow, seconds go first, then intervals, deviations of all but the
-    metric that ranks, and its other columns. What is piped into a file or program is plain, whole and without lines.
+    metric that ranks, and its other columns. What is piped into a file or a program is whole, and
+    plain text without lines.
     """
     piped = console is None and not Console().is_terminal
     console = console or (Console(width=10_000, color_system=None) if piped else Console())
