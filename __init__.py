@@ -51,6 +51,7 @@ _PUBLIC = {
     "datasets_check": _DATASETS,
     "datasets_fetch": _DATASETS,
     "datasets_list": _DATASETS,
+    "datasets_remove": _DATASETS,
     "datasets_show": _DATASETS,
     "demo": _SUITE,
     "encoders": ".pipeline.encoders.verbs",

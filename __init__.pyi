@@ -59,6 +59,7 @@ from .pipeline.datasets.verbs import (
     datasets_check as datasets_check,
     datasets_fetch as datasets_fetch,
     datasets_list as datasets_list,
+    datasets_remove as datasets_remove,
     datasets_show as datasets_show,
 )
 from .pipeline.encoders import load_encoder as load_encoder

@@ -5,18 +5,22 @@ n images, c classes, d embedding width, k labels an image.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..pipeline.datasets.images import list_images
-from ..pipeline.embed.images import image_features
+from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
+from ..pipeline.embed.images import image_features, picture_features, say_left_out
 from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
+from ..pipeline.pictures import PictureError, as_picture
+from ..pipeline.progress import step
 from ..pipeline.settings import read_source
 from .arrays import texts_as_they_are
 from .asked_classes import AskedClass, asked_classes
@@ -38,30 +42,34 @@ class Prediction:
 
     ``class_ids`` are those of the run's data set; a class that was only named has none. Where the
     best is less likely than was asked for, the only label is ``"none of these"``, and its figure is
-    that of the best.
+    that of the best. ``path`` is nothing for a picture or array that was given open. ``error`` says
+    why an image could not be read; it then has no labels.
     """
 
-    path: Path
+    path: Path | None
     labels: list[str]
     probabilities: list[float]
     class_ids: list[int | None] = field(default_factory=list)
+    error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON shows."""
         ids = self.class_ids or [None] * len(self.labels)
         triples = zip(self.labels, ids, self.probabilities)
         labels = [{"label": a, "class_id": i, "p": p} for a, i, p in triples]
-        return {"path": str(self.path), "labels": labels}
+        path = str(self.path) if self.path else None
+        return {"path": path, "labels": labels, "error": self.error or None}
 
     def line(self) -> str:
         """Return what a terminal shows."""
         best = zip(self.labels, self.probabilities)
-        return f"{self.path}  " + ", ".join(f"{label} {p:.0%}" for label, p in best)
+        said = ", ".join(f"{label} {p:.0%}" for label, p in best)
+        return f"{self.path}  {said or 'cannot be read: ' + self.error}"
 
 
 def predict(
     run: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[Any],
     top: int = 3,
     classes: Sequence[str] = (),
     also: Sequence[str] = (),
@@ -69,6 +77,7 @@ def predict(
     device: str = "",
     min_confidence: float = 0.0,
     out: str | Path | None = None,
+    strict: bool = False,
     *,
     encoder: Encoder | None = None,
 ) -> list[Prediction]:
@@ -79,7 +88,8 @@ def predict(
 
     Args:
         run: a run folder of classification that was trained on a bank.
-        images: files, or folders that are searched at any depth.
+        images: files, folders that are searched at any depth, patterns such as ``photos/*.jpg``,
+            Pillow's images, or arrays (h, w), (h, w, 3) or (h, w, 4).
         top: k, labels to return for each image.
         classes: names or class ids to choose from; by default all of the run's data set.
         also: further names, of which no photo was ever seen.
@@ -88,17 +98,18 @@ def predict(
         device: ``auto``, ``cpu``, ``cuda``; by default the run's.
         min_confidence: below this probability the label is ``"none of these"``.
         out: also write a file: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
+        strict: stop at an image that cannot be read; otherwise its prediction has an ``error``.
         encoder: an open encoder instead of the one that the run names.
 
     Raises:
         UserError: the run has no adapter of classification, was trained on a file of features,
-            belongs to another encoder, or an image cannot be read.
+            belongs to another encoder, there are no images, or with ``strict`` one cannot be read.
     """
     if out is not None:
         check_format(out)
     folder = RunFolder.open(run)
     tensors, about = _adapter_of(folder)
-    paths = _files(images)
+    given = _files(images)
     asked = asked_classes(about, classes, also)
     encoder = encoder or _encoder(folder, about, str(checkpoint), device)
     if encoder.fingerprint != about["encoder"]:
@@ -108,20 +119,30 @@ def predict(
     fitted = FittedAdapter.load(tensors, about)
     text = _class_texts(asked, encoder, tensors, about)
     classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
-    x = torch.from_numpy(image_features(encoder, paths).x)
-    shares = fitted.logits(x, classes_asked).softmax(-1)  # (n, c)
+    features, kept, errors = _features(encoder, given, strict)
+    shares = fitted.logits(torch.from_numpy(features), classes_asked).softmax(-1)  # (n, c)
     best = shares.topk(min(top, len(asked)), dim=-1)
+    labelled = {
+        place: _prediction(
+            _path_of(given[place]), [asked[i] for i in which], values, min_confidence
+        )
+        for place, which, values in zip(kept, best.indices.tolist(), best.values.tolist())
+    }
     found = [
-        _prediction(path, [asked[i] for i in which], values, min_confidence)
-        for path, which, values in zip(paths, best.indices.tolist(), best.values.tolist())
+        labelled.get(place) or Prediction(_path_of(image), [], [], error=errors.get(place, ""))
+        for place, image in enumerate(given)
     ]
     if out is not None:
         write_predictions(out, found)
     return found
 
 
+def _path_of(image: Any) -> Path | None:
+    return image if isinstance(image, Path) else None
+
+
 def _prediction(
-    path: Path, classes: list[AskedClass], shares: list[float], least: float
+    path: Path | None, classes: list[AskedClass], shares: list[float], least: float
 ) -> Prediction:
     rounded = [round(share, 4) for share in shares]
     if shares[0] < least:
@@ -176,16 +197,84 @@ def _class_texts(
     return text
 
 
-def _files(images: Sequence[str | Path]) -> list[Path]:
-    found: list[Path] = []
-    for given in map(Path, images):
-        if not given.exists():
+def _files(images: Sequence[Any]) -> list[Any]:
+    """Return paths, with folders and patterns searched through, and open pictures as they are."""
+    found: list[Any] = []
+    for given in images:
+        if not isinstance(given, str | Path):
+            found.append(given)
+            continue
+        path = Path(given)
+        if path.is_dir():
+            found += _inside(path)
+        elif path.exists() or path.is_symlink():
+            found.append(path)
+        elif glob.has_magic(str(given)):
+            found += _matching(str(given))
+        else:
             raise UserError(f"There is no image or folder {given}.")
-        inside = list_images(given) if given.is_dir() else [given]
-        if not inside:
-            raise UserError(f"There are no images in {given}.")
-        found += inside
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    inside = look_through(folder)
+    _say_skipped(inside)
+    if not inside.images:
+        raise UserError(f"There are no images in {folder}.", "; ".join(inside.remarks()))
+    return inside.images
+
+
+def _say_skipped(inside: FolderImages) -> None:
+    for remark in inside.remarks():
+        step(remark)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the images that match a pattern, and those in folders that do."""
+    found: list[Path] = []
+    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
+    matches = [Path(name) for name in names]
+    for path in matches:
+        if path.is_dir():
+            # with ** the folder's own images match by themselves
+            found += [] if "**" in pattern else look_through(path).images
+        elif is_image_name(path.name):
+            found.append(path)
+    if not found:
+        raise UserError(f"No image matches {pattern}.")
+    skipped = sum(not path.is_dir() for path in matches) - sum(path in matches for path in found)
+    if skipped:
+        step(f"{skipped:,} files that match {pattern} are no images by their names")
+    return found
+
+
+def _features(
+    encoder: Encoder, asked: Sequence[Any], strict: bool
+) -> tuple[np.ndarray, list[int], dict[int, str]]:
+    """Return features (m, d) of what can be read, its places in ``asked``, and errors by place."""
+    errors: dict[int, str] = {}
+    parts, kept = [np.zeros((0, encoder.dim), np.float32)], []
+    files = [place for place, given in enumerate(asked) if isinstance(given, Path)]
+    if files:
+        found = image_features(encoder, [asked[place] for place in files], strict=strict)
+        say_left_out(found.unreadable, len(files), "photos")
+        parts.append(found.x)
+        kept += [files[i] for i in found.kept]
+        lost = sorted(set(files) - set(kept))
+        errors |= {place: entry.reason for place, entry in zip(lost, found.unreadable)}
+    pictures = []
+    for place, given in enumerate(asked):
+        if isinstance(given, Path):
+            continue
+        try:
+            pictures.append(as_picture(given))
+            kept.append(place)
+        except PictureError as error:
+            if strict:
+                raise UserError(f"Image {place} cannot be read: {error}.") from error
+            errors[place] = str(error)
+    parts.append(picture_features(encoder, pictures))
+    return np.concatenate(parts), kept, errors
 
 
 def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str, device: str) -> Encoder:

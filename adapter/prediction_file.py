@@ -58,7 +58,7 @@ def write_predictions(path: str | Path, predictions: Sequence[Prediction]) -> No
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:
-    """Return a table: the path, then label and probability of each rank."""
+    """Return a table: the path, label and probability of each rank, why an image has none."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(table_rows(predictions))
     return stream.getvalue()
@@ -70,10 +70,10 @@ def table_rows(predictions: Sequence[Prediction]) -> list[list[Any]]:
     head = ["path"]
     for rank in range(1, ranks + 1):
         head += [f"label_{rank}", f"p_{rank}"]
-    rows = [head]
+    rows = [[*head, "error"]]
     for row in predictions:
-        cells: list[Any] = [str(row.path)]
+        cells: list[Any] = [str(row.path or "")]
         for label, p in zip(row.labels, row.probabilities):
             cells += [label, p]
-        rows.append(cells + [""] * (len(head) - len(cells)))
+        rows.append([*cells, *[""] * (len(head) - len(cells)), row.error])
     return rows

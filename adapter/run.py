@@ -61,7 +61,9 @@ def own_weights(encoder: str, recorded: str, given: str) -> str:
     Raises:
         UserError: the run was made with local weights (``recorded``), and none are given.
     """
-    if recorded and not given:
+    from ..pipeline.encoders.folders import names_folder
+
+    if (recorded or names_folder(encoder)) and not given:
         raise UserError(
             f"The run was made with local weights of {encoder}, and a run's own word for where"
             " weights lie is not taken.",

@@ -242,3 +242,6 @@ class EncoderConfig(Section):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     batch_size: int = Field(default=64, ge=1, description="images or texts at once")
     workers: int = Field(default=2, ge=0, description="image decoding processes")
+    strict: bool = Field(
+        default=False, description="stop at a photo that cannot be read; else it is left out"
+    )

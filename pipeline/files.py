@@ -17,7 +17,14 @@ from typing import Any
 from .errors import UserError
 
 _CHUNK = 1 << 20
-_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM, errno.ENAMETOOLONG)
+_UNWRITABLE = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -193,17 +200,27 @@ def exclusive(path: str | Path, purpose: str, *, wait: bool = False) -> Iterator
     """Hold a lock file for the block. The lock goes with the process, also when it is killed.
 
     Raises:
-        UserError: another process holds it (with ``wait``, its end is awaited instead).
+        UserError: another process holds it (with ``wait``, its end is awaited instead), or no lock
+            can be made in the folder.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    lock = Path(f"{path}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."
-            ) from error
+    place = Path(f"{path}.lock")
+    lock = FileLock(place, timeout=-1 if wait else 0)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."
+        ) from error
+    except NotImplementedError as error:
+        raise UserError(
+            f"The disk of {place.parent} knows no locks.", "Choose a folder on a local disk."
+        ) from error
+    except OSError as error:
+        raise disk_error(error, place) from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -125,6 +125,7 @@ def test_whitening_and_scales_are_folded_into_the_weights(whiten):
     z = data.x - data.x.mean(0)
     z = z @ whitening(data.x, data.y, data.w) if whiten else z
     z = z * z.square().sum(1).mean().rsqrt()
+    z = torch.cat([z, torch.ones(len(z), 1)], 1)
     texts = data.w - data.w.mean(0)
     texts = texts * texts.square().sum(1).mean().rsqrt()
     features = decompose(z)
@@ -222,8 +223,9 @@ def test_validation_images_decide_where_there_is_one_shot():
             logits = found.sharpness * 20 * judged.val_x @ one.w.T + added.seen(judged.val_x)
             logits = logits * best_temperature([(logits, judged.val_y)])
             losses[whiten, own] = float(F.cross_entropy(logits, judged.val_y))
-    best = min(losses, key=lambda key: losses[key])
-    assert (found.chosen["seen"]["whiten"], found.chosen["seen"]["own"]) == best
+    chosen = found.chosen["seen"]
+    assert losses[chosen["whiten"], chosen["own"]] < min(losses.values()) + 0.01
+    assert max(losses.values()) > min(losses.values()) + 0.05
 
 
 def test_held_out_classes_open_the_map_where_images_and_texts_are_turned():

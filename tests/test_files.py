@@ -137,3 +137,37 @@ def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
     assert cache_folder("a", "b") == tmp_path / "home" / "a" / "b"
     assert Path(tmp_path / "home" / "a" / "b").is_dir()
+
+
+def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    true_open = os.open
+
+    def read_only(path, *options, **named):
+        if str(path).endswith(".lock"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return true_open(path, *options, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with (
+        pytest.raises(UserError, match=r"Cannot write .*bank\.lock"),
+        exclusive(tmp_path / "bank", "writing"),
+    ):
+        raise AssertionError("the block was entered")
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(UserError, match="Cannot write"),
+        exclusive(tmp_path / "file" / "bank", "writing"),
+    ):
+        raise AssertionError("the block was entered")
+
+
+def test_nothing_of_one_system_is_imported_at_the_top() -> None:
+    """Windows has no fcntl, resource or pwd."""
+    root = Path(__file__).parents[1]
+    for path in (*root.glob("pipeline/**/*.py"), *root.glob("adapter/**/*.py"), root / "cli.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not line.startswith(("import fcntl", "import resource", "import pwd")), path

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ...pipeline.errors import UserError
 from ..method.problem import ClassSet, FewShot
-from . import BASELINES
+from . import BASELINES, GROUPS, register
 from .base import Baseline, Fitted, Predictor
 
 Logits = Callable[[Tensor, ClassSet], Tensor]
+_OWN: set[str] = set()
 
 
 def add_baseline(
@@ -39,13 +40,13 @@ def add_baseline(
     """
     if not re.fullmatch(r"[^,\s][^,]*", name):
         raise UserError(f"{name!r} is no name for a baseline.", "Leave out commas.")
-    known = BASELINES.get(name)
-    if known is not None and not getattr(known.fit, "is_own", False):
+    known = {word for entry in BASELINES.values() for word in (entry.id, entry.name.lower())}
+    if name not in _OWN and (name.lower() in known or name.lower() in GROUPS):
         raise UserError(f"{name!r} is a baseline of aape.", "Choose another name.")
 
     def fitted(data: FewShot, seed: int) -> Predictor:
         found: Any = fit(data, seed)
         return found if hasattr(found, "logits") else Fitted(found)
 
-    fitted.is_own = True  # pyright: ignore[reportFunctionMemberAccess]
-    BASELINES[name] = Baseline(name, fitted, source, note)
+    _OWN.add(name)
+    register(Baseline(re.sub(r"\W+", "-", name.lower()), name, fitted, source, note))

@@ -24,6 +24,7 @@ def train_captions(
     out: str | Path | None = None,
     config: Source = None,
     settings: Assignments = (),
+    strict: bool = False,
 ) -> Results:
     """Train the generator on captioned images, for retrieval, captioning and answering.
 
@@ -35,6 +36,7 @@ def train_captions(
         encoder, checkpoint, device: the dual encoder; its local weights; where it runs.
         out: the run folder. config: a file, such as the ``config.yaml`` of such a run, or values.
         settings: ``{"captions.lr": 1e-3}``, or ``["captions.lr=1e-3"]``; they win.
+        strict: stop at a photo that cannot be read; else it is left out, counted and named.
 
     Returns:
         Validation recall before and after training.
@@ -58,7 +60,7 @@ def train_captions(
     given |= {
         "dataset": dataset or None, "root": str(root) or None, "seeds": list(seeds) or None,
         "captions.distillation": distillation, "encoder.name": encoder or None,
-        "encoder.device": device or None,
+        "encoder.device": device or None, "encoder.strict": strict or None,
     }  # fmt: skip
     if not dataset and "dataset" not in values:
         raise UserError("Training on captions needs a data set.", "Name one: --dataset shapes.")
@@ -73,6 +75,7 @@ def eval_retrieval(
     max_images: int = 0,
     contrasts: bool = False,
     checkpoint: str | Path = "",
+    strict: bool = False,
 ) -> Results:
     """Evaluate image-text retrieval with x, h(x) and their mixture, both directions.
 
@@ -80,6 +83,7 @@ def eval_retrieval(
         run: a run folder of :func:`train_captions`. dataset, root: test data, if not the run's own.
         max_images: of the test split; 0 is all. contrasts: caption against hard negative.
         checkpoint: local weights of the run's encoder.
+        strict: stop at a photo that cannot be read.
 
     Raises:
         UserError: there is no such run, or the data are not here.
@@ -88,7 +92,7 @@ def eval_retrieval(
 
     return runs.evaluate_run(
         Path(run), "contrasts" if contrasts else "retrieval", dataset=dataset, root=str(root),
-        limit=max_images, checkpoint=str(checkpoint),
+        limit=max_images, checkpoint=str(checkpoint), strict=strict,
     )  # fmt: skip
 
 
@@ -108,11 +112,12 @@ def eval_captioning(
     checkpoint: str | Path = "",
     config: Source = None,
     settings: Assignments = (),
+    strict: bool = False,
 ) -> Results:
     """Evaluate captions by a frozen language model: no image, image tokens, AAPE, both.
 
     Args:
-        run, dataset, root, max_images, checkpoint: as for :func:`eval_retrieval`.
+        run, dataset, root, max_images, checkpoint, strict: as for :func:`eval_retrieval`.
         language_model: ``smollm2``, a folder or a model of the hub. steps: of the prefix.
         grid: image tokens are grid x grid. aape_tokens: slots that the AAPE fills.
         strategy: ``greedy``, ``beam`` or ``sample``. beams, max_tokens: of decoding.
@@ -133,6 +138,7 @@ def eval_captioning(
     return runs.evaluate_run(
         Path(run), "captioning", dataset=dataset, root=str(root),
         settings=made.model_dump(mode="json"), limit=max_images, checkpoint=str(checkpoint),
+        strict=strict,
     )  # fmt: skip
 
 
@@ -152,11 +158,12 @@ def eval_vqa(
     checkpoint: str | Path = "",
     config: Source = None,
     settings: Assignments = (),
+    strict: bool = False,
 ) -> Results:
     """Evaluate answers by a frozen language model, beside the most frequent answer per type.
 
     Args:
-        run, dataset, root, checkpoint: as for :func:`eval_retrieval`.
+        run, dataset, root, checkpoint, strict: as for :func:`eval_retrieval`.
         language_model, steps, grid, aape_tokens: as for :func:`eval_captioning`.
         shots: answered questions shown. train_on: ``questions``, or ``captions`` (zero-shot).
         caption_steps: on captions before those on questions. wordnet: folder of its files.
@@ -175,7 +182,7 @@ def eval_vqa(
     made = settle(VqaConfig, read_source(config, "vqa"), given, settings, section="vqa")
     return runs.evaluate_run(
         Path(run), "vqa", dataset=dataset, root=str(root), settings=made.model_dump(mode="json"),
-        limit=max_questions, checkpoint=str(checkpoint),
+        limit=max_questions, checkpoint=str(checkpoint), strict=strict,
     )  # fmt: skip
 
 

@@ -93,13 +93,15 @@ def evaluate_classification(
             others = [target.draw(1, seed) for target in targets]
             views = _Views(data, others, protocol, settings, seed, device)
             draws.append((data, views.tests()))
+            _leave_out_controls(methods, data, skipped)
             for method in methods:
                 progress.update(task, description=f"seed {seed}: {method.name}"[:40].ljust(40))
                 key = _key(method, data, others, protocol, settings, seed)
                 keys[method.name, seed] = key
                 path = (work or Path(folder)) / f"{key}.safetensors"
-                outcome = load_outcome(path) if run is not None else None
-                if outcome is None and method.name not in skipped:
+                able = method.name not in skipped
+                outcome = load_outcome(path) if run is not None and able else None
+                if outcome is None and able:
                     try:
                         outcome = _train_and_test(method, views, path, device)
                     except _Unavailable as reason:
@@ -120,6 +122,21 @@ def evaluate_classification(
         if method.name not in skipped
     ]
     return build_results(protocol, settings, draws, rows, skipped)
+
+
+def _leave_out_controls(
+    methods: list[_Method], data: ClassificationData, skipped: dict[str, str]
+) -> None:
+    """Say before any training which controls these features cannot have; the others run."""
+    if data.texts.waffle is not None:
+        return
+    for method in methods:
+        if method.note == CONTROL_NOTES["waffle"] and method.name not in skipped:
+            skipped[method.name] = (
+                "the features come without texts of random words: add waffle_text.features (c, d) "
+                "to the feature file, or train from a bank"
+            )
+            step(f"Left out: {method.name}: {skipped[method.name]}.")
 
 
 class _Unavailable(Exception):

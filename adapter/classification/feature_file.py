@@ -14,10 +14,12 @@ import numpy as np
 from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
 from .data import ClassificationData, ClassTexts, LabelledImages
+from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
-from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
+
+_UNIT_TOLERANCE = 0.05  # half precision moves lengths by 0.001
 
 
 class FileSource:
@@ -30,7 +32,8 @@ class FileSource:
     (c, k). Other files put ``text`` first: ``text_ensemble``, ``text_descriptions`` (c, d), the
     mean of a class's descriptions, and ``text_name``, which stands in for an absent class text.
     Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
-    ``logit_scale`` and ``note``.
+    ``logit_scale``, ``note`` and ``text_norm``: the mean length of the class texts before they were
+    scaled to 1. Class texts that come unscaled tell their lengths themselves.
     """
 
     def __init__(
@@ -106,14 +109,41 @@ class FileSource:
             prompts=prompts,
             mask=mask,
             waffle=waffle if "waffle_text.features" in self.tensors else None,
+            norms=self._norms(len(template)),
         )
+
+    def _norms(self, count: int) -> np.ndarray | None:
+        """Lengths of the class texts: of the vectors themselves, else of the metadata."""
+        name = "class_text.features"
+        if name not in self.tensors:
+            name = self._text_name("name", "template", "class") or name
+        raw = np.linalg.norm(self.tensors[name].astype(np.float32), axis=-1)
+        if np.abs(raw - 1).max() > _UNIT_TOLERANCE:
+            return raw
+        given = self.metadata.get("text_norm")
+        if given is None:
+            return None
+        try:
+            norm = float(given)
+        except ValueError:
+            norm = float("nan")
+        if not 0 < norm < float("inf"):
+            raise UserError(
+                f"{self.path} gives {given!r} as text_norm.",
+                "It is the mean length of the class texts before scaling, a number above 0.",
+            )
+        return np.full(count, norm, np.float32)
 
     def _text(self, *kinds: str) -> np.ndarray | None:
         """Return the first text tensor of these kinds (c, d), whichever way round it is named."""
+        name = self._text_name(*kinds)
+        return None if name is None else self._array(name)
+
+    def _text_name(self, *kinds: str) -> str | None:
         for kind in kinds:
             for name in (f"{kind}_text.features", f"text_{kind}.features"):
                 if name in self.tensors and self.tensors[name].ndim == 2:
-                    return self._array(name)
+                    return name
         return None
 
     def _array(self, name: str, default: np.ndarray | None = None) -> np.ndarray:

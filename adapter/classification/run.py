@@ -97,6 +97,8 @@ def _open_bank(
     if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
         raise UserError(f"The bank names its data set {chosen!r}, which is no plain name.")
     dataset = open_dataset(chosen, Path(root) if root else None)
+    for remark in dataset.contents.remarks:
+        step(f"{dataset.manifest.name}: {remark}")
     if encoder is None:
         wanted = config.encoder.name
         wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
@@ -109,6 +111,7 @@ def _open_bank(
         repeat=config.data.repeat_images,
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
+        strict=config.encoder.strict,
     )
     return source, encoder
 

@@ -40,6 +40,7 @@ def train(
     out: str | Path | None = None,
     config: Source = None,
     settings: Assignments = (),
+    strict: bool = False,
 ) -> Results:
     """Train the adapter and compare it with every baseline on the same features and shots.
 
@@ -60,6 +61,7 @@ def train(
         encoder, checkpoint, device: instead of the bank's encoder; its local weights; where.
         out: the run folder. config: a file, such as the ``config.yaml`` of a run, or values.
         settings: ``{"evaluation.resamples": 0}``, or ``["evaluation.resamples=0"]``; they win.
+        strict: stop at a photo that cannot be read; else it is left out, counted and named.
 
     Raises:
         UserError: something named is absent or does not fit, or a setting would not be read.
@@ -71,6 +73,7 @@ def train(
         "data.dataset": dataset or None, "data.root": str(root) or None,
         "data.targets": list(target) or None, "data.repeat_images": repeat_images or None,
         "encoder.name": encoder or None, "encoder.device": device or None,
+        "encoder.strict": strict or None,
         "evaluation.shots": shots, "evaluation.seeds": list(seeds) or None,
         "evaluation.protocol": protocol or None, "evaluation.controls": list(control) or None,
         "evaluation.baselines": list(baselines) or None, "evaluation.init_seed": init_seed,
@@ -142,6 +145,7 @@ def eval_classification(
     checkpoint: str | Path = "",
     config: Source = None,
     settings: Assignments = (),
+    strict: bool = False,
 ) -> Results:
     """Evaluate a run again, or by another protocol; what is finished is reused.
 
@@ -149,7 +153,7 @@ def eval_classification(
         run: a run folder of classification. protocol, baselines, control, target: other than the
             run's, as for :func:`train`. checkpoint: local weights of the run's encoder.
         config: a file with a section ``evaluation`` to use instead of the run's.
-        settings: as for :func:`train`.
+        settings, strict: as for :func:`train`.
 
     Raises:
         UserError: there is no such run, or something does not fit.
@@ -165,6 +169,7 @@ def eval_classification(
     given = {
         "evaluation.protocol": protocol or None, "evaluation.baselines": list(baselines) or None,
         "evaluation.controls": list(control) or None, "data.targets": list(target) or None,
+        "encoder.strict": strict or None,
     }  # fmt: skip
     chosen = configure(values, given, settings, checkpoint=checkpoint, trusted=False)
     return run_classification(chosen, folder.path)

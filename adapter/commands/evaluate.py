@@ -12,6 +12,7 @@ from ...pipeline.commands.options import (
     Checkpoint,
     Config,
     Settings,
+    Strict,
     whole_numbers,
     words_of,
 )
@@ -46,6 +47,7 @@ def eval_classification(
     checkpoint: Checkpoint = "",
     config: Config = None,
     settings: Settings = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
@@ -54,7 +56,7 @@ def eval_classification(
 
     results = verbs.eval_classification(
         run, protocol, words_of(baselines), words_of(control), target or (), checkpoint, config,
-        settings or (),
+        settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
 
@@ -69,13 +71,15 @@ def eval_retrieval(
         bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
     ] = False,
     checkpoint: Checkpoint = "",
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
     from ..captions import verbs
     from .print_results import show
 
-    show(verbs.eval_retrieval(run, dataset, root, max_images, contrasts, checkpoint), as_json)
+    results = verbs.eval_retrieval(run, dataset, root, max_images, contrasts, checkpoint, strict)
+    show(results, as_json)
 
 
 @eval_app.command("captioning")
@@ -95,6 +99,7 @@ def eval_captioning(
     checkpoint: Checkpoint = "",
     config: Config = None,
     settings: Settings = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
@@ -103,7 +108,7 @@ def eval_captioning(
 
     results = verbs.eval_captioning(
         run, dataset, root, language_model, steps, grid, aape_tokens, strategy, beams, max_tokens,
-        java, max_images, checkpoint, config, settings or (),
+        java, max_images, checkpoint, config, settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
 
@@ -131,6 +136,7 @@ def eval_vqa(
     checkpoint: Checkpoint = "",
     config: Config = None,
     settings: Settings = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
@@ -140,7 +146,7 @@ def eval_vqa(
     results = verbs.eval_vqa(
         run, dataset, root, language_model, steps, grid, aape_tokens,
         whole_numbers(shots, "--shots"), train_on, caption_steps, wordnet, max_questions,
-        checkpoint, config, settings or (),
+        checkpoint, config, settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
 

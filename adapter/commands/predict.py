@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Checkpoint, print_json
+from ...pipeline.commands.options import AsJson, Checkpoint, Strict, print_json
 
 app = typer.Typer()
 
@@ -15,7 +15,9 @@ app = typer.Typer()
 @app.command("predict")
 def predict_verb(
     run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
-    images: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of them, or quoted patterns.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
     classes: Annotated[
         list[str] | None,
@@ -32,6 +34,7 @@ def predict_verb(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write .csv, .json, .jsonl or .parquet.")
     ] = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Label new photos with a trained adapter; classes it never saw are judged by their names.
@@ -43,7 +46,7 @@ def predict_verb(
     from ..predict import predict
 
     found = predict(
-        run, images, top, classes or (), also or (), checkpoint, device, min_confidence, out
+        run, images, top, classes or (), also or (), checkpoint, device, min_confidence, out, strict
     )
     if as_json:
         print_json(found)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Config, Settings, whole_numbers, words_of
+from ...pipeline.commands.options import AsJson, Config, Settings, Strict, whole_numbers, words_of
 
 app = typer.Typer()
 Baselines = Annotated[
     str,
     typer.Option(
-        help="Comma-separated names, or all, fast (no training), slow (CoOp, CoCoOp), none.",
+        help="Comma-separated ids (gda, proker, tip-adapter-f …; docs/baselines.md lists them), or"
+        " all, fast (no training), slow (CoOp, CoCoOp), none.",
         show_default="all",
     ),
 ]
@@ -31,7 +32,7 @@ Protocol = Annotated[
 ]
 Root = Annotated[str, typer.Option(help="Folder of the images.")]
 Checkpoint = Annotated[str, typer.Option(help="Local weights of the encoder.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda.", show_default="auto")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", show_default="auto")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
 
 
@@ -87,6 +88,7 @@ def train(
     out: Out = None,
     config: Config = None,
     settings: Settings = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapter and print it beside every baseline on the same features and shots.
@@ -103,7 +105,7 @@ def train(
         refuse_others(context, task)
         train_captions(
             dataset, root, seeds, distillation, encoder, checkpoint, device, out, config, settings,
-            as_json,
+            strict, as_json,
         )  # fmt: skip
         return
     from ..classification import verbs
@@ -112,7 +114,7 @@ def train(
         bank, features, shots, whole_numbers(seeds, "--seeds"), protocol, recipe, distillation,
         words_of(control), words_of(baselines), target or (), new_classes, repeat_images,
         init_seed, order_seed, dataset, root, encoder, checkpoint, device, out, config,
-        settings or (),
+        settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
 
@@ -129,6 +131,7 @@ def train_captions(
     out: Out = None,
     config: Config = None,
     settings: Settings = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Train on captioned images: one generator for retrieval, captioning and answering.
@@ -140,14 +143,14 @@ def train_captions(
 
     results = verbs.train_captions(
         dataset, root, whole_numbers(seeds, "--seeds"), distillation, encoder, checkpoint, device,
-        out, config, settings or (),
+        out, config, settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
 
 
 _OF_CAPTIONS = {
     "task", "dataset", "root", "seeds", "distillation", "encoder", "checkpoint", "device", "out",
-    "config", "settings", "as_json",
+    "config", "settings", "strict", "as_json",
 }  # fmt: skip
 
 

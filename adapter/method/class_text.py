@@ -59,7 +59,7 @@ def fit_by_convex_problems(data: FewShot, recipe: Recipe, seeds: Seeds) -> Fitte
     warm, cool = found.seen_temperature, found.new_temperature
     table = {"zero-shot": (warm * found.sharpness, cool * found.sharpness)}
     if found.seen is not None:
-        terms.append(OwnWeights(found.seen.mean, found.seen.weight))
+        terms.append(OwnWeights(found.seen.weight, found.seen.bias))
         table["own weights"] = (warm * found.seen_weight, 0.0)
     shared = None if found.new is None else SharedMap.of(found.new)
     if shared is not None:

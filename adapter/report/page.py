@@ -218,12 +218,11 @@ def _thumbnail(image: str | Path | None) -> str:
         return ""
     from PIL import Image
 
-    from ...pipeline.raster import open_raster
+    from ...pipeline.pictures import PictureError, read_picture
 
     try:
-        with open_raster(image) as picture:
-            small = picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = read_picture(image).image
+    except PictureError:
         return ""
     if max(small.size) < _THUMBNAIL:
         factor = _THUMBNAIL / max(small.size)

@@ -113,15 +113,21 @@ def bank_diff(before: Bank, after: Bank) -> BankDiff:
     return diff.diff_banks(named_bank(before), named_bank(after))
 
 
-def bank_merge(banks: Sequence[str | Path], out: str | Path) -> PromptBank:
-    """Join banks into one; a prompt that occurs in several is taken once.
+def bank_merge(banks: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
+    """Join banks into one, with its index; a prompt that occurs in several is taken once.
+
+    Returns:
+        The ``bank``, and how many prompts of which data sets are in it.
 
     Raises:
         UserError: fewer than two, or of different encoders.
     """
-    from . import merge
+    from . import merge, search
 
-    return merge.merge_banks(banks, out)
+    merged = merge.merge_banks(banks, out)
+    if any(entry.kept for entry in merged.footer.classes):
+        search.build_index(merged)
+    return merge.summary(merged, banks)
 
 
 def bank_export(out: str | Path, bank: Bank = "", kind: str = "cupl-json") -> list[str]:

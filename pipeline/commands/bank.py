@@ -130,11 +130,14 @@ def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
 def bank_merge(
     banks: Annotated[list[Path], typer.Argument(help="Two banks or more, of one encoder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank to write.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Join banks into one. A prompt that occurs in several is taken once."""
+    """Join banks into one, with its index. A prompt that occurs in several is taken once."""
     from ..bank import verbs
+    from . import print_bank
 
-    typer.echo(repr(verbs.bank_merge(banks, out)))
+    merged = verbs.bank_merge(banks, out)
+    print_json(merged) if as_json else typer.echo(print_bank.merged_line(merged))
 
 
 @bank_app.command("export")

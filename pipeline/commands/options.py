@@ -14,6 +14,9 @@ from ..errors import UserError
 from ..files import finite
 
 Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a photo that cannot be read; else it is left out.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .add import Added
     from .check import Check
+    from .remove import Removed
 
 HALF_FIFTH_REST = (0.5, 0.2, 0.3)  # of train, val and test
 
@@ -97,17 +98,53 @@ def datasets_add(
     out: str | Path | None = None,
     force: bool = False,
     shares: Sequence[float] = HALF_FIFTH_REST,
+    path_column: str = "",
+    label_column: str = "",
+    caption_column: Sequence[str] = (),
+    split_column: str = "",
+    split_as: Sequence[str] = (),
+    configuration: str = "",
+    skip_missing: bool = False,
+    strict: bool = False,
 ) -> Added:
     """Write a manifest for your own images: a folder, a table of paths, a Hugging Face folder.
 
     Args:
         name: how to ask for it later. out: where the manifest goes. force: overwrite one.
         shares: of train, val and test, where the images have no split.
+        path_column, label_column, caption_column, split_column: of a table, if their names are not
+            found; ``none`` where there is none.
+        split_as: ``NAME=SPLIT``, what a split is: train, val, test or none.
+        configuration: which of several. skip_missing: leave out rows whose photo is not there.
+        strict: stop at a photo that cannot be read.
 
     Raises:
         UserError: nothing is found, or the manifest exists.
     """
     from .add import add_dataset
+    from .hints import Hints
 
     train, val, test = shares
-    return add_dataset(source, name, out=out, force=force, shares=(train, val, test))
+    hints = Hints(
+        path_column=path_column,
+        label_column=label_column,
+        caption_columns=tuple(caption_column),
+        split_column=split_column,
+        split_as=Hints.parse_split_as(split_as),
+        configuration=configuration,
+        skip_missing=skip_missing,
+    )
+    return add_dataset(
+        source, name, out=out, force=force, shares=(train, val, test), hints=hints, strict=strict
+    )
+
+
+def datasets_remove(name: str) -> Removed:
+    """Forget a data set of your own: its manifest goes, its photos and tables stay.
+
+    Raises:
+        UserError: no data set has that name, or it came with the package.
+    """
+    from .remove import remove_dataset
+
+    return remove_dataset(name)
