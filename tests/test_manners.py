@@ -19,6 +19,7 @@ from aape.adapter.finish import _code
 from aape.adapter.predict import NONE, _prediction
 from aape.adapter.prediction_file import check_format, write_predictions
 from aape.adapter.results import MethodResult, Results
+from aape.pipeline import progress
 from aape.pipeline.errors import UserError
 
 SLEEPER = """
@@ -103,8 +104,6 @@ def test_quiet_and_verbose_stand_anywhere(capfd):
     assert status == 2
     assert "Traceback" in said
     assert "Traceback" not in ran(capfd, "options", "nothing")[2]
-    from aape.pipeline import progress
-
     progress.speak()
 
 
