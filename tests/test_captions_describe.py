@@ -19,7 +19,6 @@ from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.captioning import CaptioningConfig, evaluate_captioning
 from aape.adapter.captions.choose_prefix import ChosenPrefix, PrefixChoice, RowLoss, validation_loss
 from aape.adapter.captions.data import training_and_validation
-from aape.adapter.captions.decode import DecodeConfig
 from aape.adapter.captions.lm import Example, Prefix, PrefixConfig, PrefixInputs, prefix_loss
 from aape.adapter.captions.prefix import TrainedRow, caption_texts
 from aape.adapter.captions.question_training import VqaConfig
@@ -106,7 +105,7 @@ def test_the_prefix_is_that_of_the_evaluation(place: Path) -> None:
     for size in (1, 32):
         found = describe.caption(
             place / "run", [image.path for image in test], encoder=encoder, lm=lm,
-            decode=DecodeConfig(batch_size=size),
+            batch_size=size,
         )  # fmt: skip
         assert [row.text for row in found] == [expected[image.image_id] for image in test]
 

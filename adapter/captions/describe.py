@@ -172,10 +172,13 @@ def caption(
     *,
     train: bool = False,
     dataset: str = "",
-    decode: DecodeConfig | None = None,
+    strategy: str = "greedy",
+    beams: int = 4,
+    max_tokens: int = 24,
     language_model: str = "",
     encoder: Encoder | None = None,
     lm: FrozenLM | None = None,
+    batch_size: int = 32,
     checkpoint: str = "",
 ) -> Iterator[PhotoText]:
     """Caption photos; results appear as they are finished.
@@ -185,16 +188,21 @@ def caption(
         photos: files, or folders that are searched at any depth.
         train: train prefixes now if the run has none, on its own data set.
         dataset: the evaluation whose prefix is used, if the run was evaluated on other data too.
-        decode: how texts are chosen; greedy by default.
+        strategy: how a text is chosen: ``greedy``, ``beam`` or ``sample``.
+        beams: of ``beam``. max_tokens: of a caption.
         language_model: where the model lies, if the run used a local one.
         encoder: an open encoder instead of the run's.
         lm: an open language model instead of the run's.
+        batch_size: photos that are described at once; results do not depend on it.
         checkpoint: local weights of the encoder, where the run was made with such.
 
     Raises:
         UserError: at once, if there are no photos, the run has no prefix (the command that makes
             one is named), or it belongs to another encoder.
     """
+    values = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens,
+              "batch_size": batch_size}  # fmt: skip
+    decode = DecodeConfig.parse(values, "The way of choosing a text")
     paths = listed_photos([photos] if isinstance(photos, str | Path) else photos)
     opened = Describer.open(
         run, "captioning", dataset=dataset, train=train, language_model=language_model,
@@ -211,7 +219,7 @@ def ask(
     *,
     train: bool = False,
     dataset: str = "",
-    decode: DecodeConfig | None = None,
+    max_tokens: int = 8,
     language_model: str = "",
     encoder: Encoder | None = None,
     lm: FrozenLM | None = None,
@@ -232,7 +240,7 @@ def ask(
         encoder=encoder, lm=lm, checkpoint=checkpoint,
     )  # fmt: skip
     step(opened.chosen.sentence())
-    return opened.texts(paths, prompt_of(question), decode or DecodeConfig(max_tokens=8))
+    return opened.texts(paths, prompt_of(question), DecodeConfig(max_tokens=max_tokens))
 
 
 def _rows_folder(folder: RunFolder, task: Task, dataset: str) -> Path:

@@ -126,7 +126,7 @@ def search(
     like: str | Path | None = None,
     k: int = 10,
     run: str | Path | None = None,
-    encoder: Encoder | str = "auto",
+    encoder: Encoder | str = "",
     checkpoint: str = "",
 ) -> list[Hit]:
     """Search photos by a sentence, or by another photo.
@@ -140,7 +140,7 @@ def search(
         like: a photo that the others should resemble.
         k: how many to return.
         run: a run trained on captions; its ``h(x)`` is used as validation chose.
-        encoder: without a run: the name of one (see ``aape encoders``), or an open one.
+        encoder: without a run: a name (see ``aape encoders``; empty is auto), or an open one.
         checkpoint: local weights of the encoder.
 
     Raises:
@@ -150,7 +150,7 @@ def search(
     if bool(text) == (like is not None):
         raise UserError("Search for one thing: a sentence, or a photo (like).")
     listed = [photos] if isinstance(photos, str | Path) else list(photos)
-    opened = PhotoSearch(listed, run=run, encoder=encoder, checkpoint=checkpoint)
+    opened = PhotoSearch(listed, run=run, encoder=encoder or "auto", checkpoint=checkpoint)
     if like is None:
         found = opened.text(text, k)
         step(opened.says)

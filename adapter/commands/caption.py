@@ -48,17 +48,14 @@ def caption_verb(
 
     Example: aape caption runs/mine inbox/ --json
 
-    The run: aape train --task captions --dataset mine --out runs/mine, then
+    The run: aape train-captions --dataset mine --out runs/mine, then
     aape eval captioning runs/mine
     """
-    from ..captions.decode import DecodeConfig
     from ..captions.describe import caption
 
-    values = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
-    decode = DecodeConfig.parse(values, "The command line")
     found = caption(
-        run, photos, train=train, dataset=dataset, decode=decode, language_model=language_model,
-        checkpoint=checkpoint,
+        run, photos, train=train, dataset=dataset, strategy=strategy, beams=beams,
+        max_tokens=max_tokens, language_model=language_model, checkpoint=checkpoint,
     )  # fmt: skip
     _print(found, as_json)
 
@@ -78,10 +75,9 @@ def ask_verb(
 
     Example: aape ask runs/shapes photo.png "what colour is it?"
 
-    The run: aape train --task captions --dataset shapes --out runs/shapes, then
+    The run: aape train-captions --dataset shapes --out runs/shapes, then
     aape eval vqa runs/shapes
     """
-    from ..captions.decode import DecodeConfig
     from ..captions.describe import ask
 
     if len(words) < 2:
@@ -89,9 +85,8 @@ def ask_verb(
             "A photo and a question are both needed.",
             'Write: aape ask RUN PHOTO "what colour is it?"',
         )
-    decode = DecodeConfig(max_tokens=max_tokens)
     found = ask(
-        run, words[:-1], words[-1], train=train, dataset=dataset, decode=decode,
+        run, words[:-1], words[-1], train=train, dataset=dataset, max_tokens=max_tokens,
         language_model=language_model, checkpoint=checkpoint,
     )  # fmt: skip
     _print(found, as_json)

@@ -24,7 +24,7 @@ def search_verb(
         ),
     ],
     like: Annotated[Path | None, typer.Option(help="Look for photos like this one.")] = None,
-    number: Annotated[int, typer.Option("-k", min=1, help="How many photos.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many photos.")] = 10,
     encoder: Annotated[str, typer.Option(help="Without a run: the encoder (aape encoders).")] = "",
     checkpoint: Checkpoint = "",
     as_json: AsJson = False,
@@ -42,9 +42,9 @@ def search_verb(
         photos,
         text,
         like=like,
-        k=number,
+        k=k,
         run=run,
-        encoder=encoder or "auto",
+        encoder=encoder,
         checkpoint=checkpoint,
     )
     if as_json:
