@@ -35,7 +35,10 @@ class EvaluationConfig(Section):
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")
     controls: list[Control] = Field(default=[], description="groups of controls are spelt out")
     baselines: list[str] = Field(default=["all"])
-    new_class_prompts: bool = Field(default=False, description="new classes use LLM prompts too")
+    new_classes: Literal["bank", "name"] = Field(
+        default="bank", description="new classes have the bank's prompts, or the template alone"
+    )
+    new_class_prompts: bool = Field(default=False, description="of older runs: now the default")
     resamples: int = Field(default=1000, ge=0, description="of the paired bootstrap; 0 is none")
 
     @field_validator("controls", mode="before")

@@ -18,7 +18,7 @@ from distillation_study import SHOTS
 from aape.adapter.classification.evaluate import evaluate_classification
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
-from aape.adapter.method.recipe import DEFAULT, Recipe
+from aape.adapter.method.recipe import STAGED, Recipe
 from aape.adapter.results import MethodResult
 from aape.adapter.run import RunFolder
 from aape.pipeline.bank import PromptBank
@@ -29,10 +29,10 @@ PROMPTS = (1, 2, 4, 8, 16, 32)
 
 def recipe(kind: str = "attention", prompts: int = 0) -> Recipe:
     """Return the default with one aggregator and so many prompts of a class (0 is all)."""
-    aggregator = DEFAULT.aggregator.model_copy(update={"kind": kind, "prompts": prompts})
-    query = DEFAULT.query.model_copy(update={"blends": [1.0]})
+    aggregator = STAGED.aggregator.model_copy(update={"kind": kind, "prompts": prompts})
+    query = STAGED.query.model_copy(update={"blends": [1.0]})
     name = f"{kind}-{prompts or 'all'}"
-    return DEFAULT.model_copy(update={"name": name, "aggregator": aggregator, "query": query})
+    return STAGED.model_copy(update={"name": name, "aggregator": aggregator, "query": query})
 
 
 def measure(

@@ -29,7 +29,7 @@ from aape.adapter.classification.protocols import load_protocol
 from aape.adapter.method.hold_out import restrict
 from aape.adapter.method.problem import FewShot
 from aape.adapter.method.query import fit_query
-from aape.adapter.method.recipe import DEFAULT
+from aape.adapter.method.recipe import STAGED
 
 COUNTS = (1, 2, 4, 8)
 _HALVINGS, _ROUNDS = 3, 20
@@ -61,7 +61,7 @@ def held_out(data: FewShot, m: int, seed: int) -> dict[str, tuple[float, float]]
     Penalty and weight of the query are the best of the recipe's lists, for each way and m alike.
     """
     generator = torch.Generator().manual_seed(seed)
-    settings = [(p, w) for p in DEFAULT.query.penalties for w in DEFAULT.query.weights if w]
+    settings = [(p, w) for p in STAGED.query.penalties for w in STAGED.query.weights if w]
     totals = {way: np.zeros((len(settings), 2)) for way in ("mean", "largest")}
     images = 0
     for _ in range(_HALVINGS):

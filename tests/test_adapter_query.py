@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 from aape.adapter.method.hold_out import Trust, candidates, distil_query
 from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.query import fit_query
-from aape.adapter.method.recipe import DEFAULT, LITERAL, QueryRecipe, controlled
+from aape.adapter.method.recipe import LITERAL, STAGED, QueryRecipe, controlled
 from aape.adapter.method.train import fit
 
 C, D, SHOTS = 12, 24, 8
-QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 32})
+QUICK = STAGED.model_copy(update={"epochs": 2, "batch_size": 32})
 
 
 def turned(noise: float = 0.3) -> tuple[FewShot, FewShot]:
@@ -79,7 +79,7 @@ def test_what_images_of_seen_classes_show_serves_new_ones():
     seen, new = turned()
     unknown = replace(new.classes, seen=torch.full((C,), -1))
     fitted = fit(seen, QUICK, 0)
-    assert fitted.trust.query > 0
+    assert fitted.facts["trust"]["query"] > 0
     assert fitted.chosen["held-out accuracy"] > 100 / C
     plain = accuracy(new.x @ new.w.T, new.y)
     assert accuracy(fitted.logits(new.x, unknown), new.y) > plain + 20
@@ -96,13 +96,13 @@ def test_prompts_of_other_classes_harm_and_held_out_classes_refuse_them():
         accuracy(fit(data, trusting, 0).logits(new.x, unknown), new.y) for data in (seen, shuffled)
     )
     assert right > wrong + 10
-    assert fit(shuffled, QUICK, 0).trust.blend == 0
+    assert fit(shuffled, QUICK, 0).facts["trust"]["blend"] == 0
 
 
 def test_candidates_are_what_the_recipe_lists():
     assert candidates(LITERAL)[0] == Trust()
     query = QueryRecipe(weights=[0.0, 0.5], blends=[1.0, 0.0], penalties=[10])
-    recipe = DEFAULT.model_copy(update={"trusts": [1.0, 0.0], "query": query})
+    recipe = STAGED.model_copy(update={"trusts": [1.0, 0.0], "query": query})
     assert candidates(recipe) == [
         Trust(1.0, 0.0, 1.0, 10), Trust(1.0, 0.5, 1.0, 10), Trust(1.0, 0.5, 0.0, 10),
         Trust(0.0, 0.0, 1.0, 10), Trust(0.0, 0.5, 1.0, 10), Trust(0.0, 0.5, 0.0, 10),
@@ -126,8 +126,8 @@ def test_a_fixed_weight_needs_no_held_out_classes():
         update={"hold_out": 0, "query": QueryRecipe(weights=[0.5], penalties=[10.0])}
     )
     fitted = fit(seen, fixed, 0)
-    assert fitted.trust == Trust(1.0, 0.5, 1.0, 10.0)
-    assert fitted.query is not None
+    assert fitted.facts["trust"] == asdict(Trust(1.0, 0.5, 1.0, 10.0))
+    assert fitted.term("query") is not None
 
 
 @pytest.mark.parametrize("weights", [[], ["many"]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from fakes import unit
 from torch import Tensor
 
-from aape.adapter.method.adapter import FittedAdapter
+from aape.adapter.method.adapter import FittedAdapter, staged_table
 from aape.adapter.method.hold_out import Trust, restrict
 from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.query import fit_query
-from aape.adapter.method.recipe import DEFAULT, LITERAL, Recipe, controlled, load_recipe
-from aape.adapter.method.train import Seeds, fit
+from aape.adapter.method.recipe import LITERAL, STAGED, Recipe, controlled, load_recipe
+from aape.adapter.method.seeds import Seeds
+from aape.adapter.method.terms import AsQuery
+from aape.adapter.method.train import fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
-SHORT = DEFAULT.model_copy(update={"epochs": 3, "batch_size": 8})
+SHORT = STAGED.model_copy(update={"epochs": 3, "batch_size": 8})
 SHORT_LITERAL = LITERAL.model_copy(update={"epochs": 3, "batch_size": 8})
 
 
@@ -52,7 +54,7 @@ class Killed(Exception):
         SHORT_LITERAL,
         SHORT.model_copy(update={"views": 3}),
         SHORT.model_copy(
-            update={"aggregator": DEFAULT.aggregator.model_copy(update={"kind": "random"})}
+            update={"aggregator": STAGED.aggregator.model_copy(update={"kind": "random"})}
         ),
     ],
     ids=["default", "literal", "views", "random aggregator"],
@@ -76,7 +78,7 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path, recipe):
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
     assert whole.history == resumed.history
-    assert whole.alpha == resumed.alpha
+    assert whole.table == resumed.table
     assert not path.exists()
 
 
@@ -114,13 +116,21 @@ def test_seeds_are_separate_and_zero_is_one():
     assert torch.equal(before, torch.get_rng_state())  # callers' randomness is left alone
 
 
-@pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["default", "literal"])
+def give_query(fitted: FittedAdapter, data: FewShot, head: float, share: float) -> AsQuery:
+    """Put a query into an adapter, whatever held-out classes said."""
+    query = AsQuery(fit_query(data.x, data.w[data.y], data.w, 1.0), data.scale)
+    kept = [term for term in fitted.terms if term.name != "query"]
+    fitted.terms = [*kept[:2], query, *kept[2:]]  # where loading puts it
+    fitted.table = staged_table(fitted.terms, head, share, 0.1)
+    return query
+
+
+@pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["staged", "literal"])
 def test_save_and_load_predict_the_same(recipe):
     data = problem()
     fitted = fit(data, recipe, 0)
     if recipe is SHORT:
-        fitted.query = fit_query(data.x, data.w[data.y], data.w, 1.0)
-        fitted.trust = Trust(0.5, 0.5, 1.0, 1.0)
+        give_query(fitted, data, head=0.5, share=0.5)
     again = FittedAdapter.load(fitted.tensors(), fitted.config())
     new = ClassSet(*[unit(2, D, seed=8)] * 4, torch.tensor([-1, 2]))
     for classes in (data.classes, new):
@@ -131,23 +141,21 @@ def test_save_and_load_predict_the_same(recipe):
 
 def test_default_learns_and_new_classes_get_neither_residual_nor_discriminant():
     data = problem()
-    recipe = DEFAULT.model_copy(update={"epochs": 15, "batch_size": 8, "lr": 3e-3})
+    recipe = STAGED.model_copy(update={"epochs": 15, "batch_size": 8, "lr": 3e-3})
     fitted = fit(data, recipe, 0)
     logits = fitted.logits(data.x, data.classes)
     start = data.scale * data.x @ data.w.T
     assert F.cross_entropy(logits, data.y) < F.cross_entropy(start, data.y)
     new = ClassSet(*[unit(3, D, seed=8)] * 4, torch.tensor([-1, -1, -1]))
-    adapter = fitted.adapter
-    general = adapter.general(data.x, new.template, adapter.embed(data.x))
+    general = fitted.term("head")(data.x, new)
     zero_shot = data.scale * data.x @ new.template.T
-    fitted.query = None
+    fitted.terms = [term for term in fitted.terms if term.name != "query"]
     for share in (0.0, 0.25, 1.0):
-        fitted.trust = Trust(head=share)
+        fitted.table = staged_table(fitted.terms, share, 0.5, 0.1)
         expected = (1 - share) * zero_shot + share * general
         torch.testing.assert_close(fitted.logits(data.x, new), expected)
-    fitted.query = fit_query(data.x, data.w[data.y], data.w, 1.0)
-    fitted.trust = Trust(head=0.0, query=0.25)
-    expected = 0.75 * zero_shot + 0.25 * data.scale * fitted.query(data.x, new.template)
+    query = give_query(fitted, data, head=0.0, share=0.25)
+    expected = 0.75 * zero_shot + 0.25 * query(data.x, new)
     torch.testing.assert_close(fitted.logits(data.x, new), expected)
 
 
@@ -177,8 +185,9 @@ def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
     forgetful = SHORT.model_copy(
         update={"head": "literal", "epochs": 30, "lr": 1e-2, "zero_shot": 0.0}
     )
-    assert fit(data, forgetful, 0).trust.head < 1
-    assert fit(data, forgetful.model_copy(update={"hold_out": 0}), 0).trust == Trust()
+    assert fit(data, forgetful, 0).facts["trust"]["head"] < 1
+    trusting = fit(data, forgetful.model_copy(update={"hold_out": 0}), 0)
+    assert trusting.facts["trust"] == asdict(Trust())
     part = restrict(data, torch.tensor([1, 3]))
     assert part.y.unique().tolist() == [0, 1]
     torch.testing.assert_close(part.x[part.y == 1], data.x[data.y == 3])
@@ -189,11 +198,12 @@ def test_held_out_classes_refuse_a_head_that_forgets_new_ones():
 def test_seen_terms_add_up():
     data = problem()
     fitted = fit(data, controlled(SHORT, "no-query"), 0)
-    fitted.alpha = 0.7
-    adapter, term = fitted.adapter, fitted.discriminant
-    assert term is not None
-    general = adapter.general(data.x, data.w, adapter.embed(data.x))
-    expected = (general + adapter.special(data.x, data.w)) / 2 + 0.7 * term(data.x)
+    fitted.table = staged_table(fitted.terms, 1.0, 0.0, 0.7)
+    head, residual, gaussian = (fitted.term(name) for name in ("head", "residual", "gaussian"))
+    special = head.adapter.special(data.x, data.w)
+    torch.testing.assert_close(residual(data.x, data.classes), special)
+    general = head(data.x, data.classes)
+    expected = (general + special) / 2 + 0.7 * gaussian.discriminant(data.x)
     torch.testing.assert_close(fitted.logits(data.x, data.classes), expected)
     backwards = replace(data.classes, seen=torch.tensor([3, 2, 1, 0]), template=data.w.flip(0))
     torch.testing.assert_close(
@@ -206,8 +216,7 @@ def test_literal_loss_is_the_equation():
     fitted = fit(data, SHORT_LITERAL.model_copy(update={"epochs": 1, "lr": 1e-12}), 0)
     record = fitted.history[0]
     assert set(record) == {"epoch", "cross_entropy", "distillation", "reward"}
-    h = fitted.adapter.embed(data.x)
-    logits = fitted.adapter.general(data.x, data.w, h)
+    logits = fitted.term("head")(data.x, data.classes)
     assert record["cross_entropy"] == pytest.approx(
         float(F.cross_entropy(logits, data.y).detach()), rel=1e-4
     )
@@ -226,14 +235,15 @@ def test_controls():
     assert template.mask.shape == (C, 1)
     with pytest.raises(UserError, match="random words"):
         data.with_control("waffle", 0)
-    assert controlled(DEFAULT, "no-distillation").distillation == 0
-    assert fit(data, controlled(SHORT, "no-generator"), 0).adapter.generator is None
+    assert controlled(STAGED, "no-distillation").distillation == 0
+    no_generator = fit(data, controlled(SHORT, "no-generator"), 0)
+    assert no_generator.term("head").adapter.generator is None
     assert "distillation" not in fit(data, controlled(SHORT, "no-distillation"), 0).history[0]
     for control in ("no-query", "no-distillation", "no-generator"):
-        assert fit(data, controlled(SHORT, control), 0).query is None
+        assert fit(data, controlled(SHORT, control), 0).term("query") is None
     bare = fit(data, controlled(SHORT, "no-seen-terms"), 0)
-    assert bare.adapter.delta is None
-    assert bare.discriminant is None
+    assert bare.term("residual") is None
+    assert bare.term("gaussian") is None
 
 
 def test_prompts_reach_the_generator_only_through_the_distillation():
@@ -260,17 +270,17 @@ def test_loss_that_is_not_finite_stops_with_its_cause():
 
 def test_weight_of_the_discriminant_without_validation():
     many = fit(problem(validation=False), SHORT, 0)
-    assert many.alpha in DEFAULT.seen.alphas
+    assert many.facts["alpha"] in STAGED.seen.alphas
     assert not np.isnan(many.chosen["validation accuracy"])
     one = problem(validation=False)
     one = replace(one, x=one.x[:C], y=one.y[:C], shots=1)
-    assert fit(one, SHORT, 0).alpha == DEFAULT.seen.fallback_alpha
+    assert fit(one, SHORT, 0).facts["alpha"] == STAGED.seen.fallback_alpha
 
 
 @pytest.mark.parametrize("kind", ["attention", "mean", "random", "mlp"])
 @pytest.mark.parametrize("query", ["literal", "image", "free"])
 def test_every_choice_of_a_recipe_trains(kind, query):
-    aggregator = DEFAULT.aggregator.model_copy(update={"kind": kind, "query": query, "prompts": 2})
+    aggregator = STAGED.aggregator.model_copy(update={"kind": kind, "query": query, "prompts": 2})
     recipe = SHORT.model_copy(update={"aggregator": aggregator, "epochs": 1})
     assert fit(problem(), recipe, 0).history[0]["distillation"] > 0
 
@@ -278,14 +288,14 @@ def test_every_choice_of_a_recipe_trains(kind, query):
 def test_epochs_follow_coop_where_the_recipe_says_so():
     assert [LITERAL.epochs_for(shots, 50) for shots in (16, 8, 4, 2, 1)] == [200, 200, 100, 100, 50]
     assert LITERAL.epochs_for(16, 1000) == 50
-    assert DEFAULT.epochs_for(1, 1000) == DEFAULT.epochs
+    assert STAGED.epochs_for(1, 1000) == STAGED.epochs
 
 
 def test_recipes_are_files_and_names(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(LITERAL.to_yaml())
     assert load_recipe(str(path)) == LITERAL
-    assert load_recipe("default") == Recipe()
+    assert load_recipe("staged") == Recipe(name="staged")
     with pytest.raises(UserError, match="Did you mean 'literal'"):
         load_recipe("litteral")
     path.write_text("head: residul\n")

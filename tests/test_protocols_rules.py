@@ -11,6 +11,7 @@ from fakes import unit_rows
 
 from aape.adapter.classification.data import ClassificationData, ClassTexts, LabelledImages
 from aape.adapter.classification.protocols import PROTOCOLS, load_protocol
+from aape.adapter.method.problem import ClassText
 from aape.adapter.published import (
     AVERAGE_BASE2NEW,
     ZERO_SHOT_BASE2NEW,
@@ -65,17 +66,18 @@ def test_fewshot_trains_on_everything():
     assert everything.name == "accuracy"
 
 
-def test_new_classes_use_prompts_only_on_demand():
+def test_new_classes_have_what_the_bank_says_or_their_name_alone():
     data = make()
     protocol = load_protocol("base2new")
     described = torch.from_numpy(data.texts.described)
     base, new = protocol.test_sets(data)
-    torch.testing.assert_close(new.classes.described, new.classes.template)
+    torch.testing.assert_close(new.classes.described, described[3:])
     torch.testing.assert_close(base.classes.described, described[:3])
-    base_on, new_on = protocol.test_sets(data, new_class_prompts=True)
-    torch.testing.assert_close(new_on.classes.described, described[3:])
-    assert not torch.equal(new_on.classes.template, new.classes.template)
-    torch.testing.assert_close(base_on.classes.template, base.classes.template)
+    blend = ClassText("ensemble", 0.5)
+    base_named, new_named = protocol.test_sets(data, new_classes="name")
+    torch.testing.assert_close(new_named.classes.text(blend), new.classes.template)
+    assert not torch.equal(new.classes.text(blend), new.classes.template)
+    torch.testing.assert_close(base_named.classes.text(blend), base.classes.text(blend))
 
 
 def test_new_classes_need_no_prompts_but_trained_ones_do():

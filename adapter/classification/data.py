@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import UserError
-from ..method.problem import ClassSet, FewShot
+from ..method.problem import ClassSet, FewShot, no_random_words, other_classes
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.prompt_tower import PromptTower
@@ -76,6 +75,24 @@ class ClassTexts:
         mean = total / np.maximum(norm, 1e-12)
         some = np.any(self.mask, axis=1, keepdims=True)
         return np.where(some, mean, self.template).astype(np.float32)
+
+    def with_control(self, control: str, seed: int) -> ClassTexts:
+        """Replace the prompts of all classes, new ones too, as a control says.
+
+        ``FewShot.with_control`` does the same to the trained classes alone.
+
+        Raises:
+            UserError: the waffle control where no encoder made such texts.
+        """
+        if control == "shuffled":
+            source = other_classes(len(self.names), seed).numpy()
+            return replace(self, prompts=self.prompts[source], mask=self.mask[source])
+        if control not in ("template", "waffle"):
+            return self
+        text = self.ensemble if control == "template" else self.waffle
+        if text is None:
+            raise no_random_words()
+        return replace(self, prompts=text[:, None], mask=np.ones((len(text), 1), dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -194,13 +211,13 @@ class ClassificationData:
         self,
         class_ids: Sequence[int],
         seen: Sequence[int],
-        new_class_prompts: bool = False,
+        new_classes: str = "bank",
         device: str = "cpu",
     ) -> ClassSet:
         """Return the texts of some classes; those not in ``seen`` are new to the predictor.
 
-        With ``new_class_prompts`` the descriptions of new classes are used: by the mean of prompts,
-        and by every other method through a template that is averaged with them.
+        New classes have what the bank says of them, or with ``new_classes="name"`` the template
+        alone, as in the paper.
         """
         ids = list(class_ids)
         position = {class_id: i for i, class_id in enumerate(seen)}
@@ -210,19 +227,21 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array[ids])).to(device)
 
-        template, described = tensor(texts.template), tensor(texts.described)
-        new = (where < 0)[:, None]
-        if new_class_prompts:
-            template = torch.where(new, F.normalize(template + described, dim=-1), template)
-        else:
+        template, ensemble = tensor(texts.template), tensor(texts.ensemble)
+        described, prompted = tensor(texts.described), tensor(np.any(texts.mask, axis=1))
+        if new_classes == "name":
+            new = (where < 0)[:, None]
             described = torch.where(new, template, described)
+            ensemble = torch.where(new, template, ensemble)
+            prompted = prompted & ~new[:, 0]
         return ClassSet(
             template=template,
-            ensemble=tensor(texts.ensemble),
+            ensemble=ensemble,
             described=described,
             waffle=None if texts.waffle is None else tensor(texts.waffle),
             seen=where,
             names=tuple(texts.names[i] for i in ids),
+            prompted=prompted,
         )
 
 

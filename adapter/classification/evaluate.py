@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ... import __version__
@@ -20,7 +20,7 @@ from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
 from ..config import EvaluationConfig
 from ..method.adapter import FittedAdapter
-from ..method.recipe import Recipe, controlled
+from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
 from ..method.train import Seeds, fit
 from ..results import Results
 from ..run import RunFolder
@@ -31,7 +31,7 @@ from .protocols import Protocol, TestSet, load_protocol
 from .table import Row, build_results
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
-_OUTCOME_VERSION = 2
+_OUTCOME_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class _Method:
     identity: str
     train: Callable[[FewShot, int, Path], Predictor]
     note: str = ""
+    control: str = "none"
+    new_classes: str = ""  # other than the settings say
 
 
 def evaluate_classification(
@@ -88,11 +90,8 @@ def evaluate_classification(
         for seed in settings.seeds:
             data = source.draw(settings.shots, seed)
             others = [target.draw(1, seed) for target in targets]
-            tests = protocol.test_sets(
-                data, others, new_class_prompts=settings.new_class_prompts, device=device
-            )
-            draws.append((data, tests))
-            problem: FewShot | None = None
+            views = _Views(data, others, protocol, settings, seed, device)
+            draws.append((data, views.tests()))
             for method in methods:
                 progress.update(task, description=f"seed {seed}: {method.name}"[:40].ljust(40))
                 key = _key(method, data, others, protocol, settings, seed)
@@ -100,10 +99,8 @@ def evaluate_classification(
                 path = (work or Path(folder)) / f"{key}.safetensors"
                 outcome = load_outcome(path) if run is not None else None
                 if outcome is None and method.name not in skipped:
-                    if problem is None:
-                        problem = data.few_shot(protocol.trained_ids(data), device)
                     try:
-                        outcome = _train_and_test(method, problem, tests, seed, path, device)
+                        outcome = _train_and_test(method, views, path, device)
                     except _Unavailable as reason:
                         skipped[method.name] = str(reason)
                     else:
@@ -128,17 +125,56 @@ class _Unavailable(Exception):
     """A baseline cannot be had on these features; the table says why."""
 
 
-def _train_and_test(
-    method: _Method, problem: FewShot, tests: list[TestSet], seed: int, path: Path, device: str
-) -> Outcome:
-    start = time.perf_counter()
-    try:
-        predictor = method.train(problem, seed, path.with_suffix(".checkpoint"))
-    except UserError as error:
-        if method.group != "baseline":
-            raise
-        raise _Unavailable(str(error)) from error
-    seconds = time.perf_counter() - start
+@dataclass
+class _Views:
+    """One draw as each method sees it: with its own prompts, or as a control replaces them."""
+
+    data: ClassificationData
+    others: Sequence[ClassificationData]
+    protocol: Protocol
+    settings: EvaluationConfig
+    seed: int
+    device: str
+    fitted: dict[str, tuple[Predictor, float]] = field(default_factory=dict)
+
+    def under(self, control: str) -> ClassificationData:
+        """Return the draw with the prompts that a control gives it.
+
+        Raises:
+            _Unavailable: the control needs texts that are not there.
+        """
+        try:
+            return replace(self.data, texts=self.data.texts.with_control(control, self.seed))
+        except UserError as error:
+            raise _Unavailable(str(error)) from error
+
+    def problem(self, control: str) -> FewShot:
+        """Return the training problem."""
+        data = self.under(control)
+        return data.few_shot(self.protocol.trained_ids(data), self.device)
+
+    def tests(self, control: str = "none", new_classes: str = "") -> list[TestSet]:
+        """Return what to predict."""
+        wanted = new_classes or self.settings.new_classes
+        data = self.under(control)
+        return self.protocol.test_sets(data, self.others, new_classes=wanted, device=self.device)
+
+
+def _train_and_test(method: _Method, views: _Views, path: Path, device: str) -> Outcome:
+    """Train, unless another row trained the same, and predict every test set."""
+    if method.identity not in views.fitted:
+        problem = views.problem(method.control)
+        start = time.perf_counter()
+        try:
+            predictor = method.train(problem, views.seed, path.with_suffix(".checkpoint"))
+        except UserError as error:
+            if method.group != "baseline":
+                raise
+            raise _Unavailable(str(error)) from error
+        # one at a time: adapters of a large problem are large
+        views.fitted = {method.identity: (predictor, time.perf_counter() - start)}
+    predictor, seconds = views.fitted[method.identity]
+    tests = views.tests(method.control, method.new_classes)
     facts = Facts(seconds, predictor.parameters, dict(predictor.chosen))
     return predict(predictor, tests, device, facts)
 
@@ -148,6 +184,8 @@ def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> 
     methods = []
     for control in ["none", *[name for name in settings.controls if name != "none"]]:
         changed = controlled(recipe, control)
+        if control not in ("none", *PROMPT_CONTROLS) and changed == recipe:
+            continue  # takes away what this recipe has not
         name = "ours" if recipe.name == "default" else f"ours ({recipe.name})"
         name += f", {control}" if control != "none" else ""
 
@@ -167,7 +205,7 @@ def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> 
                     run.log(method=name, seed=seed, **record)
 
             fitted = fit(
-                data.with_control(control, seed),
+                data,
                 changed,
                 Seeds(init, order),
                 checkpoint=checkpoint if run is not None else None,
@@ -178,21 +216,33 @@ def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> 
                 RunFolder(checkpoint.with_suffix(".adapter")).save_weights(fitted.tensors(), config)
             return fitted
 
-        seen_only = changed.seen.residual or changed.seen.discriminant
-        note = "trains parameters for seen classes besides the generator" if seen_only else ""
+        seen_only = changed.seen.residual or changed.seen.discriminant or changed.kind == "convex"
+        note = "trains parameters for seen classes besides those for all" if seen_only else ""
         if control != "none":
             note = CONTROL_NOTES[control]
         identity = hash_value([changed.model_dump(mode="json"), control, settings.init_seed,
                                settings.order_seed])  # fmt: skip
         group = "ours" if control == "none" else "control"
-        methods.append(_Method(name, group, identity, train, note))
+        methods.append(_Method(name, group, identity, train, note, control))
+    if load_protocol(settings.protocol).summary == "H" and settings.new_classes == "bank":
+        first = methods[0]
+        if any(recipe.class_text.shares):
+            name, note = f"{first.name}, new classes by name", CONTROL_NOTES["name"]
+            methods.insert(1, replace(first, name=name, group="control", note=note,
+                                      new_classes="name"))  # fmt: skip
     return methods
 
 
 CONTROL_NOTES = {
-    "shuffled": "each class is distilled from the prompts of another class",
-    "template": "distilled from the hand-written templates instead of prompts",
-    "waffle": "distilled from the template with random words instead of prompts",
+    "name": "new classes have the template alone, as in the paper",
+    "shuffled": "each class has the prompts of another class",
+    "template": "the hand-written templates instead of prompts",
+    "waffle": "the template with random words instead of prompts",
+    "untrained": "class texts alone, chosen on the same images; nothing is trained",
+    "no-class-text": "the template stands for a class, whatever the bank says",
+    "no-shared-map": "no map from texts: new classes stay at zero-shot CLIP",
+    "no-own-weights": "seen classes have the shared map alone",
+    "no-whitening": "images as CLIP gives them",
     "no-generator": "the head sees no h(x) and nothing is distilled",
     "no-distillation": "λ = 0, and no query",
     "no-query": "distilled, but h(x) is not compared with the class texts",
@@ -225,7 +275,8 @@ def _key(
     return hash_value(
         [
             _OUTCOME_VERSION, __version__, method.name, method.identity, seed, protocol.id,
-            data.hash, [other.hash for other in others], data.shots, settings.new_class_prompts,
+            data.hash, [other.hash for other in others], data.shots,
+            method.new_classes or settings.new_classes,
         ]
     )[:32]  # fmt: skip
 

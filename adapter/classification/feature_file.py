@@ -27,7 +27,9 @@ class FileSource:
     (a fixed draw), ``test.features``, optionally ``val.features``, each (n, d) with ``.labels``
     (n,); ``class_text.features`` (c, d); optionally ``ensemble_text.features`` (c, d),
     ``waffle_text.features`` (c, d), ``prompt_text.features`` (c, k, d) with ``prompt_text.mask``
-    (c, k). Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
+    (c, k). Other files put ``text`` first: ``text_ensemble``, ``text_descriptions`` (c, d), the
+    mean of a class's descriptions, and ``text_name``, which stands in for an absent class text.
+    Metadata: ``classnames`` (JSON list), ``encoder``, optionally ``encoder_fingerprint``,
     ``logit_scale`` and ``note``.
     """
 
@@ -72,7 +74,7 @@ class FileSource:
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts of the file and the prompts of the bank or the file."""
-        template = self._array("class_text.features")
+        template = self._array("class_text.features", self._text("name", "template", "class"))
         names = json.loads(self.metadata.get("classnames", "[]")) or [
             f"class {i}" for i in range(len(template))
         ]
@@ -89,10 +91,13 @@ class FileSource:
             mask = np.linalg.norm(prompts, axis=-1) > 0.5
             if "prompt_text.mask" in self.tensors:
                 mask = self.tensors["prompt_text.mask"].astype(bool)
+        elif (mean := self._text("descriptions", "prompts")) is not None:
+            prompts, mask = mean[:, None], np.ones((len(template), 1), dtype=bool)
         else:
             prompts, mask = template[:, None], np.ones((len(template), 1), dtype=bool)
             self.notes.append("no LLM prompts were given: the template is the only prompt")
-        ensemble = self._array("ensemble_text.features", template)
+        ensemble = self._text("ensemble")
+        ensemble = template if ensemble is None else ensemble
         waffle = self._array("waffle_text.features", template)
         return ClassTexts(
             names=names,
@@ -102,6 +107,14 @@ class FileSource:
             mask=mask,
             waffle=waffle if "waffle_text.features" in self.tensors else None,
         )
+
+    def _text(self, *kinds: str) -> np.ndarray | None:
+        """Return the first text tensor of these kinds (c, d), whichever way round it is named."""
+        for kind in kinds:
+            for name in (f"{kind}_text.features", f"text_{kind}.features"):
+                if name in self.tensors and self.tensors[name].ndim == 2:
+                    return self._array(name)
+        return None
 
     def _array(self, name: str, default: np.ndarray | None = None) -> np.ndarray:
         if name not in self.tensors:

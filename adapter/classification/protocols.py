@@ -103,7 +103,7 @@ class Protocol:
         data: ClassificationData,
         targets: Sequence[ClassificationData] = (),
         *,
-        new_class_prompts: bool = False,
+        new_classes: str = "bank",
         device: str = "cpu",
     ) -> list[TestSet]:
         """Return what to predict, in the order of the columns.
@@ -126,7 +126,7 @@ class Protocol:
             images = data.test.of(images_of)
             position = {class_id: i for i, class_id in enumerate(among)}
             labels = np.array([position[images_of[label]] for label in images.y], dtype=np.int64)
-            classes = data.class_set(among, seen, new_class_prompts, device)
+            classes = data.class_set(among, seen, new_classes, device)
             moved = LabelledImages(images.x, labels, None, images.paths)
             return TestSet(name, moved, classes, [data.texts.names[i] for i in among])
 

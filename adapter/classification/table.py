@@ -188,9 +188,9 @@ def _notes(
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
     if protocol.trains_on == "base" or protocol.summary == "mean":
         notes.append(
-            "New classes use LLM prompts too (--new-class-prompts)."
-            if settings.new_class_prompts
-            else "New classes use the template alone, never LLM prompts."
+            "New classes have the bank's prompts where a method reads them (--new-classes bank)."
+            if settings.new_classes == "bank"
+            else "New classes have the template alone (--new-classes name), as in the paper."
         )
     if not len(data.val):
         notes.append(

@@ -31,7 +31,9 @@ def train(
     protocol: Annotated[
         str, typer.Option(help="fewshot, base2new, generalized, cross-dataset, domain.")
     ] = "base2new",
-    recipe: Annotated[str, typer.Option(help="default, literal, or a YAML file.")] = "default",
+    recipe: Annotated[
+        str, typer.Option(help="default, staged, literal, or a YAML file.")
+    ] = "default",
     distillation: Annotated[
         float | None, typer.Option("--lambda", min=0, help="Weight of the distillation.")
     ] = None,
@@ -39,7 +41,7 @@ def train(
         str,
         typer.Option(
             help="Rows with one thing changed, comma-separated: language (shuffled, template, "
-            "waffle, no-distillation), parts (no-generator, no-query, no-seen-terms, …), "
+            "waffle, no-distillation), parts (no-class-text, no-shared-map, …), "
             "aggregators (random-prompt, mean-prompt, mlp-prompt), or their single names."
         ),
     ] = "",
@@ -47,8 +49,11 @@ def train(
     target: Annotated[
         list[str] | None, typer.Option(help="Banks or feature files that are only tested on.")
     ] = None,
+    new_classes: Annotated[
+        str, typer.Option(help="bank (what it says of them), or name (the template alone).")
+    ] = "bank",
     new_class_prompts: Annotated[
-        bool, typer.Option("--new-class-prompts", help="New classes use LLM prompts too.")
+        bool, typer.Option("--new-class-prompts", hidden=True, help="Now --new-classes bank.")
     ] = False,
     repeat_images: Annotated[
         bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
@@ -84,7 +89,8 @@ def train(
     evaluation = {
         "protocol": protocol, "shots": shots, "seeds": whole_numbers(seeds, "--seeds"),
         "init_seed": init_seed, "order_seed": order_seed, "controls": words_of(control),
-        "baselines": words_of(baselines), "new_class_prompts": new_class_prompts,
+        "baselines": words_of(baselines), "new_classes": new_classes,
+        "new_class_prompts": new_class_prompts,
     }  # fmt: skip
     data = {
         "bank": bank, "dataset": dataset, "root": root, "features": features,

@@ -1,78 +1,23 @@
-"""A trained adapter: the modules that are kept at test time, and prediction with them.
+"""A trained adapter: a list of terms and one table of their weights.
 
-b images, c classes, d embedding width.
+b images, n images, c classes, d embedding width.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .discriminant import Discriminant
-from .hold_out import Trust
-from .model import Generator, Head
-from .problem import ClassSet, FewShot
-from .query import Query
+from .problem import ClassSet, ClassText
 from .recipe import Recipe
+from .terms import TERMS, Frame, Term
 
 _PREDICT_ROWS = 4096
-_QUERY = tuple(field.name for field in fields(Query))
-
-
-class Adapter(nn.Module):
-    """What is kept at test time: generator, head, and the terms of seen classes."""
-
-    def __init__(self, recipe: Recipe, data: FewShot) -> None:
-        super().__init__()
-        d, c = data.w.shape[1], len(data.w)
-        mean_text, mean_image = data.w.mean(0), data.x.mean(0)
-        residual = recipe.generator == "residual"
-        self.generator = (
-            Generator(d, recipe.width, residual, mean_text, mean_image)
-            if residual
-            else Generator(d, recipe.width)
-            if recipe.generator == "literal"
-            else None
-        )
-        self.head = Head(d, recipe.rank, recipe.head == "residual", self.generator is not None)
-        self.delta = nn.Parameter(torch.zeros(c, d)) if recipe.seen.residual else None
-        self.normalise_h = recipe.normalise_h
-        self.scale = recipe.temperature or data.scale
-
-    def embed(self, x: Tensor) -> Tensor | None:
-        """Return the AAPE h (b, d), or nothing where there is no generator."""
-        return None if self.generator is None else self.generator(x)
-
-    def general(self, x: Tensor, w: Tensor, h: Tensor | None) -> Tensor:
-        """Return the logits (b, c) that any class gets, seen or new."""
-        if h is not None and self.normalise_h:
-            h = F.normalize(h, dim=-1)
-        return self.scale * self.head(x, w, h)
-
-    def special(self, x: Tensor, w: Tensor) -> Tensor:
-        """Return the logits (b, c) of the per-class residuals; w (c, d) of the seen classes."""
-        assert self.delta is not None
-        return self.scale * x @ F.normalize(w + self.delta, dim=-1).T
-
-
-def by_group(logits: Tensor, zero_shot: Tensor, seen: Tensor) -> Tensor:
-    """Let zero-shot CLIP say whether a class is seen or new, and all terms which one of them.
-
-    ``P(i) = P_zs(group of i) · P(i | group)``. Terms that only seen classes have would otherwise
-    draw images of new classes to them. Nothing changes within a group.
-
-    Args:
-        logits, zero_shot: (b, c). seen: (c,), true where a class has training images.
-    """
-    out = logits.clone()
-    for group in (seen, ~seen):
-        shift = zero_shot[:, group].logsumexp(1) - logits[:, group].logsumexp(1)
-        out[:, group] += shift[:, None]
-    return out
+Table = dict[str, tuple[float, float]]  # weights of a term: for a seen class, for a new one
 
 
 @dataclass
@@ -80,64 +25,72 @@ class FittedAdapter:
     """A trained adapter: predicts for any set of classes.
 
     Attributes:
-        adapter: the modules. text: (c, d) template features of the seen classes.
-        discriminant: the Gaussian term of seen classes, if the recipe has it; ``alpha`` its weight.
-        query: the AAPE as the query, if held-out classes gave it any weight.
-        trust: how zero-shot CLIP, head and query are mixed for classes without images.
-        seconds: training time. history: one dict an epoch. chosen: settings that validation chose.
+        recipe: how it was trained. text: (c, d) class texts of the trained classes.
+        terms: what the logits are a sum of. table: their weights.
+        scale: s, the factor of cosines. class_text: what stands for a class.
+        facts: settings that the model card shows. chosen: those that validation chose.
+        seconds: training time. history: one dict an epoch.
     """
 
-    adapter: Adapter
     recipe: Recipe
     text: Tensor
-    discriminant: Discriminant | None = None
-    alpha: float = 0.0
-    query: Query | None = None
-    trust: Trust = field(default_factory=Trust)
+    terms: list[Term]
+    table: Table
+    scale: float
+    class_text: ClassText = field(default_factory=ClassText)
+    facts: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    chosen: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
-        """Number of trained parameters that are kept at test time."""
-        query = 0 if self.query is None else self.query.matrix.numel()
-        return query + sum(parameter.numel() for parameter in self.adapter.parameters())
+        """Number of trained values that are kept at test time."""
+        return sum(term.parameters for term in self.terms)
+
+    def term(self, name: str) -> Any:
+        """Return a term by its name, or None where the adapter has none of it."""
+        return next((term for term in self.terms if term.name == name), None)
+
+    @torch.no_grad()
+    def contributions(self, x: Tensor, classes: ClassSet) -> dict[str, Tensor]:
+        """Return what each term adds to the logits, (b, c) each; together they are the logits.
+
+        Where seen and new classes stand side by side, ``group`` shifts each of the two as a whole.
+        """
+        classes = replace(classes, template=classes.text(self.class_text))
+        seen = classes.seen >= 0
+        added: dict[str, Tensor] = {}
+        group_scores = x.new_zeros(len(x), len(classes))
+        both = bool(seen.any()) and not bool(seen.all())
+        rule = self.recipe.group_rule if both else "none"
+        for term in self.terms:
+            of_seen, of_new = self.table.get(term.name, (0.0, 0.0))
+            judges = of_new if rule == "shared" else float(term.name == "zero-shot")
+            needed = (of_seen and seen.any()) or (of_new and not seen.all())
+            if not needed and (rule == "none" or not judges):
+                continue
+            scores = term(x, classes)
+            weight = torch.where(seen, of_seen, of_new).to(scores)
+            added[term.name] = weight * scores
+            if rule != "none" and judges:
+                group_scores += judges * scores
+        if rule != "none":
+            added["group"] = group_shift(total(added), group_scores, seen)
+        return added
 
     @torch.no_grad()
     def logits(self, x: Tensor, classes: ClassSet) -> Tensor:
         """Return logits (n, c) over any classes; seen ones also get their own terms."""
-        adapter = self.adapter.eval()
-        seen = classes.seen >= 0
-        index = classes.seen[seen]
-        parts = []
-        for rows in x.split(_PREDICT_ROWS):
-            head = adapter.general(rows, classes.template, adapter.embed(rows))
-            plain = adapter.scale * rows @ classes.template.T
-            query = None
-            if self.query is not None:
-                query = adapter.scale * self.query(rows, classes.template)
-            # seen classes keep all of the head, which was trained for them
-            out = self.trust.mix(torch.where(seen, head, plain), head, query)
-            if seen.any() and adapter.delta is not None:
-                out[:, seen] = (out[:, seen] + adapter.special(rows, self.text)[:, index]) / 2
-            if seen.any() and self.discriminant is not None and self.alpha:
-                out[:, seen] += self.alpha * self.discriminant(rows)[:, index]
-            if self.recipe.zero_shot_groups and seen.any() and not seen.all():
-                out = by_group(out, plain, seen)
-            parts.append(out)
+        parts = [total(self.contributions(rows, classes)) for rows in x.split(_PREDICT_ROWS)]
         return torch.cat(parts) if parts else x.new_zeros(0, len(classes))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything to save, by name."""
-        tensors = dict(self.adapter.state_dict())
-        tensors["text"] = self.text
-        if self.discriminant is not None:
-            tensors["discriminant.weight"] = self.discriminant.weight
-            tensors["discriminant.bias"] = self.discriminant.bias
-        if self.query is not None:
-            tensors |= {f"query.{name}": tensor for name, tensor in vars(self.query).items()}
-        return tensors
+        found = {"text": self.text}
+        for term in self.terms:
+            found |= term.tensors()
+        return found
 
     def config(self) -> dict[str, Any]:
         """Return what :meth:`load` needs besides the tensors."""
@@ -145,33 +98,72 @@ class FittedAdapter:
             "recipe": self.recipe.model_dump(mode="json"),
             "classes": len(self.text),
             "dim": self.text.shape[1],
-            "scale": self.adapter.scale,
-            "alpha": self.alpha,
-            "trust": asdict(self.trust),
+            "scale": self.scale,
+            "class_text": asdict(self.class_text),
+            "table": {name: list(weights) for name, weights in self.table.items()},
+            **self.facts,
         }
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> FittedAdapter:
-        """Rebuild an adapter from :meth:`tensors` and :meth:`config`."""
+        """Rebuild an adapter from :meth:`tensors` and :meth:`config`, those of older runs too."""
         recipe = Recipe.parse(config["recipe"], "the recipe in adapter_config.json")
-        state = dict(tensors)
-        text = state.pop("text")
-        weight = state.pop("discriminant.weight", None)
-        bias = state.pop("discriminant.bias", None)
-        query = {name: state.pop(f"query.{name}") for name in _QUERY if f"query.{name}" in state}
-        none, no_labels = text[:0], torch.zeros(0, dtype=torch.long)
-        classes = ClassSet(text, text, text, None, torch.arange(len(text)))
-        start = FewShot(text, no_labels, None, classes, none, none, none, no_labels, 1.0, 0)
-        adapter = Adapter(recipe, start)
-        adapter.load_state_dict(state)
-        adapter.scale = float(config["scale"])
-        term = None if weight is None or bias is None else Discriminant(weight, bias)
-        return cls(
-            adapter,
-            recipe,
-            text,
-            discriminant=term,
-            alpha=float(config["alpha"]),
-            query=Query(**query) if query else None,
-            trust=Trust(**config["trust"]),
-        )
+        text, scale = tensors["text"], float(config["scale"])
+        frame = Frame(recipe, text, scale)
+        terms: list[Any] = [term for kind in TERMS if (term := kind.load(tensors, frame))]
+        facts = {name: config[name] for name in ("alpha", "trust") if name in config}
+        if "table" in config:
+            table = {name: (float(a), float(b)) for name, (a, b) in config["table"].items()}
+        else:  # before version 0.2 the weights had names of their own
+            trust = config["trust"]
+            table = staged_table(terms, trust["head"], trust["query"], float(config["alpha"]))
+        chosen_text = ClassText(**config.get("class_text", {}))
+        return cls(recipe, text, terms, table, scale, chosen_text, facts)
+
+
+def staged_table(terms: Sequence[Term], head: float, query: float, alpha: float) -> Table:
+    """Return the weights of the staged and the literal recipe.
+
+    Seen classes keep all of the head, which was trained for them; their residual has half of what
+    head and query have together.
+
+    Args:
+        terms: of the adapter. head: share of the head for new classes, the rest is zero-shot CLIP.
+        query: share of the query for all. alpha: weight of the Gaussian term.
+    """
+    names = {term.name for term in terms}
+    q = query if "query" in names else 0.0
+    half = 0.5 if "residual" in names else 1.0
+    table = {
+        "zero-shot": (0.0, (1 - q) * (1 - head)),
+        "head": (half * (1 - q), (1 - q) * head),
+        "query": (half * q, q),
+        "residual": (0.5, 0.0),
+        "gaussian": (alpha, 0.0),
+    }
+    return {name: weights for name, weights in table.items() if name in names}
+
+
+def total(added: dict[str, Tensor]) -> Tensor:
+    """Return the sum of what terms add."""
+    parts = list(added.values())
+    out = parts[0].clone()
+    for part in parts[1:]:
+        out += part
+    return out
+
+
+def group_shift(logits: Tensor, judged: Tensor, seen: Tensor) -> Tensor:
+    """Return what lets other scores say whether a class is seen or new: (b, c), alike in a group.
+
+    With it added, ``P(i) = P_judged(group of i) · P(i | group)``. Terms that only seen classes have
+    would otherwise draw images of new classes to them. Nothing changes within a group.
+
+    Args:
+        logits, judged: (b, c). seen: (c,), true where a class has training images.
+    """
+    out = torch.zeros_like(logits)
+    for group in (seen, ~seen):
+        shift = judged[:, group].logsumexp(1) - logits[:, group].logsumexp(1)
+        out[:, group] += shift[:, None]
+    return out

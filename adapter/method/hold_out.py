@@ -20,7 +20,7 @@ from .problem import ClassSet, FewShot
 from .query import Query, fit_query
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
+    from .model import Adapter
     from .recipe import Recipe
 
 _LEAST_CLASSES = 4

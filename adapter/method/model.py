@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .recipe import Recipe
+
 # (b, c', r) activations held at once: 128 MB in training, cache-sized when no gradient is kept
 _TRAINING_ELEMENTS, _INFERENCE_ELEMENTS = 1 << 25, 1 << 19
 
@@ -187,6 +189,42 @@ class Head(nn.Module):
             n = slice(i, i + size)
             out[n] = _cosines(dot[n], gram, a_h[n], xu[n], a_w, vu, vv)
         return out
+
+
+class Adapter(nn.Module):
+    """Generator, head, and the residuals of seen classes: what is trained by gradient."""
+
+    def __init__(self, recipe: Recipe, mean_image: Tensor, w: Tensor, scale: float) -> None:
+        """Build it as the recipe says, for the texts w (c, d) of the trained classes."""
+        super().__init__()
+        c, d = w.shape
+        residual = recipe.generator == "residual"
+        self.generator = (
+            Generator(d, recipe.width, residual, w.mean(0), mean_image)
+            if residual
+            else Generator(d, recipe.width)
+            if recipe.generator == "literal"
+            else None
+        )
+        self.head = Head(d, recipe.rank, recipe.head == "residual", self.generator is not None)
+        self.delta = nn.Parameter(torch.zeros(c, d)) if recipe.seen.residual else None
+        self.normalise_h = recipe.normalise_h
+        self.scale = scale
+
+    def embed(self, x: Tensor) -> Tensor | None:
+        """Return the AAPE h (b, d), or nothing where there is no generator."""
+        return None if self.generator is None else self.generator(x)
+
+    def general(self, x: Tensor, w: Tensor, h: Tensor | None) -> Tensor:
+        """Return the logits (b, c) that any class gets, seen or new."""
+        if h is not None and self.normalise_h:
+            h = F.normalize(h, dim=-1)
+        return self.scale * self.head(x, w, h)
+
+    def special(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return the logits (b, c) of the per-class residuals; w (c, d) of the seen classes."""
+        assert self.delta is not None
+        return self.scale * x @ F.normalize(w + self.delta, dim=-1).T
 
 
 def _cosines(

@@ -1,7 +1,6 @@
-"""The training problem, as tensors and sizes: nothing here knows of files, banks or data sets.
+"""What the method is given: the classes to tell apart and the training problem, as tensors.
 
 n images, c classes, k prompts of a class, d embedding width, v augmented views of an image.
-All features are float32 and unit length.
 """
 
 from __future__ import annotations
@@ -10,18 +9,35 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
-class ClassSet:
-    """The classes a predictor is asked to tell apart, as tensors.
+class ClassText:
+    """What stands for a class: ``unit((1 − β)·base + β·descriptions)``.
 
-    ``seen`` (c,) gives the position among the classes that were trained on, or -1. ``described``
-    falls back on the template for new classes, unless new-class prompts were asked for. ``names``
-    are for methods that read the classes with an open text tower.
+    Attributes:
+        base: ``template`` or ``ensemble``. share: β; a class without descriptions has the base.
+    """
+
+    base: str = "template"
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """The classes a predictor is asked to tell apart.
+
+    Attributes:
+        template: (c, d) of the data set's own template. ensemble: (c, d), mean over all templates.
+        described: (c, d), mean of the descriptions of each class; the template where it has none.
+        waffle: (c, d), mean over the template with random words, or absent.
+        seen: (c,) position among the classes that were trained on, or -1.
+        names: for methods that read the classes with an open text tower.
+        prompted: (c,), true where a class has descriptions; absent: all of them have.
     """
 
     template: Tensor
@@ -30,14 +46,25 @@ class ClassSet:
     waffle: Tensor | None
     seen: Tensor
     names: tuple[str, ...] = ()
+    prompted: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.template)
 
+    def text(self, choice: ClassText) -> Tensor:
+        """Return the class texts (c, d) of a choice, unit length."""
+        start = self.ensemble if choice.base == "ensemble" else self.template
+        if not choice.share:
+            return start
+        mixed = F.normalize(torch.lerp(start, self.described, choice.share), dim=-1)
+        if self.prompted is None:
+            return mixed
+        return torch.where(self.prompted[:, None], mixed, start)
+
 
 @dataclass(frozen=True)
 class FewShot:
-    """The training problem, as tensors; labels run from 0 to c-1 over the trained classes only.
+    """The training problem; labels run from 0 to c-1 over the trained classes only.
 
     ``val_x`` and ``val_y`` are empty where there is no validation split. ``tower`` is the encoder's
     text tower, where it is open to learned contexts.
@@ -69,22 +96,35 @@ class FewShot:
         Raises:
             UserError: the waffle control where no encoder made such texts.
         """
-        c = len(self.classes)
+        classes = self.classes
         if control == "shuffled":
-            # a random cycle through all classes: no class keeps its own prompts
-            order = torch.randperm(c, generator=torch.Generator().manual_seed(seed))
-            source = torch.empty_like(order)
-            source[order] = order.roll(1)
-            return replace(self, prompts=self.prompts[source], mask=self.mask[source])
-        one = torch.ones(c, 1, dtype=torch.bool)
-        if control == "template":
-            return replace(self, prompts=self.classes.ensemble[:, None], mask=one)
-        if control == "waffle":
-            if self.classes.waffle is None:
-                raise UserError(
-                    "The waffle control needs texts with random words, and these features come"
-                    " without an encoder to embed them.",
-                    "Add waffle_text.features (c, d) to the feature file, or train from a bank.",
-                )
-            return replace(self, prompts=self.classes.waffle[:, None], mask=one)
-        return self
+            source = other_classes(len(classes), seed)
+            classes = replace(classes, described=classes.described[source])
+            return replace(
+                self, classes=classes, prompts=self.prompts[source], mask=self.mask[source]
+            )
+        if control not in ("template", "waffle"):
+            return self
+        text = classes.ensemble if control == "template" else classes.waffle
+        if text is None:
+            raise no_random_words()
+        one = torch.ones(len(classes), 1, dtype=torch.bool)
+        classes = replace(classes, described=text, prompted=None)
+        return replace(self, classes=classes, prompts=text[:, None], mask=one)
+
+
+def other_classes(classes: int, seed: int) -> Tensor:
+    """Return a random cycle (c,) through all classes: no class keeps its own position."""
+    order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
+    source = torch.empty_like(order)
+    source[order] = order.roll(1)
+    return source
+
+
+def no_random_words() -> UserError:
+    """Return the error of the control with random words where nothing made such texts."""
+    return UserError(
+        "The waffle control needs texts with random words, and these features come without an"
+        " encoder to embed them.",
+        "Add waffle_text.features (c, d) to the feature file, or train from a bank.",
+    )

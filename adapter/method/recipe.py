@@ -1,7 +1,7 @@
 """How a run is trained: every choice, the paper's open ones included, has a name and a value here.
 
-``literal`` is the paper as written. ``default`` goes past it; docs/method.md says how and shows
-both measured.
+``literal`` is the paper as written. ``staged`` goes past it in eleven parts trained by gradient.
+``default`` is two convex problems; docs/method.md says how and shows all of them measured.
 """
 
 from __future__ import annotations
@@ -24,11 +24,27 @@ Control = Literal[
     "random-prompt",
     "mean-prompt",
     "mlp-prompt",
+    "untrained",
+    "no-class-text",
+    "no-shared-map",
+    "no-own-weights",
+    "no-whitening",
 ]
+# these change what the bank says, not the recipe
+PROMPT_CONTROLS = ("shuffled", "template", "waffle")
 # names that stand for several controls
 CONTROL_GROUPS: dict[str, list[str]] = {
     "language": ["shuffled", "template", "waffle", "no-distillation"],
-    "parts": ["no-generator", "no-distillation", "no-query", "no-seen-terms"],
+    "parts": [
+        "no-class-text",
+        "no-shared-map",
+        "no-own-weights",
+        "no-whitening",
+        "no-generator",
+        "no-distillation",
+        "no-query",
+        "no-seen-terms",
+    ],
     "aggregators": ["random-prompt", "mean-prompt", "mlp-prompt"],
 }
 
@@ -75,11 +91,68 @@ class QueryRecipe(Section):
     )
 
 
+class ClassTextRecipe(Section):
+    """What stands for a class: the choice with the least cross-entropy of untrained CLIP."""
+
+    bases: list[Literal["template", "ensemble"]] = Field(
+        default=["template"], min_length=1, description="hand-written texts to choose from"
+    )
+    shares: list[float] = Field(
+        default=[0.0], min_length=1, description="β, shares of the descriptions to choose from"
+    )
+
+
+class ConvexRecipe(Section):
+    """What the two convex problems choose from, and how much work that may be.
+
+    A variance says how far a logit may move; its inverse is the ridge.
+    """
+
+    own: list[float] = Field(
+        default=[10.0, 100.0, 1000.0], min_length=1, description="variances of δ; 0 is none"
+    )
+    shared: list[float] = Field(
+        default=[0.0, 30.0, 300.0],
+        min_length=1,
+        description="variances of the map B from texts, in the problem of seen classes",
+    )
+    whiten: list[bool] = Field(default=[False, True], min_length=1)
+    new_own: float = Field(default=30.0, ge=0, description="variance of δ beside the map below")
+    new_shared: list[float] = Field(
+        default=[10.0, 100.0, 1000.0], description="variances of B for new classes; none: zero-shot"
+    )
+    single_own: float = Field(
+        default=200.0,
+        ge=0,
+        description="of δ where nothing is held out, times zero-shot's ignorance",
+    )
+    single_shared: float = Field(default=10.0, ge=0, description="of B where nothing is held out")
+    folds: int = Field(default=4, ge=1, description="of the shots")
+    class_folds: int = Field(
+        default=4, ge=0, description="of the classes; 0 leaves new classes at zero-shot"
+    )
+    images: int = Field(
+        default=4000, ge=1, description="to train on while choosing; a variance needs no more"
+    )
+    judged: int = Field(default=1000, ge=1, description="held-out images that are enough")
+    doubt: float = Field(
+        default=2.0,
+        ge=0,
+        description="m of the weight max(0, 1 − m/z²) of B where held-out classes gain z standard"
+        " errors over zero-shot (the positive part of James and Stein)",
+    )
+
+
 class Recipe(Section):
     """One way to train. ``to_yaml`` writes all of it, and that file is a recipe again."""
 
     name: str = "default"
-    # the parts
+    kind: Literal["trained", "convex"] = Field(
+        default="trained", description="by gradient, as the paper; or two convex problems"
+    )
+    class_text: ClassTextRecipe = Field(default_factory=ClassTextRecipe)
+    convex: ConvexRecipe = Field(default_factory=ConvexRecipe)
+    # the parts of the trained kind
     aggregator: AggregatorRecipe = Field(default_factory=AggregatorRecipe)
     generator: Literal["residual", "literal", "none"] = "residual"
     width: int = Field(default=32, ge=1, description="hidden units of h")
@@ -114,6 +187,13 @@ class Recipe(Section):
     views: int = Field(default=0, ge=0, description="augmented views per image in the cache")
 
     @property
+    def group_rule(self) -> Literal["none", "zero-shot", "shared"]:
+        """What says whether a class is seen or new: nothing, zero-shot CLIP, all shared terms."""
+        if self.kind == "convex":
+            return "shared"
+        return "zero-shot" if self.zero_shot_groups else "none"
+
+    @property
     def distils(self) -> bool:
         """Whether anything learns from the prompts."""
         return self.distillation > 0 and self.generator != "none"
@@ -127,7 +207,11 @@ class Recipe(Section):
         return 200 if shots >= 8 else 100 if shots >= 2 else 50
 
 
-DEFAULT = Recipe()
+DEFAULT = Recipe(
+    kind="convex",
+    class_text=ClassTextRecipe(bases=["template", "ensemble"], shares=[0.0, 0.25, 0.5, 0.75, 1.0]),
+)
+STAGED = Recipe(name="staged")
 LITERAL = Recipe(
     name="literal",
     aggregator=AggregatorRecipe(identity=False, joint=True),
@@ -146,7 +230,7 @@ LITERAL = Recipe(
     batch_size=32,
     epochs=0,
 )
-RECIPES = {recipe.name: recipe for recipe in (DEFAULT, LITERAL)}
+RECIPES = {recipe.name: recipe for recipe in (DEFAULT, STAGED, LITERAL)}
 
 
 def load_recipe(name: str) -> Recipe:
@@ -158,8 +242,10 @@ def controlled(recipe: Recipe, control: str) -> Recipe:
     """Return the recipe with one thing taken away, as ``--control`` says.
 
     ``shuffled``, ``template`` and ``waffle`` change the prompts, not the recipe: see
-    :meth:`aape.adapter.classification.data.FewShot.with_control`.
+    :meth:`aape.adapter.method.problem.FewShot.with_control`.
     """
+    if recipe.kind == "convex":
+        return _controlled_convex(recipe, control)
     if control == "no-generator":
         return recipe.model_copy(update={"generator": "none", "distillation": 0.0})
     if control == "no-distillation":
@@ -174,3 +260,20 @@ def controlled(recipe: Recipe, control: str) -> Recipe:
         seen = recipe.seen.model_copy(update={"residual": False, "discriminant": False})
         return recipe.model_copy(update={"seen": seen})
     return recipe
+
+
+def _controlled_convex(recipe: Recipe, control: str) -> Recipe:
+    changes: dict[str, Section] = {}
+    if control == "no-class-text":
+        changes["class_text"] = ClassTextRecipe()
+    elif control == "no-shared-map":
+        off = {"shared": [0.0], "new_shared": [], "single_shared": 0.0}
+        changes["convex"] = recipe.convex.model_copy(update=off)
+    elif control in ("no-own-weights", "untrained"):
+        off = {"own": [0.0], "new_own": 0.0, "single_own": 0.0}
+        if control == "untrained":
+            off |= {"shared": [0.0], "new_shared": [], "single_shared": 0.0}
+        changes["convex"] = recipe.convex.model_copy(update=off)
+    elif control == "no-whitening":
+        changes["convex"] = recipe.convex.model_copy(update={"whiten": [False]})
+    return recipe.model_copy(update=changes)

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,18 @@ from torch import Tensor
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import atomic_path
-from .adapter import Adapter, FittedAdapter
+from .adapter import FittedAdapter, staged_table
 from .choose import choose
+from .class_text import fit_by_convex_problems
 from .discriminant import fit_discriminant, out_of_fold_scores
-from .hold_out import choose_trust, distil_query
-from .model import Aggregator, clip_score, distillation_loss
+from .hold_out import Trust, choose_trust, distil_query
+from .model import Adapter, Aggregator, clip_score, distillation_loss
 from .problem import FewShot
 from .recipe import Recipe, controlled
+from .seeds import Seeds
+from .terms import AdaptedHead, AsQuery, Gaussian, Residual, Term, ZeroShot
 
 _FOLDS = 4
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Separate seeds: of the initial weights, and of the order of batches and views."""
-
-    init: int
-    order: int
 
 
 def fit(
@@ -63,6 +58,24 @@ def fit(
     """
     seeds = seed if isinstance(seed, Seeds) else Seeds(seed, seed)
     start = time.perf_counter()
+    if recipe.kind == "convex":
+        fitted = fit_by_convex_problems(data, recipe, seeds)
+    else:
+        fitted = _fit_by_gradient(data, recipe, seeds, checkpoint, on_epoch)
+    fitted.seconds = time.perf_counter() - start
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return fitted
+
+
+def _fit_by_gradient(
+    data: FewShot,
+    recipe: Recipe,
+    seeds: Seeds,
+    checkpoint: Path | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> FittedAdapter:
+    """Train generator, head and residuals; then choose and add the other terms."""
     trainer = _Trainer(data, recipe, seeds)
     if checkpoint is not None:
         trainer.restore(checkpoint)
@@ -74,19 +87,30 @@ def fit(
             on_epoch(record)
         if checkpoint is not None and len(trainer.history) < trainer.epochs:
             trainer.save(checkpoint)
-    fitted = FittedAdapter(trainer.adapter, recipe, data.w, history=trainer.history)
-    _add_query(fitted, data, seeds, trainer.targets())
+    adapter = trainer.adapter.eval()
+    trust, chosen = _choose_trust(data, recipe, seeds)
+    terms: list[Term] = [ZeroShot(adapter.scale), AdaptedHead(adapter)]
+    if trust.query:
+        terms.append(AsQuery(distil_query(data, trainer.targets(), trust), adapter.scale))
+    if adapter.delta is not None:
+        terms.append(Residual(data.w, adapter.delta.detach(), adapter.scale))
+    fitted = FittedAdapter(recipe, data.w, terms, {}, adapter.scale, history=trainer.history)
+    fitted.table = staged_table(terms, trust.head, trust.query, 0.0)
+    alpha = 0.0
     if recipe.seen.discriminant:
-        _add_discriminant(fitted, data)
-    fitted.seconds = time.perf_counter() - start
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        gaussian = Gaussian(fit_discriminant(data.x, data.y, len(data.w)))
+        alpha, score = _choose_alpha(fitted, data, gaussian)
+        terms.append(gaussian)
+        fitted.table = staged_table(terms, trust.head, trust.query, alpha)
+        chosen |= {"alpha": alpha, "validation accuracy": score}
+    fitted.chosen = chosen
+    fitted.facts = {"alpha": alpha, "trust": asdict(trust)}
     return fitted
 
 
-def _add_query(fitted: FittedAdapter, data: FewShot, seeds: Seeds, target: Tensor) -> None:
-    """Let held-out classes decide how far new ones leave zero-shot CLIP, and fit the query."""
-    bare = controlled(fitted.recipe, "no-seen-terms")
+def _choose_trust(data: FewShot, recipe: Recipe, seeds: Seeds) -> tuple[Trust, dict[str, Any]]:
+    """Let held-out classes decide how far new ones leave zero-shot CLIP."""
+    bare = controlled(recipe, "no-seen-terms")
 
     def train(problem: FewShot) -> tuple[Adapter, Tensor]:
         trainer = _Trainer(problem, bare, seeds)
@@ -94,26 +118,22 @@ def _add_query(fitted: FittedAdapter, data: FewShot, seeds: Seeds, target: Tenso
             trainer.run_epoch()
         return trainer.adapter, trainer.targets()
 
-    fitted.trust, fitted.chosen = choose_trust(data, fitted.recipe, train, seeds.init)
-    if fitted.trust.query:
-        fitted.query = distil_query(data, target, fitted.trust)
+    return choose_trust(data, recipe, train, seeds.init)
 
 
-def _add_discriminant(fitted: FittedAdapter, data: FewShot) -> None:
-    """Add the Gaussian term; its weight comes from validation, else from folds of the shots."""
+def _choose_alpha(fitted: FittedAdapter, data: FewShot, gaussian: Gaussian) -> tuple[float, float]:
+    """Return the weight of the Gaussian term and its accuracy: by validation, else by folds."""
     seen, c = fitted.recipe.seen, len(data.w)
-    fitted.discriminant = fit_discriminant(data.x, data.y, c)
     if len(data.val_y):
         y, start = data.val_y, fitted.logits(data.val_x, data.classes)
-        term = fitted.discriminant(data.val_x)
+        term = gaussian.discriminant(data.val_x)
     elif data.shots >= 2:
         # the trained parts have seen these images, so the folds are judged beside zero-shot CLIP
         y, start = data.y, data.scale * data.x @ data.w.T
         term = out_of_fold_scores(data.x, data.y, c, min(_FOLDS, data.shots))
     else:
         y, start, term = data.y[:0], data.x[:0], data.x[:0]
-    fitted.alpha, score = choose(seen.alphas, lambda a: start + a * term, y, seen.fallback_alpha)
-    fitted.chosen |= {"alpha": fitted.alpha, "validation accuracy": score}
+    return choose(seen.alphas, lambda a: start + a * term, y, seen.fallback_alpha)
 
 
 class _Trainer:
@@ -127,7 +147,8 @@ class _Trainer:
         device = data.x.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.init)
-            self.adapter = Adapter(recipe, data).to(device)
+            scale = recipe.temperature or data.scale
+            self.adapter = Adapter(recipe, data.x.mean(0), data.w, scale).to(device)
             self.aggregator = self._aggregator().to(device) if recipe.distils else None
         self.zero_shot = F.log_softmax(self.adapter.scale * data.x @ data.w.T, -1)
         self.optimiser = self._optimiser()
