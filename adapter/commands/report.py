@@ -1,4 +1,4 @@
-"""aape report: one page for a run."""
+"""aape report and aape compare: one page for a run, and two runs side by side."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ app = typer.Typer()
 @app.command("report")
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder with results.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the photos.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="The run's bank, where it moved.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html for a run folder from the tables in it."""
+    """Write report.html for a run folder: one file, with tables, figures and photos.
+
+    Example: aape report runs/products
+    """
     from dataclasses import asdict
 
     from ..report import report_run
 
-    results, path = report_run(run)
+    results, path = report_run(run, root=root, bank=bank)
     if as_json:
         print_json([asdict(item) for item in results])
     else:
