@@ -19,6 +19,8 @@ _PUBLIC = {
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
     "predict": ".adapter.predict",
+    "explain": ".adapter.explain",
+    "compare": ".adapter.compare",
 }
 
 __all__ = sorted(_PUBLIC)

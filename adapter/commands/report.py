@@ -32,3 +32,26 @@ def report(
         print_json([asdict(item) for item in results])
     else:
         typer.echo(path)
+
+
+@app.command("compare")
+def compare_verb(
+    first: Annotated[Path, typer.Argument(help="A run folder with results.")],
+    second: Annotated[Path, typer.Argument(help="Another, of the same data set and protocol.")],
+    resamples: Annotated[int, typer.Option(min=0, help="Of the paired bootstrap; 0: none.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Put the tables of two runs side by side, with paired intervals of their differences.
+
+    Example: aape compare runs/pets-4shot runs/pets-4shot-longer
+    """
+    from ..compare import compare
+
+    found = compare(first, second, resamples=resamples)
+    if as_json:
+        print_json([table.as_dict() for table in found])
+        return
+    from .print_comparison import print_comparison
+
+    for table in found:
+        print_comparison(table, first.name, second.name)
