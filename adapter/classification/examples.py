@@ -23,6 +23,9 @@ def examples(outcome: Outcome, tests: Sequence[TestSet]) -> list[dict[str, Any]]
     for i, test in enumerate(tests):
         if test.images.paths:
             found += _pairs(test, outcome.predicted[i], outcome.confidence[i])
+    if len(tests) == 1:
+        for sample in found:
+            del sample["set"]
     return found
 
 

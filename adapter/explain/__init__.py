@@ -69,7 +69,7 @@ def explain(
         from .classes import explain_class_of
 
         number = opened.class_id(class_name)
-        photos, why = _training_photos(opened, root)
+        photos, why = training_photos(opened, root)
         found = explain_class_of(opened, number, photos, why)
         if picture:
             from .picture import draw_class
@@ -112,7 +112,7 @@ def _features(run: OpenedRun, photo: str | Path) -> tuple[torch.Tensor, str]:
     return torch.from_numpy(images.x[row]).float(), run.names[int(images.y[row])]
 
 
-def _training_photos(
+def training_photos(
     run: OpenedRun, root: str | Path | None
 ) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, str]:
     """Return features and labels of the training photos of all classes, or why there are none."""

@@ -5,6 +5,7 @@ b = 1 photo, c classes, n sentences, d embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -105,6 +106,7 @@ def explain_features(
         )
     elif run.sentences is not None:
         vector, origin, told = h
+        told += _weight_of_aape(run.adapter, [run.classes.seen[i] >= 0 for i in best])
         near_aape = _nearest(run, vector, origin)
     near = _nearest(run, row, None) if run.sentences is not None else []
     return PhotoExplanation(
@@ -123,6 +125,14 @@ def explain_features(
     )
 
 
+def _weight_of_aape(adapter: FittedAdapter, seen: Sequence[Any]) -> str:
+    """Say where h(x) is looked at but adds nothing to the classes shown."""
+    weights = [adapter.table.get(name, (0.0, 0.0)) for name in ("shared map", "query", "head")]
+    if any(pair[0 if known else 1] for pair in weights for known in seen):
+        return ""
+    return " It adds nothing to the logits of the classes above: its weight there is 0."
+
+
 def aape_of(adapter: FittedAdapter, x: Tensor) -> tuple[Tensor, Tensor | None, str] | None:
     """Return h(x) (b, d), the mean text that is taken from sentences first, and what h is.
 
@@ -131,7 +141,11 @@ def aape_of(adapter: FittedAdapter, x: Tensor) -> tuple[Tensor, Tensor | None, s
     shared, query, head = (adapter.term(name) for name in ("shared map", "query", "head"))
     if shared is not None:
         h = (x - shared.mean) @ shared.matrix
-        return h, shared.mean_text, "h(x) is the shared map of the photo."
+        return (
+            h,
+            shared.mean_text,
+            "h(x) is the shared map: what is added to zero-shot CLIP, not where the photo lies.",
+        )
     if query is not None:
         inner = query.query
         h = (x - inner.mean_image) @ inner.matrix

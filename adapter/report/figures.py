@@ -70,7 +70,7 @@ def reliability(bins: dict[str, list], name: str, title: str, ece: float | None)
         return ""
     sure, right = np.array(bins["confidence"]), np.array(bins["accuracy"])
     with page_style():
-        figure, axes = _figure(3.4, 3.1)
+        figure, axes = _figure(4.4, 3.4)
         axes.plot([0, 100], [0, 100], color=COLOURS["soft"], linewidth=1, dashes=(4, 3))
         for a, b in zip(sure, right):
             axes.plot([a, a], [a, b], color=COLOURS["bad"], linewidth=1.5, alpha=0.6)

@@ -28,6 +28,7 @@ COLOURS = {
     "bad": "#080808",
     "good": "#090909",
 }
+_PIXELS = 98  # of an inch
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called "$x$"
@@ -76,6 +77,8 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
             element.text = f"#{name} {element.text.strip()}"
     for size in ("width", "height"):
         root.attrib.pop(size, None)
+    # letters of all figures are equally large; on a narrow page a figure shrinks
+    root.attrib["style"] = f"max-width:{_PIXELS * figure.get_figwidth():.0f}px"
     root.attrib |= {"id": name, "role": "img", "aria-label": _printable(label), "class": "plot"}
     title = ElementTree.Element(f"{{{_SVG}}}title")
     title.text = _printable(label)
