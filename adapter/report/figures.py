@@ -48,7 +48,8 @@ def base_against_new(
             axes.plot(
                 method.mean("base"), method.mean("new"), _MARKS.get(method.group, "o"),
                 color=colour, markersize=8 if method.group == "ours" else 6,
-                fillstyle="none" if hollow else "full", linestyle="none", zorder=3,
+                fillstyle="none" if hollow else "full", linestyle="none",
+                zorder=4 if method.group == "ours" else 3,
             )  # fmt: skip
         x_range, y_range = _padded(x), _padded(y)
         axes.set(xlim=x_range, ylim=y_range, xlabel="base (%)", ylabel="new (%)")
@@ -109,7 +110,8 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], name: str) 
             )  # fmt: skip
             if side <= 14:
                 text = f"{counts[row, column]:.0f}"
-                axes.text(column, row, text, ha="center", va="center", fontsize=8)
+                ink = COLOURS["card" if shares[row, column] > 0.5 else "ink"]
+                axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
         axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
         small = 9 if side <= 14 else 7.5
         shown = [_short(text, 18) for text in names]
