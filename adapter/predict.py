@@ -93,7 +93,9 @@ def predict(
     fitted = FittedAdapter.load(tensors, about)
     template = torch.from_numpy(class_embeddings(encoder, names, [about["template"]]))
     seen = torch.tensor([trained.index(name) if name in trained else -1 for name in names])
-    texts = ClassSet(template, template, template, None, seen, tuple(names))
+    # what stands for a trained class was chosen with the bank, and is kept with the adapter
+    text = torch.where(seen[:, None] >= 0, fitted.text[seen.clamp_min(0)], template)
+    texts = ClassSet(text, text, text, None, seen, tuple(names))
     x = torch.from_numpy(image_features(encoder, paths).x)
     shares = fitted.logits(x, texts).softmax(-1)  # (n, c)
     best = shares.topk(min(top, len(names)), dim=-1)
