@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import UserError
-from ..pipeline.files import read_json, write_json
+from ..pipeline.store import read_record, write_record
 
 SCHEMA = 1
 
@@ -39,12 +39,12 @@ class MethodResult:
 
     def mean(self, metric: str) -> float:
         """Return the mean over the seeds that have the metric; ``nan`` if none has."""
-        values = [row[metric] for row in self.seeds if metric in row]
+        values = [row[metric] for row in self.seeds if row.get(metric) is not None]
         return sum(values) / len(values) if values else math.nan
 
     def std(self, metric: str) -> float:
         """Return the sample standard deviation over seeds; 0 for one seed, ``nan`` for none."""
-        values = [row[metric] for row in self.seeds if metric in row]
+        values = [row[metric] for row in self.seeds if row.get(metric) is not None]
         if len(values) < 2:
             return 0.0 if values else math.nan
         mean = sum(values) / len(values)
@@ -96,17 +96,17 @@ class Results:
                 for metric in self.metrics
                 if not math.isnan(method.mean(metric))
             }
-        write_json(path, value)
+        write_record(path, value)
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
         """Read a table written by :meth:`save`.
 
         Raises:
-            UserError: the file is absent or of another schema version.
+            UserError: the file is absent, damaged, or of another schema version.
         """
-        value = read_json(path)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        value = read_record(path)
+        if value.get("schema") != SCHEMA:
             raise UserError(f"{path} is not a results file of schema {SCHEMA}.")
         methods = []
         for row in value.pop("methods"):

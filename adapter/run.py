@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
-from ..pipeline.files import atomic_path, read_json, write_json, write_text
+from ..pipeline.files import write_json, write_text
 from ..pipeline.provenance import installed_versions
+from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,9 @@ def own_weights(encoder: str, recorded: str, given: str) -> str:
     Raises:
         UserError: the run was made with local weights (``recorded``), and none are given.
     """
-    if recorded and not given:
+    from ..pipeline.encoders.folders import names_folder
+
+    if (recorded or names_folder(encoder)) and not given:
         raise UserError(
             f"The run was made with local weights of {encoder}, and a run's own word for where"
             " weights lie is not taken.",
@@ -111,22 +114,16 @@ class RunFolder:
 
     def save_weights(self, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
         """Write ``adapter.safetensors`` and ``adapter_config.json``, each whole or not at all."""
-        from safetensors.torch import save_file
-
-        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_path(self.path / "adapter.safetensors") as temporary:
-            save_file(flat, temporary, metadata={"format": "pt"})
-        write_json(self.path / "adapter_config.json", config)
+        write_tensors(self.path / "adapter.safetensors", tensors, {"format": "pt"})
+        write_record(self.path / "adapter_config.json", config)
 
     def load_weights(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Read what :meth:`save_weights` wrote.
 
         Raises:
-            UserError: the run has no trained adapter.
+            UserError: the run has no trained adapter, or its files are damaged.
         """
-        from safetensors.torch import load_file
-
         path = self.path / "adapter.safetensors"
         if not path.exists():
             raise UserError(f"{self.path} has no trained adapter.", "Run aape train first.")
-        return load_file(path), read_json(self.path / "adapter_config.json")
+        return read_tensors(path)[0], read_record(self.path / "adapter_config.json")

@@ -24,6 +24,8 @@ _NAMES_CODE = re.compile(
     r"model|tokenizer|trust_remote_code|distributed_executor_backend|logits_processors|middleware"
     r"|hf_overrides|kv_transfer_config|model_loader_extra_config|.*_cls|.*plugin.*"
 )
+# a file that begins with the first line must end with the last, else it was cut short
+_WHOLE = ('# aape: a whole file ends with the line "# end"', "# end")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -59,8 +61,13 @@ class Section(BaseModel):
         return cls.parse(read_yaml(path), str(path))
 
     def to_yaml(self) -> str:
-        """Return every value, defaults included, as YAML in the order of declaration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return every value, defaults included, as YAML in the order of declaration.
+
+        The first and the last line are marks by which :func:`read_yaml` finds a file that was cut:
+        cut at the end of a line it would else be read with defaults in place of what is missing.
+        """
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return f"{_WHOLE[0]}\n{text}{_WHOLE[1]}\n"
 
 
 def load_section(cls: type[S], kind: str, name: str, shipped: Mapping[str, S]) -> S:
@@ -80,10 +87,17 @@ def read_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader.
 
     Raises:
-        UserError: the file is absent, cannot be read, or is not YAML.
+        UserError: the file is absent, cannot be read, is not YAML, or was cut short.
     """
     try:
-        loader = _SafeLoader(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        lines = text.splitlines()
+        if lines and lines[0] == _WHOLE[0] and _WHOLE[1] not in lines:
+            raise UserError(
+                f"{path} was cut short: its last line is missing.",
+                f"Restore it, or add the line {_WHOLE[1]!r} if you know that nothing is missing.",
+            )
+        loader = _SafeLoader(text)
         try:
             return loader.get_single_data()
         finally:
@@ -220,3 +234,6 @@ class EncoderConfig(Section):
     device: str = "auto"
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=2, ge=0, description="image decoding processes")
+    strict: bool = Field(
+        default=False, description="stop at a photo that cannot be read; else it is left out"
+    )

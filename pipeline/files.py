@@ -5,18 +5,27 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .leftovers import temporary_file
 
 _CHUNK = 1 << 20
-_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM, errno.ENAMETOOLONG)
+_FULL = "No space left on device"
+_UNWRITABLE = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+)
 
 
 def cache_folder(*parts: str) -> Path:
@@ -50,13 +59,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = temporary_file(path)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes private files; the result gets the permissions any new file would have
+        # a temporary file is private; the result gets the permissions any new file would have
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
@@ -64,8 +71,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         _remove(temporary)
         raise disk_error(error, path) from error
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        if isinstance(error, Exception) and _FULL in str(error):  # safetensors' and faiss's own
+            raise disk_error(OSError(errno.ENOSPC, _FULL), path) from error
         raise
 
 
@@ -123,8 +132,23 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented UTF-8 JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented UTF-8 JSON, atomically; what is not finite becomes null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return ``value`` with null for NaN and the infinities, which JSON does not have.
+
+    >>> finite({"a": [1.0, float("nan")]})
+    {'a': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def read_json(path: str | Path) -> Any:
@@ -177,17 +201,27 @@ def exclusive(path: str | Path, purpose: str, *, wait: bool = False) -> Iterator
     """Hold a lock file for the block. The lock goes with the process, also when it is killed.
 
     Raises:
-        UserError: another process holds it (with ``wait``, its end is awaited instead).
+        UserError: another process holds it (with ``wait``, its end is awaited instead), or no lock
+            can be made in the folder.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    lock = Path(f"{path}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."
-            ) from error
+    place = Path(f"{path}.lock")
+    lock = FileLock(place, timeout=-1 if wait else 0)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is {purpose} {path}.", "Wait for it to end, then run this again."
+        ) from error
+    except NotImplementedError as error:
+        raise UserError(
+            f"The disk of {place.parent} knows no locks.", "Choose a folder on a local disk."
+        ) from error
+    except OSError as error:
+        raise disk_error(error, place) from error
+    try:
         yield
+    finally:
+        lock.release()

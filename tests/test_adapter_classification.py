@@ -20,13 +20,13 @@ from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.run import run_classification
 from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.method.adapter import FittedAdapter
-from aape.adapter.method.recipe import CONTROL_GROUPS, DEFAULT, controlled
+from aape.adapter.method.recipe import CONTROL_GROUPS, DEFAULT, STAGED, controlled
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
 from aape.pipeline.errors import UserError
 
 C, D = 6, 16
-QUICK = DEFAULT.model_copy(update={"epochs": 2, "batch_size": 8})
+QUICK = STAGED.model_copy(update={"name": "default", "epochs": 2, "batch_size": 8})
 
 
 def feature_file(path: Path, drop: tuple[str, ...] = (), header: dict[str, str] | None = None,
@@ -94,8 +94,51 @@ def test_table_has_everything(features):
     assert set(results.intervals) == {f"ours - {name}" for name in names[1:]}
     low, high = results.intervals["ours - zero-shot template"]["H"]
     assert low <= ours.mean("H") - results.method("zero-shot template").mean("H") <= high
-    assert any("never LLM prompts" in note for note in results.notes)
+    assert any("--new-classes bank" in note for note in results.notes)
     assert results.details["zero_shot_check"]
+
+
+def test_the_bank_reaches_new_classes_and_the_papers_rule_has_a_row(features):
+    """Prompts of this file are nearer to the images than its class texts: the texts must move."""
+    controls = ["shuffled", "template", "untrained", "no-generator"]
+    results = evaluate_classification(FileSource(features), DEFAULT, settings(controls=controls))
+    names = [method.name for method in results.methods]
+    assert names[:5] == [
+        "ours", "ours, new classes by name", "ours, shuffled", "ours, template", "ours, untrained",
+    ]  # fmt: skip
+    assert "ours, no-generator" not in names, "the recipe has no generator to take away"
+    ours, named = results.method("ours"), results.method("ours, new classes by name")
+    assert [row["base"] for row in ours.seeds] == [row["base"] for row in named.seeds]
+    alone = evaluate_classification(
+        FileSource(features), DEFAULT, settings(new_classes="name", baselines=["none"])
+    )
+    assert [m.name for m in alone.methods] == ["ours"]
+    assert [row["new"] for row in alone.methods[0].seeds] == [row["new"] for row in named.seeds]
+    assert "class text" in ours.details["chosen"][0]
+
+
+def test_controls_swap_the_texts_of_new_classes_too(features):
+    data = FileSource(features).draw(4, 0)
+    swapped = data.texts.with_control("shuffled", 0)
+    for i in range(C):
+        assert not np.array_equal(swapped.prompts[i], data.texts.prompts[i])
+    assert sorted(map(bytes, swapped.prompts)) == sorted(map(bytes, data.texts.prompts))
+    template = data.texts.with_control("template", 0)
+    np.testing.assert_allclose(template.described, data.texts.ensemble, atol=1e-6)
+    assert data.texts.with_control("no-generator", 0) is data.texts
+
+
+def test_real_files_name_their_texts_the_other_way_round(tmp_path):
+    texts = unit_rows(np.random.default_rng(5).normal(size=(3, C, D)))
+    path = feature_file(
+        tmp_path / "a.safetensors",
+        drop=("class_text.features", "prompt_text.features"),
+        **{"text_name.features": texts[0], "text_ensemble.features": texts[1],
+           "text_descriptions.features": texts[2]},
+    )  # fmt: skip
+    found = FileSource(path).texts
+    for array, expected in zip((found.template, found.ensemble, found.described), texts):
+        np.testing.assert_allclose(array, expected, atol=1e-6)
 
 
 def test_same_seed_same_table_and_other_shots_other_images(features):
@@ -142,10 +185,10 @@ def test_a_kill_loses_no_finished_training(features, tmp_path, monkeypatch):
 
     original = classification._train_and_test
 
-    def kill(method, problem, tests, seed, *rest):
-        if (method.name, seed) == ("GDA", 1):
+    def kill(method, views, *rest):
+        if (method.name, views.seed) == ("GDA", 1):
             raise KeyboardInterrupt
-        return original(method, problem, tests, seed, *rest)
+        return original(method, views, *rest)
 
     run = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -229,6 +272,27 @@ def test_baselines_that_cannot_be_had_are_left_out_with_the_reason(tmp_path):
     results = evaluate_classification(FileSource(path), QUICK, settings())
     assert "waffle" not in [method.name for method in results.methods]
     assert any(note.startswith("waffle is left out") for note in results.notes)
+
+
+def test_a_control_that_cannot_run_is_said_before_any_training(tmp_path, monkeypatch):
+    path = feature_file(tmp_path / "a.safetensors", drop=("waffle_text.features",))
+    from aape.adapter.classification import evaluate
+
+    order: list[str] = []
+    monkeypatch.setattr("aape.adapter.classification.evaluate.step", order.append)
+    true_fit = evaluate.fit
+    monkeypatch.setattr(
+        evaluate, "fit", lambda *given, **named: order.append("fit") or true_fit(*given, **named)
+    )
+    results = evaluate_classification(
+        FileSource(path), QUICK, settings(controls=["waffle", "no-query"], baselines=["none"])
+    )
+    assert "ours, waffle is left out" in " ".join(results.notes)
+    assert "waffle_text.features" in order[0]
+    assert "fit" in order[1:]
+    names = [method.name for method in results.methods if method.group in ("ours", "control")]
+    assert len(names) == 2
+    assert names[1].endswith("no-query")
 
 
 def test_classes_with_few_images_are_filled_up_on_request(tmp_path: Path):

@@ -209,3 +209,13 @@ def test_killed_while_writing_leaves_the_old_bank_or_the_new(tmp_path):
         bank = PromptBank.open(path)
         assert bank.content_hash in good
         assert len(bank.table) == len(bank)
+
+
+@pytest.mark.parametrize("change", [{"kept": 0}, {"rows": 1}, {"class_id": 1}, {"start": 1}])
+def test_a_directory_that_lies_is_not_sound(tmp_path: Path, monkeypatch, change) -> None:
+    bank = write_bank(tmp_path / "b.parquet", rows(40), metadata())
+    first, *others = bank.footer.classes
+    lying = [first.model_copy(update=change), *others]
+    footer = bank.footer.model_copy(update={"classes": lying})
+    monkeypatch.setattr(PromptBank, "open", lambda path: PromptBank(bank.path, footer))
+    assert any("directory" in problem for problem in verify_bank(bank.path).problems)

@@ -175,3 +175,30 @@ def test_sql_cannot_write_or_reach_outside(bank, tmp_path, monkeypatch, query):
         bank.sql(query)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert len(rows_in_scope) == 1
+
+
+def test_columns_of_one_name_are_told_apart(bank) -> None:
+    rows = bank.sql("SELECT 1 AS a, 2 AS a, 3 AS a").to_pylist()
+    assert rows == [{"a": 1, "a_2": 2, "a_3": 3}]
+
+
+def test_a_query_has_limits(bank, monkeypatch) -> None:
+    from aape.pipeline.bank import sql
+
+    with pytest.raises(UserError, match="more than 1,000,000 rows"):
+        bank.sql("SELECT * FROM range(2000000)")
+    monkeypatch.setattr(sql, "_SECONDS", 0.5)
+    endless = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+    with pytest.raises(UserError, match="stopped after"):
+        bank.sql(endless)
+
+
+def test_a_bank_that_is_replaced_while_open_is_not_mixed_with_the_other(tmp_path) -> None:
+    opened = write_bank(tmp_path / "b.parquet", rows(20), metadata())
+    copy = tmp_path / "copy"
+    copy.write_bytes(opened.path.read_bytes())
+    copy.replace(opened.path)
+    with pytest.raises(UserError, match="changed while it was open"):
+        opened.sql("SELECT count(*) FROM bank")
+    with pytest.raises(UserError, match="changed while it was open"):
+        opened.prompts(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -23,9 +24,10 @@ from aape.adapter.baselines import (
     tip_adapter,
 )
 from aape.adapter.baselines.base import with_seen
+from aape.adapter.baselines.cache import cache_logits
 from aape.adapter.method.choose import choose, product
 from aape.adapter.method.discriminant import fit_discriminant, folds, out_of_fold_scores
-from aape.adapter.method.problem import ClassSet, FewShot
+from aape.adapter.method.problem import TEXT_NORM, ClassSet, FewShot
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 5, 12, 6
@@ -64,7 +66,8 @@ def test_learns_and_leaves_new_classes_sensible(name):
     right = (seen.argmax(1) == data.y).float().mean()
     start = (zero_shot.argmax(1) == data.y).float().mean()
     assert right >= start
-    if name not in [*GROUPS["fast"], "CLIP-Adapter"]:  # whose ratio 0.2 of 3 units moves little
+    # the ratio 0.2 of 3 units moves little, and a strong penalty holds long texts where they are
+    if name not in [*GROUPS["fast"], "CLIP-Adapter", "CLAP"]:
         assert right > start + 0.05
     mixed = predictor.logits(data.x, new_classes())
     assert mixed.shape == (len(data.x), 3)
@@ -96,7 +99,7 @@ def test_cache_logits_one_by_one():
     for i, x in enumerate(data.val_x):
         for key, label in zip(data.x, data.y):
             expected[i, label] += math.exp(-beta * (1 - float(x @ key)))
-    found = tip_adapter.cache_logits(data.val_x, data.x, data.y, C, beta)
+    found = cache_logits(data.val_x, data.x, data.y, C, beta)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -104,7 +107,7 @@ def test_tip_adapter_uses_the_fixed_rule_without_validation():
     data = problem(validation=False)
     fitted = BASELINES["Tip-Adapter"].fit(data, 0)
     expected = data.scale * data.x @ data.w.T
-    expected = expected + tip_adapter.cache_logits(data.x, data.x, data.y, C, 5.5)
+    expected = expected + cache_logits(data.x, data.x, data.y, C, 5.5)
     torch.testing.assert_close(fitted.logits(data.x, data.classes), expected)
     assert fitted.chosen["alpha"] == 1.0
 
@@ -116,7 +119,7 @@ def test_tip_adapter_chooses_on_validation_images():
 
     def score(a: float, b: float) -> float:
         logits = data.scale * data.val_x @ data.w.T
-        logits = logits + a * tip_adapter.cache_logits(data.val_x, data.x, data.y, C, b)
+        logits = logits + a * cache_logits(data.val_x, data.x, data.y, C, b)
         return float((logits.argmax(1) == data.val_y).float().mean() * 100)
 
     best = max(score(a, b) for a, b in product(tip_adapter._ALPHAS, tip_adapter._BETAS))
@@ -138,6 +141,39 @@ def test_clap_multipliers_by_hand():
     assert float(value) == pytest.approx((0.75 * 4 + 0.5 * 1) / 2)
 
 
+@pytest.mark.parametrize(("name", "penalised"), [("linear probe", False), ("CLAP", True)])
+def test_probes_are_the_loop_of_their_authors(name, penalised):
+    """SGD from the raw text vectors: an epoch of 1e-5, then a cosine by epoch (300 in all)."""
+    data = replace(problem(), text_norms=torch.linspace(8, 12, C))
+    weight = (data.w * torch.linspace(8, 12, C)[:, None]).requires_grad_()
+    start, velocity = weight.detach().clone(), torch.zeros_like(weight)
+    multipliers = linear_probe.clap_multipliers(data)
+    for epoch in range(300):
+        rate = 1e-5 if epoch == 0 else 0.1 * (1 + math.cos(math.pi * (epoch - 1) / 300)) / 2
+        logits = data.scale * data.x @ (weight / weight.norm(dim=1, keepdim=True)).T
+        loss = F.cross_entropy(logits, data.y)
+        if penalised:
+            loss = (
+                loss
+                + torch.stack(
+                    [m * (w - s).square().sum() for m, w, s in zip(multipliers, weight, start)]
+                ).mean()
+            )
+        (slope,) = torch.autograd.grad(loss, [weight])
+        velocity = 0.9 * velocity + slope
+        weight = (weight - rate * velocity).detach().requires_grad_()
+    expected = data.scale * data.x @ F.normalize(weight.detach(), dim=1).T
+    found = BASELINES[name].fit(data, 0).logits(data.x, data.classes)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_text_vectors_keep_their_length_or_get_the_usual_one():
+    data = problem()
+    torch.testing.assert_close(data.raw_w.norm(dim=1), torch.full((C,), TEXT_NORM))
+    known = replace(data, text_norms=torch.arange(1.0, C + 1))
+    torch.testing.assert_close(known.raw_w.norm(dim=1), torch.arange(1.0, C + 1))
+
+
 def test_clap_stays_closer_to_the_text_than_the_probe():
     data = problem()
 
@@ -149,11 +185,7 @@ def test_clap_stays_closer_to_the_text_than_the_probe():
 
 
 def test_clip_adapter_formula():
-    x, inner, outer = (
-        unit(1, 2, seed=0),
-        torch.eye(2),
-        torch.tensor([[1.0, 1.0], [-1.0, 0.0]]),
-    )
+    x, inner, outer = unit(1, 2, seed=0), torch.eye(2), torch.tensor([[1.0, 1.0], [-1.0, 0.0]])
     hidden = [max(float(v), 0) for v in x[0]]
     out = [max(hidden[0] + hidden[1], 0), max(-hidden[0], 0)]
     mixed = np.array([0.2 * o + 0.8 * float(v) for o, v in zip(out, x[0])])
@@ -250,7 +282,28 @@ def test_choice_prefers_accuracy_then_likelihood_then_the_fallback():
     assert product([1, 2], [3, 4]) == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
 
-def test_unknown_baseline_names_the_nearest():
-    with pytest.raises(UserError, match="Did you mean 'CLAP'"):
+def test_unknown_baseline_names_the_nearest_and_lists_the_ids():
+    with pytest.raises(UserError, match="Did you mean 'clap'") as error:
         choose_baselines(["CLAPP"])
+    assert "gda-nearest" in str(error.value)
     assert [b.name for b in choose_baselines(["GDA", "none"])] == ["GDA"]
+
+
+def test_every_baseline_can_be_chosen_by_id_and_by_printed_name():
+    ids = [baseline.id for baseline in BASELINES.values()]
+    assert len(set(ids)) == len(ids)
+    for baseline in BASELINES.values():
+        assert re.fullmatch(r"[a-z0-9+-]+", baseline.id)
+        for word in (baseline.id, baseline.id.upper(), baseline.name, baseline.name.upper()):
+            # a comma-separated option splits the name that has a comma
+            assert choose_baselines([part.strip() for part in word.split(",")]) == [baseline]
+    assert [b.id for b in choose_baselines(["gda", "nearest images", "GDA"])] == [
+        "gda-nearest",
+        "gda",
+    ]
+
+
+def test_best_epoch_of_tip_adapter_f_is_by_validation_images():
+    fitted = BASELINES["Tip-Adapter-F"].fit(problem(), 0)
+    assert fitted.chosen["alpha of training"] in tip_adapter._START_ALPHAS
+    assert "alpha of training" not in BASELINES["Tip-Adapter-F"].fit(problem(False), 0).chosen

@@ -7,13 +7,15 @@ import io
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from aape.pipeline.datasets.fetch import extract, fetch_dataset, fetch_file
+from aape.pipeline.datasets.archives import extract
+from aape.pipeline.datasets.fetch import fetch_dataset, fetch_file
 from aape.pipeline.datasets.manifest import Download, Manifest
 from aape.pipeline.errors import UserError
 
@@ -26,6 +28,7 @@ class FakeServer(ThreadingHTTPServer):
     status: int = 0
     good: int = 1 << 30  # requests answered before the server is overloaded
     ranges: bool = True
+    shifted: int = 0  # what the server says a range begins at, if not where it was asked for
     asked: list[str]
 
 
@@ -38,12 +41,21 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status or len(self.server.asked) > self.server.good:
             self.send_error(self.server.status or 503)
             return
-        start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
-        if wanted and start >= len(self.server.content):
-            self.send_error(416)
+        tag = f'"{zlib.crc32(self.server.content)}"'
+        same = self.headers.get("If-Range", tag) == tag
+        start = int(wanted[6:-1]) if wanted and self.server.ranges and same else 0
+        size = len(self.server.content)
+        if wanted and start >= size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.end_headers()
             return
         body = self.server.content[start:]
         self.send_response(206 if start else 200)
+        if start:
+            first = self.server.shifted or start
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.send_header("ETag", tag)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: self.server.patience] if self.server.patience else body)
@@ -289,3 +301,58 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(download, tmp_path: Path) 
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match="cannot be made"):
         fetch_dataset(manifest_of(download()), tmp_path / "file" / "data")
+
+
+def test_a_file_that_changed_since_is_fetched_whole_not_spliced(server, download, tmp_path) -> None:
+    server.content = b"a" * 50_000
+    server.patience, server.good = 1000, 7
+    with pytest.raises(UserError, match="7,000 bytes are kept"):
+        fetch_file(download(), tmp_path / "data.bin")
+    server.patience, server.good, server.content = 0, 1 << 30, b"b" * 50_000
+    fetch_file(download(), tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == server.content
+
+
+def test_a_range_that_was_not_asked_for_is_never_appended(server, download, tmp_path) -> None:
+    server.content, server.shifted = b"0123456789", 3
+    (tmp_path / "data.bin.part").write_bytes(b"01234")
+    fetch_file(download(sha256=sha256(server.content)), tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == server.content
+
+
+def test_a_part_longer_than_the_file_is_not_complete(server, download, tmp_path) -> None:
+    server.content = b"0123456789"
+    (tmp_path / "data.bin.part").write_bytes(b"0123456789abc")
+    fetch_file(download(sha256=sha256(server.content)), tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == server.content
+
+
+def test_more_than_the_manifest_says_is_refused(server, download, tmp_path) -> None:
+    server.content = b"0" * 5000
+    with pytest.raises(UserError, match=r"5,000 bytes; 100 are expected"):
+        fetch_file(download(size=100), tmp_path / "data.bin")
+
+
+def test_a_compressed_tar_with_a_wrong_checksum_is_damaged(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        entry = tarfile.TarInfo("a.txt")
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"abc"))
+    content = bytearray(archive.read_bytes())
+    content[-6] ^= 1  # in the CRC-32 of what was compressed
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        extract(archive, tmp_path / "out")
+
+
+def test_an_encrypted_zip_is_one_sentence(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("a.txt", "abc")
+    raw = bytearray(archive.read_bytes())
+    raw[6] |= 1  # the flag "encrypted" of the member …
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1  # … and of the directory
+    archive.write_bytes(raw)
+    with pytest.raises(UserError, match="cannot be extracted"):
+        extract(archive, tmp_path / "out")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from encoder_folders import word_tokenizer
 from PIL import Image
 from safetensors.torch import save_file
 
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.clip import ClipEncoder
+from aape.pipeline.encoders.families import preprocessing
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import hash_file
 
 VISION = {
     "Random-ViT": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 16},
@@ -92,7 +97,7 @@ def test_openai_weights_get_quickgelu(
     checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("aape.pipeline.encoders.clip.step", said.append)
+    monkeypatch.setattr("aape.pipeline.encoders.clip_sources.step", said.append)
     encoder = ClipEncoder("Random-ViT/openai", str(checkpoints["Random-ViT"]), "cpu")
     assert encoder.id == "Random-ViT-quickgelu/openai"
     assert len(said) == 1
@@ -152,3 +157,192 @@ def test_auto_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AAPE_ENCODER", "ViT-B-61/nowhere")
     with pytest.raises(UserError, match="ViT-B-61"):
         load_encoder("auto")
+
+
+def trained(path: Path, model: torch.nn.Module) -> Path:
+    """Save as open_clip's training loop does: its cosine schedule leaves a number of numpy's."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5 * (1 + np.cos(np.pi * 0.3)) * 1e-3
+    weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    inside = {"epoch": 1, "name": "run", "state_dict": weights, "optimizer": optimizer.state_dict()}
+    torch.save({**inside, "scaler": {"scale": 65536.0}}, path)
+    return path
+
+
+def test_training_checkpoints_are_read_weights_only(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    plain = load_encoder("Random-ViT", str(checkpoints["Random-ViT"]), "cpu", "float32")
+    model = open_clip.create_model("Random-ViT", pretrained=str(checkpoints["Random-ViT"]))
+    state = model.state_dict()
+    files = [trained(tmp_path / "epoch_1.pt", model)]
+    others = {
+        "lightning": {"state_dict": {f"model.{k}": v for k, v in state.items()}, "epoch": 3},
+        "script": {"model_state_dict": state, "args": argparse.Namespace(lr=1e-3), "loss": 0.1},
+        "compiled": {"model": {f"_orig_mod.module.{k}": v for k, v in state.items()}},
+        "beside": {"state_dict": {**{f"net.{k}": v for k, v in state.items()},
+                                  "loss.scale": torch.ones(1)}},
+    }  # fmt: skip
+    for name, value in others.items():
+        torch.save(value, tmp_path / f"{name}.pt")
+        files.append(tmp_path / f"{name}.pt")
+    for file in files:
+        encoder = load_encoder("Random-ViT", str(file), "cpu", "float32")
+        np.testing.assert_allclose(encoder.encode_text(TEXTS), plain.encode_text(TEXTS), atol=1e-6)
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.write_text, (Path(TRAP), "ran"))
+
+
+TRAP = "trap-that-must-not-run"
+
+
+def test_nothing_but_weights_comes_out_of_a_checkpoint(
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "extra": Trap()}, tmp_path / "trap.pt")
+    with pytest.raises(UserError, match="nothing but weights is read"):
+        load_encoder("Random-ViT", str(tmp_path / "trap.pt"), "cpu")
+    assert not (tmp_path / TRAP).exists()
+    for value, message in (
+        ({"epoch": 1}, "no weights by name"),
+        ([1, 2], "no weights by name"),
+        ({"a.visual.x": torch.ones(1), "b.visual.x": torch.ones(1)}, "several models: a., b."),
+    ):
+        torch.save(value, tmp_path / "odd.pt")
+        with pytest.raises(UserError, match=message):
+            load_encoder("Random-ViT", str(tmp_path / "odd.pt"), "cpu")
+
+
+def test_a_checkpoint_without_a_tag_gets_its_familys_pixels() -> None:
+    for name, mean, mode in (
+        ("MobileCLIP-S1", (0.0, 0.0, 0.0), "bilinear"),
+        ("ViT-B-16-SigLIP", (0.5, 0.5, 0.5), "bicubic"),
+        ("ViT-L-14-CLIPA", (0.485, 0.456, 0.406), "bilinear"),
+        ("ViT-B-32", (0.48145466, 0.4578275, 0.40821073), "bicubic"),
+    ):
+        found = preprocessing(name, {})
+        assert found["mean"] == mean
+        assert found["interpolation"] == mode
+    assert preprocessing("coca_base", {}) == {}
+    with pytest.raises(UserError, match=r"2 different preprocessings.*ViT-L-14/openai"):
+        preprocessing("ViT-L-14", {})
+    assert preprocessing("ViT-L-14", {}, openai=True)["mean"][0] == 0.48145466
+
+
+def test_mobileclip_without_a_tag_equals_mobileclip_with_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "mine.safetensors"
+    save_file(open_clip.create_model("MobileCLIP-S1").state_dict(), file)
+    encoder = load_encoder("MobileCLIP-S1", str(file), "cpu", "float32")
+    tagged = load_encoder("MobileCLIP-S1/datacompdr", str(file), "cpu", "float32")
+    assert encoder.preprocessing == tagged.preprocessing
+    pixels = encoder.transform(picture())
+    assert torch.equal(pixels, tagged.transform(picture()))
+    assert 0 <= float(pixels.min()) <= float(pixels.max()) <= 1
+    # earlier versions read this very file with other pixels under the hash of the file alone
+    assert encoder.weights_hash != hash_file(file)
+    assert tagged.weights_hash == hash_file(file)
+
+
+def test_long_clip_reads_its_248_tokens(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    long = open_clip.create_model("Random-ViT-quickgelu", force_context_length=248).eval()
+    state = long.state_dict()
+    whole = state["positional_embedding"].clone()
+    kept, stretched = torch.randn(2, 248, 64)
+    kept[:20], stretched[20:] = whole[:20], whole[20:]
+    file = tmp_path / "longclip-B.pt"
+    torch.save({**state, "positional_embedding": kept, "positional_embedding_res": stretched}, file)
+    encoder = load_encoder("Random-ViT", str(file), "cpu", "float32")
+    assert encoder.context_length == 248
+    assert encoder.id == "Random-ViT-quickgelu/longclip-B"
+    texts = [*TEXTS, "a dog " * 110 + "at sea"]
+    tokens = open_clip.get_tokenizer("Random-ViT", context_length=248)(texts)
+    with torch.inference_mode():
+        wanted = long.encode_text(tokens, normalize=True)
+    np.testing.assert_allclose(encoder.encode_text(texts), wanted.numpy(), atol=1e-5)
+
+
+SIGLIP_TEXT = {
+    "context_length": 16, "vocab_size": 40, "hf_tokenizer_name": "somewhere/else",
+    "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 32, "heads": 2, "layers": 2,
+    "no_causal_mask": True, "proj_bias": True, "pool_type": "last",
+}  # fmt: skip
+
+
+def clip_folder(folder: Path, **changes: Any) -> Path:
+    """Save a model with its own preprocessing as open_clip's push_to_hf_hub writes it."""
+    folder.mkdir(parents=True)
+    settings = {
+        "embed_dim": 32, "init_logit_bias": -10, "custom_text": True,
+        "vision_cfg": VISION["Random-ViT"], "text_cfg": {**SIGLIP_TEXT, **changes},
+    }  # fmt: skip
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear",
+              "resize_mode": "squash"}  # fmt: skip
+    config = {"model_cfg": settings, "preprocess_cfg": pixels}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    word_tokenizer().save_pretrained(folder)
+    torch.manual_seed(4)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def test_a_folder_of_open_clip_equals_its_own_scheme(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "birds")
+    encoder = load_encoder(f"local-dir:{folder}", device="cpu", precision="float32")
+    assert encoder.id == "local-dir:birds"
+    assert load_encoder(str(folder), device="cpu").fingerprint == encoder.fingerprint
+    bare, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    bare.eval()
+    texts = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
+    pixels = transform(picture())[None]
+    assert torch.equal(encoder.transform(picture())[None], pixels)
+    with torch.inference_mode():
+        wanted = bare.encode_text(texts, normalize=True).numpy()
+        images = bare.encode_image(pixels, normalize=True)
+    np.testing.assert_allclose(encoder.encode_text(TEXTS), wanted, atol=1e-5)
+    torch.testing.assert_close(encoder.encode_images(pixels), images, atol=1e-5, rtol=0)
+    assert encoder.logit_bias == -10
+    assert encoder.context_length == 16
+    before = encoder.fingerprint
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.4] * 3
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_encoder(str(folder), device="cpu").fingerprint != before
+
+
+def test_a_hub_model_of_open_clip_comes_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    place = tmp_path / "hub" / "models--somebody--birds"
+    folder = clip_folder(place / "snapshots" / ("a" * 40))
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    encoder = load_encoder("hf-hub:somebody/birds", device="cpu", precision="float32")
+    assert encoder.id == "hf-hub:somebody/birds"
+    local = load_encoder(f"local-dir:{folder}", device="cpu", precision="float32")
+    np.testing.assert_array_equal(encoder.encode_text(TEXTS), local.encode_text(TEXTS))
+
+
+def test_a_strangers_folder_reaches_no_loader(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "trap")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"trust_remote_code": True}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="'trust_remote_code', which is not read"):
+        load_encoder(str(folder))
+    (folder / "open_clip_config.json").write_text("[]")
+    with pytest.raises(UserError, match="does not describe a model of open_clip"):
+        load_encoder(f"local-dir:{folder}")
+    with pytest.raises(UserError, match=r"no open_clip_config\.json"):
+        load_encoder(f"local-dir:{tmp_path}")

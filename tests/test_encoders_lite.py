@@ -105,3 +105,20 @@ def test_photos_find_their_class(lite: Encoder, test_data: Path) -> None:
         x = lite.encode_images(torch.stack([lite.transform(Image.open(path)) for path in paths]))
         hits += (x @ texts.T).argmax(1).eq(label).tolist()
     assert np.mean(hits) > 0.3
+
+
+def test_a_flipped_bit_of_the_alignment_is_found(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    alignment = lite_alignment.fit([unit(torch.randn(60, 384))], torch.randn(60, 1280))
+    path = tmp_path / "alignment.safetensors"
+    lite_alignment.write(path, alignment)
+    kept = lite_alignment.read(path)
+    assert kept is not None
+    for name, tensor in alignment.tensors().items():
+        assert torch.equal(tensor, kept.tensors()[name])
+    whole = path.read_bytes()
+    for place in (9, len(whole) // 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert lite_alignment.read(path) is None
+    path.write_bytes(whole[: len(whole) // 2])
+    assert lite_alignment.read(path) is None

@@ -173,6 +173,51 @@ def test_unreadable_image_is_named_and_the_rest_kept(tmp_path: Path) -> None:
         image_features(encoder, [])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_stay_with_their_photos_where_some_cannot_be_read(
+    workers: int, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 12)
+    whole = image_features(PixelEncoder(), paths, views=2, tokens=True, workers=0)
+    paths[0].write_bytes(b"")
+    paths[5].write_bytes(b"no picture")
+    paths[11].unlink()
+    copy = tmp_path / "pictures" / "copy.png"
+    copy.write_bytes(b"no picture")
+    asked = [paths[5], *paths, copy]
+    for _ in range(2):  # what cannot be read is no part of the cache
+        options = {"views": 2, "tokens": True, "batch_size": 3, "workers": workers}
+        found = image_features(PixelEncoder(), asked, strict=False, **options)
+        good = [n for n in range(12) if n not in (0, 5, 11)]
+        assert found.paths == [paths[n] for n in good]
+        assert found.kept.tolist() == [n + 1 for n in good]
+        for name in ("x", "views", "tokens"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(whole, name)[good])
+        assert [(entry.path, entry.absent) for entry in found.unreadable] == [
+            (paths[5], False), (paths[0], False), (paths[5], False), (paths[11], True),
+            (copy, False),
+        ]  # fmt: skip
+    with pytest.raises(UserError, match=r"5\.png cannot be read: no picture.*; 5 of 14"):
+        image_features(PixelEncoder(), asked, workers=workers)
+    nothing = image_features(PixelEncoder(), [copy], views=2, strict=False)
+    assert nothing.x.shape == (0, 8)
+    assert len(nothing.kept) == 0
+
+
+def test_a_turned_photo_has_the_feature_of_the_upright_one(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 20, 3), np.uint8))
+    picture.save(tmp_path / "1.png")
+    turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    for orientation, turn in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.transpose(turn).save(tmp_path / f"{orientation}.png", exif=exif)
+    paths = [tmp_path / f"{n}.png" for n in (1, 3, 6)]
+    x = image_features(PixelEncoder(), paths, workers=0).x
+    np.testing.assert_array_equal(x[0], x[1])
+    np.testing.assert_array_equal(x[0], x[2])
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_damaged_shards_are_computed_again(damage: str, tmp_path: Path, own_cache: Path) -> None:
     paths = write_pictures(tmp_path / "pictures", 4)
@@ -208,7 +253,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 import aape.pipeline.embed.texts as encode, aape.pipeline.embed.images as features
-from test_features_cache import FakeEncoder
+from fakes import PixelEncoder
 encode._SECONDS_AT_RISK = features._SECONDS_AT_RISK = 0.0
 paths = sorted(Path({pictures!r}).glob("*.png"))
 
@@ -272,3 +317,17 @@ def test_two_processes_share_one_cache(tmp_path: Path, own_cache: Path) -> None:
         with safe_open(shard, framework="np") as opened:
             stored += len(opened.get_tensor("keys"))
     assert stored == 32  # 16 pictures and one view of each, each stored once
+
+
+def test_texts_that_are_cut_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("aape.pipeline.embed.texts.step", said.append)
+    encoder = PixelEncoder()
+    encoder.context_length = 12
+    encode_texts(encoder, ["a b", "a " * 10, "a " * 11, "word " * 40])
+    assert said == [
+        f"2 of 4 texts are longer than the 12 tokens that {encoder.id} reads: "
+        "their ends are not seen."
+    ]
+    encode_texts(encoder, ["a b", "b c"])
+    assert len(said) == 1

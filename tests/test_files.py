@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aape.pipeline import leftovers
 from aape.pipeline.config import GenerationConfig, SamplingConfig
 from aape.pipeline.errors import UserError, unknown_name
 from aape.pipeline.files import (
@@ -137,3 +138,59 @@ def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
     assert cache_folder("a", "b") == tmp_path / "home" / "a" / "b"
     assert Path(tmp_path / "home" / "a" / "b").is_dir()
+
+
+def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    true_open = os.open
+
+    def read_only(path, *options, **named):
+        if str(path).endswith(".lock"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return true_open(path, *options, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with (
+        pytest.raises(UserError, match=r"Cannot write .*bank\.lock"),
+        exclusive(tmp_path / "bank", "writing"),
+    ):
+        raise AssertionError("the block was entered")
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(UserError, match="Cannot write"),
+        exclusive(tmp_path / "file" / "bank", "writing"),
+    ):
+        raise AssertionError("the block was entered")
+
+
+def test_nothing_of_one_system_is_imported_at_the_top() -> None:
+    """Windows has no fcntl, resource or pwd."""
+    root = Path(__file__).parents[1]
+    for path in (*root.glob("pipeline/**/*.py"), *root.glob("adapter/**/*.py"), root / "cli.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not line.startswith(("import fcntl", "import resource", "import pwd")), path
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from aape.pipeline.files import *\n"
+        "with atomic_path(Path(sys.argv[1])) as part: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / "bank.parquet"
+    subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    (left,) = tmp_path.iterdir()
+    mine = leftovers.temporary_file(tmp_path / "other")  # of a process that lives
+    leftovers._swept.discard(tmp_path)
+    write_text(target, "whole")
+    assert set(tmp_path.iterdir()) == {target, mine}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_full_disk_is_one_sentence_whoever_says_it(tmp_path: Path, kind) -> None:
+    with pytest.raises(UserError, match="No space left"), atomic_path(tmp_path / "x"):
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir())

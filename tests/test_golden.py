@@ -254,7 +254,8 @@ def trained(
 ) -> tuple[str, Path]:
     """A run made now by `aape train`, and the name of its golden files."""
     out = tmp_path_factory.mktemp("runs") / request.param
-    words = f"train --features {features} --shots 4 --seeds 1 --baselines fast --new-classes name".split()
+    words = f"train --features {features} --shots 4 --seeds 1 --baselines fast".split()
+    words += ["--new-classes", "name"]
     command_line()([*words, "--recipe", RECIPES[request.param], "--out", str(out)],
                    standalone_mode=False)  # fmt: skip
     old = GOLDEN / f"run-{request.param}"

@@ -8,10 +8,13 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from aape.adapter.predict import Prediction, to_csv
+from aape.adapter.predict import Prediction, predict, to_csv
 from aape.pipeline.datasets import open_dataset
+from aape.pipeline.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,53 @@ def test_classes_can_be_chosen_and_added(aape, trained: tuple[Path, dict[str, st
     assert float(row["p_1"]) + float(row["p_2"]) == pytest.approx(1, abs=1e-3)
 
 
+def test_a_photo_that_cannot_be_read_is_a_row(aape, trained: tuple[Path, dict[str, str]]) -> None:
+    folder, env = trained
+    inbox = folder / "inbox"
+    inbox.mkdir(exist_ok=True)
+    good = open_dataset("shapes").items("test")[0].path
+    for name in ("a.png", "c.png"):
+        (inbox / name).write_bytes(good.read_bytes())
+    (inbox / "b.png").write_bytes(b"")
+    (inbox / "d.mov").write_bytes(b"x")
+    done = aape("predict", "run", "inbox", "--out", "out.csv", "--json", cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "1 file is left out: a format that is not read (d.mov)" in done.stderr
+    rows = list(csv.DictReader((folder / "out.csv").open()))
+    assert [Path(row["path"]).name for row in rows] == ["a.png", "b.png", "c.png"]
+    assert [row["error"] for row in rows] == ["", "the file is empty", ""]
+    assert rows[0]["label_1"] == rows[2]["label_1"]
+    assert rows[1]["label_1"] == ""
+    assert [row["error"] for row in json.loads(done.stdout)] == [None, "the file is empty", None]
+    stops = aape("predict", "run", "inbox", "--strict", cwd=folder, env=env)
+    assert stops.returncode == 2
+    assert "b.png cannot be read: the file is empty" in stops.stderr
+
+
+def test_open_pictures_arrays_and_patterns(
+    trained: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, env = trained
+    monkeypatch.setenv("AAPE_HOME", env["AAPE_HOME"])
+    paths = [item.path for item in open_dataset("shapes").items("test")[:2]]
+    pattern = folder / "matched"
+    pattern.mkdir(exist_ok=True)
+    (pattern / "0.png").write_bytes(paths[0].read_bytes())
+    (pattern / "0.txt").write_text("no picture")
+    opened = Image.open(paths[1])
+    rows = predict(
+        folder / "run",
+        [np.asarray(opened.convert("RGB")), f"{pattern}/*", opened, np.zeros((3, 2, 2)), paths[1]],
+    )
+    assert [row.path for row in rows] == [None, pattern / "0.png", None, None, paths[1]]
+    for row in (rows[0], rows[2]):
+        assert row.labels == rows[4].labels
+        np.testing.assert_allclose(row.probabilities, rows[4].probabilities, atol=1e-3)
+    assert rows[3].error.startswith("an array is (h, w)")
+    with pytest.raises(UserError, match="No image matches"):
+        predict(folder / "run", [f"{pattern}/*.jpg"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -113,4 +163,4 @@ def test_bad_input(aape, trained: tuple[Path, dict[str, str]], words: list[str],
 
 def test_names_with_commas_and_quotes_stay_data() -> None:
     row = Prediction(Path("a,b.jpg"), ['a "large" dog, wet', "猫"], [0.75, 0.25])
-    assert to_csv([row]).splitlines()[1] == '"a,b.jpg","a ""large"" dog, wet",0.75,猫,0.25'
+    assert to_csv([row]).splitlines()[1] == '"a,b.jpg","a ""large"" dog, wet",0.75,猫,0.25,'

@@ -195,3 +195,136 @@ def test_published_texts_pass(test_data) -> None:
     config = VerdictConfig(other_classes=False)
     verdicts = judged(texts, names, config)
     assert sum(verdict in ("refusal", "preamble", "other language") for verdict in verdicts) <= 2
+
+
+BEAGLE = "A beagle is a small hound."
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        f"We need to describe it. </think>{BEAGLE}",
+        f"<think>One. Two.</think>\n\n{BEAGLE}",
+        f"<think></think>{BEAGLE}",
+        f"<think>a</think> No. <think>b</think>{BEAGLE}",
+        f"<THINK>hm</THINK> {BEAGLE}",
+        f"analysisWe need one sentence. So be it.assistantfinal{BEAGLE}",
+        f"analysisUser wants it. assistant final {BEAGLE}",
+        f"analysisthe user asks.assistantcommentaryno tools.assistantfinal{BEAGLE}",
+        f"<|channel|>analysis<|message|>We need it.<|end|><|start|>assistant<|channel|>final"
+        f"<|message|>{BEAGLE}<|return|>",
+        f"<|channel|>final<|message|>{BEAGLE}",
+        f"<|channel|>final <|constrain|>json<|message|>{BEAGLE}",
+        f"final{BEAGLE}",
+        f"[THINK] It is a dog. [/THINK] {BEAGLE}",
+        f"It is a dog. [/THINK] {BEAGLE}",
+        f"<thought>It is.</thought>{BEAGLE}",
+        f"<reasoning>İt is.</reasoning>{BEAGLE}",
+        f"<|START_THINKING|>It is.<|END_THINKING|><|START_RESPONSE|>{BEAGLE}<|END_RESPONSE|>",
+        f"<seed:think>It is.</seed:think>{BEAGLE}",
+        f"◁think▷It is.◁/think▷{BEAGLE}",
+        f"<unused94>thought It is.<unused95>{BEAGLE}",
+        f"Here is my thought process: it is. Here is my response: {BEAGLE}",
+        f"Here are my reasoning steps:\nIt is.\n[BEGIN FINAL RESPONSE]\n{BEAGLE}\n"
+        "[END FINAL RESPONSE]",
+        f"<think>hm</think><answer>{BEAGLE}</answer>",
+        f"<|begin_of_thought|>It is.<|end_of_thought|><|begin_of_solution|>{BEAGLE}"
+        "<|end_of_solution|>",
+        f"{BEAGLE}<|im_end|>\n<|im_start|>user\nThanks.",
+        f"{BEAGLE}<end_of_turn>",
+        f"{BEAGLE}</s>",
+        f"{BEAGLE} <think>Was that right? Perhaps",
+        f"Answer: {BEAGLE}",
+        f"**Description:** {BEAGLE}",
+        f'<think>x</think>{{"description": "{BEAGLE}"}}',
+        f'Caption: "{BEAGLE}"',
+    ],
+)
+def test_thoughts_are_no_prompt(raw: str) -> None:
+    assert prompt_text(raw, "beagle", finished=True) == (BEAGLE, True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "<think>A beagle is a dog. We need to",
+        "[THINK] A beagle is a dog.",
+        "analysisWe need to describe a beagle. It is a dog.",
+        "analysisWe need it.assistantcommentarySo be it.",
+        "<|channel|>analysis<|message|>A beagle is a dog.",
+        "<|start|>assistant<|channel|>analysis<|message|>A beagle is a dog.",
+        "<think>one</think><think>A beagle is a dog.",
+        "Here is my thought process: A beagle is a dog.",
+        "<|START_THINKING|>A beagle is a dog.",
+    ],
+)
+def test_a_thought_that_was_cut_leaves_a_fragment(raw: str) -> None:
+    text, complete = prompt_text(raw, "beagle", finished=False)
+    assert (text, complete) == ("", False)
+    assert judged([text], ["beagle"], complete=[complete]) == ["fragment"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The final analysis of a beagle shows a small hound.",
+        "Analysis of its coat shows three colours, as with every beagle.",
+        "Finally, a beagle has long ears.",
+        "A beagle thinks with its nose.",
+        "A beagle, <3 its owner, wags its tail.",
+    ],
+)
+def test_prose_about_thinking_is_left_as_it_is(text: str) -> None:
+    assert prompt_text(text, "beagle", finished=True) == (text, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Spreading, a US giant", "beagle"),
+        ("Dippy & Mocha - Hugging Face", "blue circle"),
+        ("A beagle with long ears and", "beagle"),
+        ("A beagle with long ears,", "beagle"),
+        ("A beagle has a coat of the", "beagle"),
+        ('The caption of a beagle reads: "A dog of', "beagle"),
+        ("A beagle (a small hound", "beagle"),
+        ("The beagle is a hound that ...", "beagle"),
+        ("Long ears and short legs", "beagle"),
+        (", in the wildArtichokes are thistle-like flowers that grow in clusters.", "artichoke"),
+        ("and how it worksA tank is a container that holds a liquid or gas.", "tank"),
+    ],
+)
+def test_pieces_of_sentences_are_fragments(text: str, name: str) -> None:
+    assert judged([text], [name]) == ["fragment"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A beagle on a green lawn", "beagle"),
+        ("Two beagles on a lawn", "beagle"),
+        ("Churches at night with lights", "church"),
+        ("A small bird with large eyes on a branch", "barn owl"),
+        ("The tree that it lives in.", "beagle"),
+        ("It has long ears... and short legs.", "beagle"),
+        ('It says "hello" to all.', "beagle"),
+        ("A 2012 Audi S4 seen from the front", "Audi S4 Sedan 2012"),
+        ("A photo of a pita (bread) on a plate", "pita (bread)"),
+    ],
+)
+def test_captions_and_sentences_are_kept(text: str, name: str) -> None:
+    assert judged([text], [name]) == ["kept"]
+
+
+def test_a_long_answer_costs_work_in_proportion() -> None:
+    """What grew with the square of these would run for hours."""
+    answers = [
+        "A. b " * 400_000, "<think>" * 300_000, "x" * 2_000_000, "analysis " * 200_000,
+        "assistantfinal" * 100_000, '{"description": "' + "\\n" * 500_000, ". " * 1_000_000,
+        "<|channel|>" * 200_000, "b" * 1_000_000,
+    ]  # fmt: skip
+    for raw in answers:
+        text, _ = prompt_text(raw, "b", finished=True)
+        assert len(text) <= 4_000
+    ending = "word " * 2_000 + "end."
+    assert prompt_text(ending, "owl", finished=True)[1] is False

@@ -48,12 +48,14 @@ class Baseline:
     """One row of the table.
 
     Attributes:
+        id: what ``--baselines`` takes: lower case, no comma, no space.
         name: as printed. fit: trains on the shots with a seed.
         source: the paper whose formulas the test checks.
         note: what a reader must know to compare.
         deterministic: the seed changes nothing but the shots.
     """
 
+    id: str
     name: str
     fit: Callable[[FewShot, int], Predictor]
     source: str

@@ -83,6 +83,6 @@ def taskres(data: FewShot, seed: int) -> Fitted:
 
 
 BASELINES = [
-    Baseline("CLIP-Adapter", clip_adapter, "Gao et al. 2024"),
-    Baseline("TaskRes", taskres, "Yu et al. 2023"),
+    Baseline("clip-adapter", "CLIP-Adapter", clip_adapter, "Gao et al. 2024"),
+    Baseline("taskres", "TaskRes", taskres, "Yu et al. 2023"),
 ]

@@ -85,9 +85,15 @@ def synthesise(x: Tensor, w: Tensor) -> Discriminant:
 
 BASELINES = [
     Baseline(
-        "GDA", gda, "Wang et al. 2024", "new classes stay at zero-shot CLIP", deterministic=True
+        "gda",
+        "GDA",
+        gda,
+        "Wang et al. 2024",
+        "new classes stay at zero-shot CLIP",
+        deterministic=True,
     ),
     Baseline(
+        "gda-nearest",
         "GDA, nearest images",
         gda_nearest,
         "Wang et al. 2024",

@@ -16,6 +16,10 @@ def literal(data: FewShot, seed: int) -> FittedAdapter:
 
 BASELINES = [
     Baseline(
-        "literal recipe", literal, "Huang et al. 2024", "the paper's recipe on cached features"
+        "literal",
+        "literal recipe",
+        literal,
+        "Huang et al. 2024",
+        "the paper's recipe on cached features",
     )
 ]

@@ -69,4 +69,4 @@ def lp_plus_plus(data: FewShot, seed: int) -> Fitted:
     return per_class(data, lambda x: apply(x, best), parameters, chosen)
 
 
-BASELINES = [Baseline("LP++", lp_plus_plus, "Huang et al. 2024, LP++", deterministic=True)]
+BASELINES = [Baseline("lp++", "LP++", lp_plus_plus, "Huang et al. 2024, LP++", deterministic=True)]

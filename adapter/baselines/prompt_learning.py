@@ -96,6 +96,6 @@ _FIT: list[tuple[str, Callable[[FewShot, int], Fitted], str]] = [
     ("CoCoOp", cocoop, "Zhou et al. 2022, CVPR"),
 ]
 BASELINES = [
-    Baseline(name, fit, source, "on cached features, without augmentation")
+    Baseline(name.lower(), name, fit, source, "on cached features, without augmentation")
     for name, fit, source in _FIT
 ]

@@ -34,11 +34,24 @@ def waffle(data: FewShot, seed: int) -> Fitted:
 
 
 BASELINES = [
-    Baseline("zero-shot template", template, "Radford et al. 2021", deterministic=True),
-    Baseline("template ensemble", ensemble, "Radford et al. 2021", deterministic=True),
     Baseline(
-        "mean of prompts", mean_of_prompts, "Pratt et al. 2023",
-        "LLM descriptions for seen classes, the template for new ones", deterministic=True,
+        "zero-shot", "zero-shot template", template, "Radford et al. 2021", deterministic=True
     ),
-    Baseline("waffle", waffle, "Roth et al. 2023", "random words: no knowledge", True),
-]  # fmt: skip
+    Baseline("ensemble", "template ensemble", ensemble, "Radford et al. 2021", deterministic=True),
+    Baseline(
+        "mean-of-prompts",
+        "mean of prompts",
+        mean_of_prompts,
+        "Pratt et al. 2023",
+        "LLM descriptions for seen classes, the template for new ones",
+        deterministic=True,
+    ),
+    Baseline(
+        "waffle",
+        "waffle",
+        waffle,
+        "Roth et al. 2023",
+        "random words: no knowledge",
+        deterministic=True,
+    ),
+]

@@ -92,6 +92,7 @@ def evaluate_captioning(
     max_images: int = 0,
     source: Dataset | None = None,
     lm: FrozenLM | None = None,
+    strict: bool = False,
 ) -> Results:
     """Train the four prefixes and score their captions of the test images; one adapter a seed.
 
@@ -100,6 +101,7 @@ def evaluate_captioning(
         max_images: test images to use; 0 is all.
         source: data set to train on, if not ``dataset`` (NoCaps has no training captions).
         lm: an open language model instead of the configured one.
+        strict: stop at an image that cannot be read, instead of leaving it out.
 
     Raises:
         UserError: no image has captions, an adapter belongs to another encoder, or the prefix with
@@ -114,9 +116,12 @@ def evaluate_captioning(
     test = [image for image in test if any(text.strip() for text in image.captions)]
     if not test:
         raise UserError(f"{dataset.manifest.name} has no captioned images to test on.")
-    texts = caption_texts(source or dataset, encoder, config.grid, adapters[0].config.max_images)
+    limit = adapters[0].config.max_images
+    texts = caption_texts(source or dataset, encoder, config.grid, limit, strict)
+    paths = [image.path for image in test]
+    test_tokens, test_x, kept = image_inputs(encoder, paths, config.grid, "test", strict)
+    test = [test[i] for i in kept]
     references = [[text for text in image.captions if text.strip()] for image in test]
-    test_tokens, test_x = image_inputs(encoder, [image.path for image in test], config.grid)
     lm = lm or FrozenLM.load(config.language_model)
 
     methods = [_method(kind) for kind in config.rows]

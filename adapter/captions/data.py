@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,7 +15,13 @@ import torch
 from torch import Tensor
 
 from ...pipeline.datasets.splits import path_hash
-from ...pipeline.embed.images import image_features
+from ...pipeline.embed.images import (
+    Features,
+    cannot_be_read,
+    check_there,
+    image_features,
+    say_left_out,
+)
 from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.progress import step
@@ -43,11 +50,16 @@ class CaptionSet:
         return self.p[self.mask].numpy(), owner, texts
 
 
-def caption_set(encoder: Encoder, images: Sequence[CaptionedImage], what: str) -> CaptionSet:
-    """Encode images and captions (both cached). Images without captions are left out, and counted.
+def caption_set(
+    encoder: Encoder, images: Sequence[CaptionedImage], what: str, strict: bool = False
+) -> CaptionSet:
+    """Encode images and captions (both cached).
+
+    Images without captions, and those that cannot be read, are left out and counted; with
+    ``strict`` the latter are an error.
 
     Raises:
-        UserError: no image has a caption.
+        UserError: no image has a caption, or none can be read.
     """
     kept = []
     for image in images:
@@ -58,13 +70,31 @@ def caption_set(encoder: Encoder, images: Sequence[CaptionedImage], what: str) -
         raise UserError(f"No {what} image has a caption.", "Check the annotation file.")
     if len(kept) < len(images):
         step(f"{len(images) - len(kept)} {what} images have no caption and are left out.")
-    x = torch.from_numpy(image_features(encoder, [image.path for image in kept]).x)
+    found = readable_features(encoder, [image.path for image in kept], what, strict=strict)
+    kept = [kept[i] for i in found.kept]
+    x = torch.from_numpy(found.x)
     counts = [len(image.captions) for image in kept]
     texts = encode_texts(encoder, [text for image in kept for text in image.captions])
     mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
     p = torch.zeros(*mask.shape, x.shape[1])
     p[mask] = torch.from_numpy(texts)
     return CaptionSet(kept, x, p, mask)
+
+
+def readable_features(
+    encoder: Encoder, paths: Sequence[Path], what: str, *, strict: bool, tokens: bool = False
+) -> Features:
+    """Return the features of the images that can be read; say how many cannot.
+
+    Raises:
+        UserError: none can be read, one does not exist, or with ``strict`` one cannot be read.
+    """
+    found = image_features(encoder, paths, tokens=tokens, strict=strict)
+    check_there(found.unreadable, len(paths))
+    if not len(found.kept):
+        raise cannot_be_read(found.unreadable, len(paths))
+    say_left_out(found.unreadable, len(paths), f"{what} images")
+    return found
 
 
 def training_and_validation(

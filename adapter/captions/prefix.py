@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipeline.embed.images import image_features
+from ...pipeline.embed.images import cannot_be_read, check_there, image_features, say_left_out
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
@@ -36,6 +36,7 @@ from .train import CaptionAdapter
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset
     from ...pipeline.encoders.base import Encoder
+    from ...pipeline.pictures import Unreadable
     from ..results import MethodResult
     from ..run import RunFolder
 
@@ -45,15 +46,33 @@ _GENERATED_AT_ONCE = 128  # what a kill may cost
 _CUT = "cut at max_tokens"
 
 
-def image_inputs(encoder: Encoder, paths: Sequence[Path], grid: int) -> tuple[Tensor, np.ndarray]:
-    """Return pooled image tokens (n, grid², e) and image features (n, d), both from the cache."""
-    tokens, x = [], []
+def image_inputs(
+    encoder: Encoder, paths: Sequence[Path], grid: int, what: str, strict: bool
+) -> tuple[Tensor, np.ndarray, list[int]]:
+    """Return tokens and features of the n images that can be read, and which of ``paths`` they are.
+
+    Both are from the cache: pooled tokens (n, grid², e), features (n, d). What cannot be read is
+    counted, unless ``strict``; ``what`` the images are: "training".
+
+    Raises:
+        UserError: none can be read, one does not exist, or with ``strict`` one cannot be read.
+    """
+    tokens, x, kept = [], [], []
+    left_out: list[Unreadable] = []
     for start in range(0, len(paths), _IMAGES_AT_ONCE):
-        found = image_features(encoder, paths[start : start + _IMAGES_AT_ONCE], tokens=True)
+        part = paths[start : start + _IMAGES_AT_ONCE]
+        found = image_features(encoder, part, tokens=True, strict=strict)
         assert found.tokens is not None
-        tokens.append(pool_tokens(found.tokens, grid))
+        if len(found.kept):
+            tokens.append(pool_tokens(found.tokens, grid))
         x.append(found.x)
-    return torch.cat(tokens), np.concatenate(x)
+        kept += [start + int(i) for i in found.kept]
+        left_out += found.unreadable
+    check_there(left_out, len(paths))
+    if not kept:
+        raise cannot_be_read(left_out, len(paths))
+    say_left_out(left_out, len(paths), f"{what} images")
+    return torch.cat(tokens), np.concatenate(x), kept
 
 
 def with_h(tokens: Tensor, x: np.ndarray, adapter: CaptionAdapter) -> PrefixInputs:
@@ -71,8 +90,12 @@ class CaptionTexts:
     key: list[str]
 
 
-def caption_texts(dataset: Dataset, encoder: Encoder, grid: int, limit: int) -> CaptionTexts:
+def caption_texts(
+    dataset: Dataset, encoder: Encoder, grid: int, limit: int, strict: bool = False
+) -> CaptionTexts:
     """Return the captioned training images of a data set, ``limit`` of them (0 is all).
+
+    Those that cannot be read are left out, unless ``strict``.
 
     Raises:
         UserError: it has none.
@@ -81,7 +104,9 @@ def caption_texts(dataset: Dataset, encoder: Encoder, grid: int, limit: int) -> 
     train = [image for image in train if any(text.strip() for text in image.captions)]
     if not train:
         raise UserError(f"{dataset.manifest.name} has no captioned images to train on.")
-    tokens, x = image_inputs(encoder, [image.path for image in train], grid)
+    paths = [image.path for image in train]
+    tokens, x, kept = image_inputs(encoder, paths, grid, "training", strict)
+    train = [train[i] for i in kept]
     # captions follow the prefix without a prompt, so their first word gets its leading space
     examples = [
         Example(index, "", " " + " ".join(text.split()))

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pipeline.embed.images import image_features
 from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
 from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.recall import first_relevant_rank, median_rank, recall_at
 from ..published import published_retrieval
 from ..results import MethodResult, Results
-from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
+from .data import (
+    CaptionSet,
+    caption_set,
+    readable_features,
+    relevance_groups,
+    some,
+    training_and_validation,
+)
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:
@@ -83,6 +89,7 @@ def evaluate_retrieval(
     run: RunFolder | None = None,
     max_images: int = 0,
     source: Dataset | None = None,
+    strict: bool = False,
 ) -> Results:
     """Evaluate ``x``, ``h(x)`` and the mixture on the test split; one adapter a seed.
 
@@ -90,6 +97,7 @@ def evaluate_retrieval(
         run: where to keep the table, if anywhere.
         max_images: test images to use; 0 is all.
         source: where the mixture's weight is chosen, if ``dataset`` has test images alone.
+        strict: stop at an image that cannot be read, instead of leaving it out.
 
     Raises:
         UserError: no test image has a caption, or an adapter belongs to another encoder.
@@ -99,10 +107,10 @@ def evaluate_retrieval(
     for adapter in adapters:
         adapter.check_encoder(encoder)
     images = dataset.captions("test")
-    test = caption_set(encoder, some(images, max_images), "test")
+    test = caption_set(encoder, some(images, max_images), "test", strict)
     _, validation = training_and_validation(source or dataset)
     validation = some(validation, adapters[0].config.max_validation)
-    val = caption_set(encoder, validation, "validation")
+    val = caption_set(encoder, validation, "validation", strict)
     texts, owner, lines = test.flat()
     groups = relevance_groups([image.captions for image in test.images])
     shared = len(groups) - len(np.unique(groups))
@@ -225,15 +233,19 @@ def evaluate_contrasts(
     adapters: Sequence[CaptionAdapter],
     *,
     run: RunFolder | None = None,
+    strict: bool = False,
 ) -> Results:
     """Evaluate caption against hard negative (SugarCrepe's official JSON) with x and h(x).
+
+    Images that cannot be read are left out, unless ``strict``.
 
     Raises:
         UserError: the data set has no contrasts.
     """
     rows: list[Contrast] = dataset.contrasts("test")
     paths: list[Path] = [row.path for row in rows]
-    x = image_features(encoder, paths).x
+    found = readable_features(encoder, paths, "test", strict=strict)
+    x, rows = found.x, [rows[i] for i in found.kept]
     caption = encode_texts(encoder, [row.caption for row in rows])
     negative = encode_texts(encoder, [row.negative_caption for row in rows])
     categories = [row.category for row in rows]

@@ -48,7 +48,7 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     whole = len(dataset.captions("train"))
     held_out = f"no validation split: {len(val)} of {whole} training images are held out for it"
     notes = [held_out] if len(train) < whole else []
-    for note in notes:
+    for note in (*dataset.contents.remarks, *notes):
         step(note)
     config = config.model_copy(update=_places(config))
     encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
@@ -59,7 +59,9 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         trained = MethodResult("h(x)", [], group="ours")
         for seed in config.seeds:
             settings = config.captions.model_copy(update={"seed": seed})
-            adapter = train_captions(dataset, encoder, config=settings, run=folder)
+            adapter = train_captions(
+                dataset, encoder, config=settings, run=folder, strict=config.encoder.strict
+            )
             history = adapter.details["val_recall"]
             start.seeds.append({"seed": seed, "mean R": history[0]})
             trained.seeds.append({"seed": seed, "mean R": max(history)})
@@ -96,6 +98,7 @@ def evaluate_run(
     settings: dict[str, Any] | None = None,
     limit: int = 0,
     checkpoint: str = "",
+    strict: bool = False,
 ) -> Results:
     """Evaluate a task with the generators of a run; what is finished is reused.
 
@@ -104,6 +107,7 @@ def evaluate_run(
         settings: values of :class:`CaptioningConfig` or :class:`VqaConfig`.
         limit: test images or questions to use; 0 is all.
         checkpoint: local weights of the encoder, where the run was made with such.
+        strict: stop at a photo that cannot be read, instead of leaving it out.
 
     Raises:
         UserError: there is no such run, or it was made by another task.
@@ -115,6 +119,8 @@ def evaluate_run(
     encoder: Encoder = load_encoder(place.name, weights, place.device)
     where = root or (config.root if dataset in ("", config.dataset) else "")
     data = open_dataset(dataset or config.dataset, Path(where) if where else None)
+    for remark in data.contents.remarks:
+        step(remark)
     same_name = data.manifest.name == adapters[0].dataset
     elsewhere = bool(root) and Path(root).resolve() != Path(config.root).resolve()
     other = elsewhere or not same_name
@@ -125,17 +131,17 @@ def evaluate_run(
     with exclusive(folder.path / task, "evaluating"):
         if task == "retrieval":
             return evaluate_retrieval(
-                data, encoder, adapters, run=run, max_images=limit, source=source
+                data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict
             )
         if task == "contrasts":
-            return evaluate_contrasts(data, encoder, adapters, run=run)
+            return evaluate_contrasts(data, encoder, adapters, run=run, strict=strict)
         if task == "captioning":
             return evaluate_captioning(
-                data, encoder, adapters, run=run, max_images=limit, source=source,
+                data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict,
                 config=CaptioningConfig.parse(values, "The command line"),
             )  # fmt: skip
         return evaluate_vqa(
-            data, encoder, adapters, run=run, max_questions=limit, source=source,
+            data, encoder, adapters, run=run, max_questions=limit, source=source, strict=strict,
             first_stage=folder,  # question sets share it, and captioning's where settings are equal
             config=VqaConfig.parse(values, "The command line"),
         )  # fmt: skip

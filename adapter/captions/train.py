@@ -196,11 +196,13 @@ def train_captions(
     *,
     config: CaptionConfig | None = None,
     run: RunFolder | None = None,
+    strict: bool = False,
 ) -> CaptionAdapter:
     """Train ``h`` on the captioned training images of ``dataset``; keep the best epoch on val.
 
     With ``run``, a killed training goes on after its last epoch, and a finished one with the same
-    configuration, data and encoder is reused. The folder of the run has one folder a seed.
+    configuration, data and encoder is reused. The folder of the run has one folder a seed. Images
+    that cannot be read are left out, unless ``strict``.
 
     Raises:
         UserError: no image has captions, or the loss is not finite.
@@ -223,8 +225,8 @@ def train_captions(
         if done.details.get("key") == key:
             step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
             return done
-    train = caption_set(encoder, images, "training")
-    val = caption_set(encoder, validation, "validation")
+    train = caption_set(encoder, images, "training", strict)
+    val = caption_set(encoder, validation, "validation", strict)
     scale = config.temperature or encoder.logit_scale
     checkpoint = folder / f"training-{key[:16]}.safetensors" if folder else None
     generator, details = _fit(train, val, scale, config, checkpoint)

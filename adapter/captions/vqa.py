@@ -97,6 +97,7 @@ def evaluate_vqa(
     source: Dataset | None = None,
     first_stage: RunFolder | None = None,
     lm: FrozenLM | None = None,
+    strict: bool = False,
 ) -> Results:
     """Train the four prefixes and score their answers to the test questions; one adapter a seed.
 
@@ -106,6 +107,7 @@ def evaluate_vqa(
         source: captioned data set that the prefix begins with, if ``dataset`` has no captions.
         first_stage: where prefixes trained on captions are kept, if not in ``run``.
         lm: an open language model instead of the configured one.
+        strict: stop at an image that cannot be read, instead of leaving out its questions.
 
     Raises:
         UserError: there are no answered questions, or a prompt is longer than the context.
@@ -118,11 +120,13 @@ def evaluate_vqa(
     train = _answered(dataset.questions("train"), "training")
     train = _of_some_images(train, adapters[0].config.max_images)
     test = some(_answered(dataset.questions("test"), "test"), max_questions)
-    train_images, train_row = _images(train)
-    test_images, test_row = _images(test)
-    captions = _captions(source or dataset, encoder, config, adapters[0].config.max_images)
-    train_tokens, train_x = image_inputs(encoder, train_images, config.grid)
-    test_tokens, test_x = image_inputs(encoder, test_images, config.grid)
+    captions = _captions(source or dataset, encoder, config, adapters[0].config.max_images, strict)
+    about = _images(train)
+    train_tokens, train_x, kept = image_inputs(encoder, about, config.grid, "training", strict)
+    train, train_row = _of_images(train, [about[i] for i in kept])
+    about = _images(test)
+    test_tokens, test_x, kept = image_inputs(encoder, about, config.grid, "test", strict)
+    test, test_row = _of_images(test, [about[i] for i in kept])
     examples = [
         Example(train_row[i], prompt_of(q.question), f" {usual_answer(q.answers)}")
         for i, q in enumerate(train)
@@ -184,12 +188,12 @@ def evaluate_vqa(
         metrics=metrics,
         methods=methods,
         best="accuracy",
-        title=f"{len(test)} questions about {len(test_images)} images, {lm.name} (frozen)",
+        title=f"{len(test)} questions about {len(test_x)} images, {lm.name} (frozen)",
         units=dict.fromkeys(metrics, "%"),
         notes=[
             *small_set_note(len(test), "questions"),
             accuracy_note(test),
-            _training_note(config, captions, len(train), len(train_images)),
+            _training_note(config, captions, len(train), len(train_x)),
             *cut_note(methods, len(test), config.decode.max_tokens),
             *scorer.notes,
             *([encoder.notes] if encoder.notes else []),
@@ -261,29 +265,38 @@ def _of_some_images(questions: list[Question], limit: int) -> list[Question]:
     return [question for question in questions if question.image_id in chosen]
 
 
-def _images(questions: Sequence[Question]) -> tuple[list[Path], list[int]]:
-    """Return the distinct images, and for each question the position of its image."""
-    place: dict[Path, int] = {}
-    rows = [place.setdefault(question.path, len(place)) for question in questions]
-    return list(place), rows
+def _images(questions: Sequence[Question]) -> list[Path]:
+    return list(dict.fromkeys(question.path for question in questions))
+
+
+def _of_images(
+    questions: Sequence[Question], images: Sequence[Path]
+) -> tuple[list[Question], list[int]]:
+    """Return the questions about some images, and for each the position of its image."""
+    place = {path: number for number, path in enumerate(images)}
+    kept = [question for question in questions if question.path in place]
+    return kept, [place[question.path] for question in kept]
 
 
 def _captions(
-    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int
+    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int, strict: bool
 ) -> CaptionTexts | None:
     """Return the captions that the prefix learns first; none where there are none."""
     wanted = config.train_on == "captions"
     if not wanted and not config.caption_steps:
         return None
     try:
-        return caption_texts(dataset, encoder, config.grid, limit)
-    except UserError as error:
-        if wanted:
-            raise UserError(
-                f"{dataset.manifest.name} has no captions to train the prefix on.",
-                "Use train_on: questions, or a run that was trained on captions that are here.",
-            ) from error
-        return None
+        train = dataset.captions("train")
+    except UserError:
+        train = []
+    if any(text.strip() for image in train for text in image.captions):
+        return caption_texts(dataset, encoder, config.grid, limit, strict)
+    if wanted:
+        raise UserError(
+            f"{dataset.manifest.name} has no captions to train the prefix on.",
+            "Use train_on: questions, or a run that was trained on captions that are here.",
+        )
+    return None
 
 
 def _training_note(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...pipeline.datasets import base_new_classes, few_shot_train_val
+from ...pipeline.encoders.base import KnowsTextNorms
 from ...pipeline.errors import UserError
 from .data import ClassificationData, ClassTexts, LabelledImages
+from .draws import check_shots, no_images, waffle_templates
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
     from ...pipeline.datasets import Dataset, Item
     from ...pipeline.encoders.base import Encoder
-from .draws import check_shots, no_images, waffle_templates
+    from ...pipeline.pictures import Unreadable
+
+_MEASURED_TEXTS = 64  # lengths within a model differ by some 7 percent
 
 
 class BankSource:
@@ -33,11 +38,13 @@ class BankSource:
         repeat: bool = False,
         workers: int = 2,
         batch_size: int = 64,
+        strict: bool = False,
     ) -> None:
         """Check that the three belong together.
 
         ``views`` are augmented copies of each training image; ``repeat`` draws classes with fewer
-        images than shots with replacement, as CoOp does, where it would be an error otherwise.
+        images than shots with replacement, as CoOp does, where it would be an error otherwise;
+        ``strict`` stops at a photo that cannot be read, which is left out otherwise.
 
         Raises:
             UserError: the bank was made for other classes or by another encoder.
@@ -55,7 +62,7 @@ class BankSource:
         self.bank, self.images, self.encoder = bank, dataset, encoder
         self.dataset = dataset.manifest.name
         self.views, self.waffle, self.repeat = views, waffle, repeat
-        self.workers, self.batch_size = workers, batch_size
+        self.workers, self.batch_size, self.strict = workers, batch_size, strict
 
     @cached_property
     def texts(self) -> ClassTexts:
@@ -73,11 +80,25 @@ class BankSource:
             prompts=prompts,
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
+            norms=self._norms(manifest.templates[0], names),
         )
 
+    def _norms(self, template: str, names: list[str]) -> np.ndarray | None:
+        """Mean length of some template vectors for all classes, where the encoder can tell it."""
+        if not isinstance(self.encoder, KnowsTextNorms):
+            return None
+        some = names[:: max(1, len(names) // _MEASURED_TEXTS)][:_MEASURED_TEXTS]
+        norms = self.encoder.text_norms([template.replace("{}", name) for name in some])
+        return np.full(len(names), norms.mean(), np.float32)
+
     def features(self, items: Sequence[Item], views: int = 0, seed: int = 0) -> LabelledImages:
-        """Return the cached features of some images."""
-        from ...pipeline.embed.images import image_features
+        """Return the cached features of those of some images that can be read."""
+        return self._features(items, views, seed)[0]
+
+    def _features(
+        self, items: Sequence[Item], views: int = 0, seed: int = 0
+    ) -> tuple[LabelledImages, tuple[Unreadable, ...]]:
+        from ...pipeline.embed.images import check_there, image_features
 
         paths = [item.path for item in items]
         found = image_features(
@@ -87,42 +108,80 @@ class BankSource:
             seed=seed,
             workers=self.workers,
             batch_size=self.batch_size,
+            strict=self.strict,
         )
-        labels = np.array([item.label for item in items], dtype=np.int64)
-        return LabelledImages(found.x, labels, found.views, tuple(paths))
+        check_there(found.unreadable, len(paths))
+        labels = np.array([item.label for item in items], dtype=np.int64)[found.kept]
+        return LabelledImages(found.x, labels, found.views, tuple(found.paths)), found.unreadable
 
     @cached_property
     def test(self) -> LabelledImages:
         """Test features, once for all draws."""
-        return self.features(self.images.items("test"))
+        return self._test[0]
+
+    @cached_property
+    def _test(self) -> tuple[LabelledImages, str]:
+        """Test features, and a note of what could not be read."""
+        from ...pipeline.embed.images import say_left_out
+
+        items = self.images.items("test")
+        found, left_out = self._features(items)
+        return found, say_left_out(left_out, len(items), "test photos")
+
+    def _sample(
+        self, train_items: Sequence[Item], val_items: Sequence[Item], shots: int, seed: int
+    ) -> tuple[LabelledImages, LabelledImages, str]:
+        """Sample shots as CoOp does, of the photos that can be read; also return a note.
+
+        Which they are is known of those that were sampled alone, so the sample is drawn again
+        without those that cannot be read until there are none: the same for the same files.
+        """
+        from ...pipeline.embed.images import say_left_out
+
+        left_out: list[Unreadable] = []
+        bad: set[Path] = set()
+        while True:
+            train_items = [item for item in train_items if item.path not in bad]
+            val_items = [item for item in val_items if item.path not in bad]
+            self._check_shots(train_items, shots)
+            train, val = few_shot_train_val(train_items, val_items, shots, seed)
+            x, new = self._features(train, self.views, seed)
+            held, more = self._features(val) if val else (no_images(self.encoder.dim), ())
+            if not new and not more:
+                whole = len(train_items) + len(val_items) + len(bad)
+                return x, held, say_left_out(left_out, whole, "training photos")
+            left_out += dict.fromkeys((*new, *more))
+            bad |= {entry.path for entry in left_out}
+
+    def _check_shots(self, train_items: Sequence[Item], shots: int) -> None:
+        labels = [item.label for item in train_items]
+        check_shots(self.dataset, self.images.class_names, labels, 1 if self.repeat else shots)
 
     def draw(self, shots: int, seed: int) -> ClassificationData:
         """Sample shots as CoOp does, embed what is not embedded yet."""
         train_items = self.images.items("train")
-        labels = [item.label for item in train_items]
-        least = 1 if self.repeat else shots
-        check_shots(self.dataset, self.images.class_names, labels, least)
+        self._check_shots(train_items, shots)
         try:
             val_items = self.images.items("val")
         except UserError:  # the data set has none: methods then fall back on fixed rules
             val_items = []
-        train, val = few_shot_train_val(train_items, val_items, shots, seed)
+        train, val, left_out = self._sample(train_items, val_items, shots, seed)
         base, new = base_new_classes(len(self.images.class_names))
-        notes = [note for note in (self.images.split_note, self.encoder.notes) if note]
-        d = self.encoder.dim
+        test, test_left_out = self._test
+        said = (self.images.split_note, self.encoder.notes, left_out, test_left_out)
         return ClassificationData(
             dataset=self.dataset,
             encoder=self.encoder.fingerprint,
             texts=self.texts,
-            train=self.features(train, self.views, seed),
-            val=self.features(val) if val else no_images(d),
-            test=self.test,
+            train=train,
+            val=val,
+            test=test,
             base_ids=base,
             new_ids=new,
             shots=shots,
             seed=seed,
             logit_scale=self.encoder.logit_scale,
-            notes=notes,
+            notes=[note for note in said if note],
             tower=self.encoder.prompt_tower(),
         )
 

@@ -58,6 +58,7 @@ class ClassTexts:
         ensemble: (c, d), mean over all templates; equals ``template`` where there is only one.
         prompts: (c, k, d) of the LLM's descriptions, zero padded, with ``mask`` (c, k).
         waffle: (c, d), mean over the template with random words (Roth et al. 2023), or absent.
+        norms: (c,), lengths of the template vectors as the encoder gives them, where known.
     """
 
     names: list[str]
@@ -66,6 +67,7 @@ class ClassTexts:
     prompts: np.ndarray
     mask: np.ndarray
     waffle: np.ndarray | None = None
+    norms: np.ndarray | None = None
 
     @cached_property
     def described(self) -> np.ndarray:
@@ -166,6 +168,7 @@ class ClassificationData:
         digest = hashlib.sha256(f"{self.logit_scale}|{self.base_ids}|{self.new_ids}".encode())
         texts = self.texts
         arrays = [texts.template, texts.ensemble, texts.prompts, texts.mask, texts.waffle]
+        arrays.append(texts.norms)
         for split in self.splits().values():
             arrays += [split.x, split.y, split.views]
         for array in arrays:
@@ -205,6 +208,7 @@ class ClassificationData:
             scale=self.logit_scale,
             shots=self.shots,
             tower=self.tower,
+            text_norms=None if self.texts.norms is None else tensor(self.texts.norms[ids]),
         )
 
     def class_set(

@@ -20,6 +20,7 @@ from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
 from ..config import EvaluationConfig
 from ..method.adapter import FittedAdapter
+from ..method.problem import ClassText
 from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
 from ..method.train import Seeds, fit
 from ..results import Results
@@ -92,13 +93,15 @@ def evaluate_classification(
             others = [target.draw(1, seed) for target in targets]
             views = _Views(data, others, protocol, settings, seed, device)
             draws.append((data, views.tests()))
+            _leave_out_controls(methods, data, skipped)
             for method in methods:
                 progress.update(task, description=f"seed {seed}: {method.name}"[:40].ljust(40))
                 key = _key(method, data, others, protocol, settings, seed)
                 keys[method.name, seed] = key
                 path = (work or Path(folder)) / f"{key}.safetensors"
-                outcome = load_outcome(path) if run is not None else None
-                if outcome is None and method.name not in skipped:
+                able = method.name not in skipped
+                outcome = load_outcome(path) if run is not None and able else None
+                if outcome is None and able:
                     try:
                         outcome = _train_and_test(method, views, path, device)
                     except _Unavailable as reason:
@@ -119,6 +122,21 @@ def evaluate_classification(
         if method.name not in skipped
     ]
     return build_results(protocol, settings, draws, rows, skipped)
+
+
+def _leave_out_controls(
+    methods: list[_Method], data: ClassificationData, skipped: dict[str, str]
+) -> None:
+    """Say before any training which controls these features cannot have; the others run."""
+    if data.texts.waffle is not None:
+        return
+    for method in methods:
+        if method.note == CONTROL_NOTES["waffle"] and method.name not in skipped:
+            skipped[method.name] = (
+                "the features come without texts of random words: add waffle_text.features (c, d) "
+                "to the feature file, or train from a bank"
+            )
+            step(f"Left out: {method.name}: {skipped[method.name]}.")
 
 
 class _Unavailable(Exception):
@@ -286,12 +304,17 @@ def _install_adapter(
 ) -> None:
     """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
     tensors, config = RunFolder(kept).load_weights()
+    trained = protocol.trained_ids(data)
+    choice = ClassText(**config.get("class_text", {}))
+    if choice != ClassText():  # predict has no bank to ask
+        classes = data.class_set(range(len(data.texts.names)), trained)
+        tensors["class_texts"] = classes.text(choice)
     config |= {
         "dataset": data.dataset,
         "encoder": data.encoder,
         "protocol": protocol.id,
         "shots": data.shots,
-        "class_names": [data.texts.names[i] for i in protocol.trained_ids(data)],
+        "class_names": [data.texts.names[i] for i in trained],
         "all_class_names": data.texts.names,
     }
     run.save_weights(tensors, config)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...pipeline.files import atomic_path
+from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
 from ..method.problem import ClassSet
 from ..metrics.accuracy import accuracy
@@ -89,31 +89,23 @@ def chosen_temperature(chosen: dict[str, Any], classes: ClassSet) -> float | Non
 
 def save_outcome(path: Path, outcome: Outcome) -> None:
     """Write an outcome, whole or not at all."""
-    from safetensors.numpy import save_file
-
     tensors = {}
     for i, (predicted, confidence) in enumerate(zip(outcome.predicted, outcome.confidence)):
         tensors |= {f"{i}.predicted": predicted, f"{i}.confidence": confidence}
     tensors |= {f"{i}.uncalibrated": raw for i, raw in enumerate(outcome.uncalibrated)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"facts": json.dumps(asdict(outcome.facts))})
+    write_tensors(path, tensors, {"facts": json.dumps(asdict(outcome.facts))})
 
 
 def load_outcome(path: Path) -> Outcome | None:
     """Read an outcome; ``None`` if there is none or the file is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
+    found = finished(path, "np")
+    if found is None:
         return None
-    try:
-        with safe_open(path, framework="np") as stream:
-            facts = Facts(**json.loads(stream.metadata()["facts"]))
-            names = list(stream.keys())
-            sets = range(sum(name.endswith(".predicted") for name in names))
-            predicted = [stream.get_tensor(f"{i}.predicted") for i in sets]
-            confidence = [stream.get_tensor(f"{i}.confidence") for i in sets]
-            kept = [name for i in sets if (name := f"{i}.uncalibrated") in names]
-            uncalibrated = [stream.get_tensor(name) for name in kept]
-    except SafetensorError:
-        return None
+    tensors, notes = found
+    facts = Facts(**json.loads(notes["facts"]))
+    sets = range(sum(name.endswith(".predicted") for name in tensors))
+    predicted = [tensors[f"{i}.predicted"] for i in sets]
+    confidence = [tensors[f"{i}.confidence"] for i in sets]
+    kept = [name for i in sets if (name := f"{i}.uncalibrated") in tensors]
+    uncalibrated = [tensors[name] for name in kept]
     return Outcome(predicted, confidence, facts, reused=True, uncalibrated=uncalibrated)

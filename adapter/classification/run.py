@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_file
@@ -47,7 +47,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
             device=device,
         )
         tensors, about = run.load_weights()
-        about |= {"bank": config.data.bank, "template": _template(source)}
+        about |= {"bank": config.data.bank, **_templates(source)}
         if config.data.bank:
             about["bank_sha256"] = hash_file(config.data.bank)
         if config.data.features:
@@ -97,6 +97,8 @@ def _open_bank(
     if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
         raise UserError(f"The bank names its data set {chosen!r}, which is no plain name.")
     dataset = open_dataset(chosen, Path(root) if root else None)
+    for remark in dataset.contents.remarks:
+        step(f"{dataset.manifest.name}: {remark}")
     if encoder is None:
         wanted = config.encoder.name
         wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
@@ -109,6 +111,7 @@ def _open_bank(
         repeat=config.data.repeat_images,
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
+        strict=config.encoder.strict,
     )
     return source, encoder
 
@@ -127,10 +130,13 @@ def _open_target(name: str, config: Config, encoder: Encoder | None) -> Source:
     return _open_bank(PromptBank.open(name), "", "", config, encoder)[0]
 
 
-def _template(source: Source) -> str:
-    if isinstance(source, BankSource):
-        return source.images.manifest.templates[0]
-    return ""
+def _templates(source: Source) -> dict[str, Any]:
+    """Return what a name is put into, for classes that are named later."""
+    if not isinstance(source, BankSource):
+        return {"template": "", "ensemble": []}
+    manifest = source.images.manifest
+    every = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
+    return {"template": manifest.templates[0], "ensemble": every}
 
 
 def _device(config: Config) -> str:

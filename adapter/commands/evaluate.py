@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Checkpoint, whole_numbers, words_of
+from ...pipeline.commands.options import AsJson, Checkpoint, Strict, whole_numbers, words_of
 from .suites import run_named
 
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")
@@ -33,6 +33,7 @@ def eval_classification(
     control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
     checkpoint: Checkpoint = "",
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
@@ -49,6 +50,7 @@ def eval_classification(
     }
     place = values["encoder"]
     place["checkpoint"] = own_weights(place["name"], place["checkpoint"], checkpoint)
+    place["strict"] = strict or place["strict"]
     values["evaluation"] |= {name: value for name, value in changes.items() if value}
     values["data"]["targets"] = target or values["data"]["targets"]
     _show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
@@ -73,6 +75,7 @@ def eval_retrieval(
         bool, typer.Option("--contrasts", help="Caption against hard negative (SugarCrepe).")
     ] = False,
     checkpoint: Checkpoint = "",
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
@@ -87,6 +90,7 @@ def eval_retrieval(
             root=root,
             limit=max_images,
             checkpoint=checkpoint,
+            strict=strict,
         ),
         as_json,
     )
@@ -107,6 +111,7 @@ def eval_captioning(
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
     checkpoint: Checkpoint = "",
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
@@ -127,6 +132,7 @@ def eval_captioning(
             settings=settings,
             limit=max_images,
             checkpoint=checkpoint,
+            strict=strict,
         ),
         as_json,
     )
@@ -151,6 +157,7 @@ def eval_vqa(
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
     checkpoint: Checkpoint = "",
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
@@ -171,6 +178,7 @@ def eval_vqa(
             settings=settings,
             limit=max_questions,
             checkpoint=checkpoint,
+            strict=strict,
         ),
         as_json,
     )

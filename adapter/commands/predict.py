@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Checkpoint, print_json
+from ...pipeline.commands.options import AsJson, Checkpoint, Strict, print_json
 
 app = typer.Typer()
 
@@ -15,7 +15,9 @@ app = typer.Typer()
 @app.command("predict")
 def predict_verb(
     run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
-    images: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Photos, folders of them, or quoted patterns.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Choose among these alone; repeat it.")
@@ -25,6 +27,7 @@ def predict_verb(
     ] = None,
     checkpoint: Checkpoint = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Label new photos with a trained adapter; classes it never saw are judged by their names.
@@ -37,7 +40,13 @@ def predict_verb(
     from ..predict import predict, to_csv
 
     found = predict(
-        run, images, top=top, classes=classes or (), more=also or (), checkpoint=checkpoint
+        run,
+        images,
+        top=top,
+        classes=classes or (),
+        more=also or (),
+        checkpoint=checkpoint,
+        strict=strict,
     )
     if out:
         write_text(out, to_csv(found))
@@ -47,5 +56,4 @@ def predict_verb(
         typer.echo(out)
     else:
         for row in found:
-            best = zip(row.labels, row.probabilities)
-            typer.echo(f"{row.path}  " + ", ".join(f"{label} {p:.0%}" for label, p in best))
+            typer.echo(row.line())

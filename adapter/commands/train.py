@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ...pipeline.commands.options import AsJson, whole_numbers, words_of
+from ...pipeline.commands.options import AsJson, Strict, whole_numbers, words_of
 
 app = typer.Typer()
 Baselines = Annotated[
     str,
     typer.Option(
-        help="Comma-separated names, or all, fast (no training), slow (CoOp, CoCoOp), none."
+        help="Comma-separated ids (gda, proker, tip-adapter-f …; docs/baselines.md lists them), or"
+        " all, fast (no training), slow (CoOp, CoCoOp), none."
     ),
 ]
 Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]
@@ -64,7 +65,8 @@ def train(
     root: Annotated[str, typer.Option(help="Folder of the images.")] = "",
     encoder: Annotated[str, typer.Option(help="The bank's by default.")] = "auto",
     checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    strict: Strict = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +77,7 @@ def train(
     With captions: aape train --task captions --dataset coco; then aape eval retrieval RUN.
     """
     if task != "classification":
-        place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+        place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
         asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
         _show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
         return
@@ -96,7 +98,7 @@ def train(
         "bank": bank, "dataset": dataset, "root": root, "features": features,
         "targets": target or [], "repeat_images": repeat_images,
     }  # fmt: skip
-    place = {"name": encoder, "checkpoint": checkpoint, "device": device}
+    place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
     config = Config.parse(
         {"data": data, "encoder": place, "recipe": values, "evaluation": evaluation},
         "The command line",

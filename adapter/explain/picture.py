@@ -98,14 +98,11 @@ def draw_class(found: ClassExplanation, path: str | Path) -> None:
 
 def _show_photo(axes: Any, photo: str) -> None:
     """Show the photo where there is one; a row of a feature file has none."""
-    from PIL import Image, ImageOps
-
-    from ...pipeline.raster import open_raster
+    from ...pipeline.pictures import PictureError, read_picture
 
     try:
-        with open_raster(photo) as picture:
-            small = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = read_picture(photo).image
+    except PictureError:
         axes.text(0.5, 0.5, _one_line(photo, 30), ha="center", va="center")
         return
     small.thumbnail((448, 448))

@@ -59,12 +59,12 @@ def fit_by_convex_problems(data: FewShot, recipe: Recipe, seeds: Seeds) -> Fitte
     warm, cool = found.seen_temperature, found.new_temperature
     table = {"zero-shot": (warm * found.sharpness, cool * found.sharpness)}
     if found.seen is not None:
-        terms.append(OwnWeights(found.seen.mean, found.seen.weight))
-        table["own weights"] = (warm, 0.0)
+        terms.append(OwnWeights(found.seen.weight, found.seen.bias))
+        table["own weights"] = (warm * found.seen_weight, 0.0)
     shared = None if found.new is None else SharedMap.of(found.new)
     if shared is not None:
         terms.append(shared)
-        table["shared map"] = (0.0, cool * found.trust)
+        table["shared map"] = (0.0, cool * found.new_weight)
     chosen: dict[str, Any] = {
         "class text": {"base": choice.base, "share": choice.share},
         "cross-entropy of class texts": losses,

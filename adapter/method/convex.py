@@ -1,9 +1,10 @@
 """The default recipe: two convex problems on top of zero-shot CLIP, and what chooses their ridges.
 
-    seen class   T·(τs·x·t_c + (x − x̄)ᵀ A w_c)             w_c = Bᵀ(t_c − t̄) + δ_c
-    new class    T'·(τs·x·t   + (x − x̄)ᵀ A' B' (t − t̄))    B' of the same problem, without δ
+    seen class   T·(τs·x·t_c + λ·(x − x̄)ᵀ A w_c)            w_c = B (t_c − t̄) + δ_c
+    new class    T'·(τs·x·t  + λ'·(x − x̄)ᵀ A' B' (t − t̄))   B' of such a problem, without its δ
 
-``A`` is the identity or ``Σ^(−½)`` of the spread within classes. Ridges are inverse variances of a
+``A`` is the identity or ``Σ^(−½)`` of the spread within classes; a constant 1 stands beside the
+``d`` features, so that classes and texts have a bias. Ridges are inverse variances of a
 prior: ``own`` of δ, ``shared`` of B. Features and texts are scaled to mean squared length one, so
 that a variance says how far a logit may move. Everything is chosen by cross-entropy of images that
 a fit has not seen: folds of the shots for seen classes, held-out classes for new ones.
@@ -26,6 +27,8 @@ from .softmax_regression import Features, TextKernel, decompose, softmax_regress
 
 Parts = Sequence[tuple[Tensor, Tensor]]  # (logits, labels) of several sets of images
 _PRIOR_DEVIATION = 0.5  # of log temperature
+_ROUGH = 0.01  # tolerance while choosing from many images; few need care and cost little
+_FEW = 500
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,29 @@ class Setting:
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved problem, folded so that no whitening is left to do.
+    """A solved problem, folded so that no centring and no whitening of images is left to do.
 
     Attributes:
-        mean: x̄ (d,). weight: (d, c), of ``x − x̄``: all that a seen class has of its own.
-        shared: (d, d) or None: ``(x − x̄)ᵀ shared (t − t̄)`` is what any class may have.
-        mean_text: t̄ (d,).
+        weight: (d, c) and bias: (c,) of all that a trained class has.
+        shared: (d, d), or None, and shift: (d,): ``(x shared + shift)·(t − t̄)`` is what any class
+            may have. mean_text: t̄ (d,).
     """
 
-    mean: Tensor
     weight: Tensor
+    bias: Tensor
     shared: Tensor | None
+    shift: Tensor
     mean_text: Tensor
 
     def seen(self, x: Tensor) -> Tensor:
         """Return what is added to zero-shot logits of the trained classes (b, c)."""
-        return (x - self.mean) @ self.weight
+        return x @ self.weight + self.bias
 
     def new(self, x: Tensor, t: Tensor) -> Tensor:
         """Return what is added for any classes with texts t (c', d): (b, c')."""
         if self.shared is None:
             return x.new_zeros(len(x), len(t))
-        return (x - self.mean) @ self.shared @ (t - self.mean_text).T
+        return (x @ self.shared + self.shift) @ (t - self.mean_text).T
 
 
 @dataclass
@@ -69,16 +73,17 @@ class ConvexFit:
 
     Attributes:
         sharpness: τ of zero-shot CLIP. seen, new: solutions, or None where zero-shot CLIP stays.
-        seen_temperature, new_temperature: T and T'. trust: weight of the map for new classes.
-        chosen: what was chosen, for the details.
+        seen_weight, new_weight: λ and λ', of what they add to zero-shot CLIP.
+        seen_temperature, new_temperature: T and T'. chosen: what was chosen, for the details.
     """
 
     sharpness: float
     seen: Solution | None
     new: Solution | None
+    seen_weight: float
+    new_weight: float
     seen_temperature: float
     new_temperature: float
-    trust: float = 1.0
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,8 +100,10 @@ class ConvexProblem:
         self._views: dict[bool, tuple[Tensor, Features]] = {}
         self._last: dict[bool, Tensor] = {}
 
-    def solve(self, setting: Setting, tolerance: float = 1e-3) -> Solution:
-        """Solve at one setting."""
+    def solve(self, setting: Setting, tolerance: float = 3e-3, rough: bool = False) -> Solution:
+        """Solve at one setting; roughly, if that is enough and saves time."""
+        if rough and len(self.x) > _FEW:
+            tolerance = max(tolerance, _ROUGH)
         if setting.whiten not in self._views:
             self._views[setting.whiten] = self._view(setting.whiten)
         matrix, features = self._views[setting.whiten]
@@ -108,22 +115,29 @@ class ConvexProblem:
             start=self._last.get(setting.whiten), tolerance=tolerance,
         )  # fmt: skip
         self._last[setting.whiten] = weight
-        shared = None
+        mean = self.x.mean(0)
+        full = matrix @ weight  # (d + 1, c): the last row is of the constant feature
+        shared, shift = None, torch.zeros_like(mean)
         if setting.shared and like.vectors is not None:
             # the mean of B given W: C⁻¹ takes the part that the texts explain
             explained = (like.gather(weight) / like.values) @ like.vectors.T
-            shared = (setting.shared * self.unit) * (matrix @ (explained @ self.texts))
-        return Solution(self.x.mean(0), matrix @ weight, shared, self.t.mean(0))
+            whole = (setting.shared * self.unit) * (matrix @ (explained @ self.texts))
+            shared, shift = whole[:-1], whole[-1] - mean @ whole[:-1]
+        return Solution(full[:-1], full[-1] - mean @ full[:-1], shared, shift, self.t.mean(0))
 
     def _view(self, whiten: bool) -> tuple[Tensor, Features]:
-        """Return ``A`` times the rotation (d, r), and the features that it gives."""
+        """Return the map from images to features (d + 1, r), and the features that it gives.
+
+        A constant feature of the weight of all others lets texts and classes have a bias each.
+        """
         centred = self.x - self.x.mean(0)
+        d = centred.shape[1]
         matrix = whitening(self.x, self.y, self.t) if whiten else None
         z = centred if matrix is None else centred @ matrix
         unit = z.square().sum(1).mean().clamp_min(1e-12).rsqrt()
-        features = decompose(z * unit)
-        rotate = features.rotate if matrix is None else matrix @ features.rotate
-        return rotate * unit, features
+        features = decompose(torch.cat([z * unit, z.new_ones(len(z), 1)], 1))
+        top = features.rotate[:d] if matrix is None else matrix @ features.rotate[:d]
+        return torch.cat([top * unit, features.rotate[d:]]), features
 
 
 def whitening(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
@@ -197,25 +211,25 @@ def fit_convex(
     plain = scale * x @ t.T
     sharpness = best_temperature([(plain, y), (scale * val_x @ t.T, val_y)])
     factor = sharpness * scale
-    setting, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
-    new_setting, weight, cool = _choose_new(x, y, t, factor, choices, seed)
+    setting, weight, warm = _choose_seen(x, y, t, factor, choices, val_x, val_y, seed)
+    new_setting, trust, cool = _choose_new(x, y, t, factor, choices, seed)
     problem = ConvexProblem(x, y, t, factor * x @ t.T)
-    seen = problem.solve(setting) if setting.own or setting.shared else None
+    seen = problem.solve(setting) if weight and (setting.own or setting.shared) else None
     new = None if new_setting is None else problem.solve(new_setting)
     chosen = {
         "sharpness of zero-shot": sharpness,
-        "seen": asdict(setting) | {"temperature": warm},
+        "seen": asdict(setting) | {"weight": weight, "temperature": warm},
         "new": (asdict(new_setting) if new_setting else {})
-        | {"weight": weight, "temperature": cool},
+        | {"weight": trust, "temperature": cool},
     }
-    return ConvexFit(sharpness, seen, new, warm, cool, weight, chosen)
+    return ConvexFit(sharpness, seen, new, weight, trust, warm, cool, chosen)
 
 
 def _choose_seen(
     x: Tensor, y: Tensor, t: Tensor, factor: float, choices: ConvexRecipe,
     val_x: Tensor, val_y: Tensor, seed: int,
-) -> tuple[Setting, float]:  # fmt: skip
-    """Return the setting for seen classes, and its temperature."""
+) -> tuple[Setting, float, float]:  # fmt: skip
+    """Return the setting for seen classes, its weight and its temperature."""
     c = len(t)
     rank = rank_in_class(y, seed)
     splits = list(_photo_splits(rank, y, c, choices))
@@ -228,31 +242,63 @@ def _choose_seen(
     if not held:
         return _unjudged(factor * x @ t.T, y, choices)
 
-    def judge(setting: Setting) -> tuple[float, float]:
-        parts = []
-        for problem, test_x, test_y in held:
-            added = problem.solve(setting, 1e-2).seen(test_x)
-            parts.append((factor * test_x @ t.T + added, test_y))
-        temperature = best_temperature(parts)
-        loss = sum(float(cross_entropies(a * temperature, b).sum()) for a, b in parts)
-        return loss, temperature
+    plain = [(factor * test_x @ t.T, test_y) for _, test_x, test_y in held]
 
-    found: dict[Setting, tuple[float, float]] = {}
+    def judge(setting: Setting) -> Parts:
+        return [
+            (zero_shot + problem.solve(setting, rough=True).seen(test_x), test_y)
+            for (problem, test_x, _), (zero_shot, test_y) in zip(held, plain)
+        ]
+
+    found: dict[Setting, Parts] = {}
     start = choices.shared[len(choices.shared) // 2] if c >= 200 else choices.shared[0]
     for whiten in choices.whiten:
         for own in choices.own:
             found[Setting(whiten, own, start)] = judge(Setting(whiten, own, start))
-    best = min(found, key=lambda s: found[s][0])
+    best = min(found, key=lambda s: float(losses(found[s]).sum()))
     for shared in choices.shared:
         if shared != start:
             setting = Setting(best.whiten, best.own, shared)
             found[setting] = judge(setting)
-    best = min(found, key=lambda s: found[s][0])
-    return best, found[best][1]
+    best = min(found, key=lambda s: float(losses(found[s]).sum()))
+    moved = found[best]
+    if int(rank.max()) >= _per_class(c, choices):  # all images now, since they set the temperature
+        train = rank % choices.folds > 0 if choices.folds > 1 else rank > 0
+        offset = factor * x[~train] @ t.T
+        problem = _problem(x[train], y[train], t, factor)
+        plain = [(offset, y[~train])]
+        moved = [(offset + problem.solve(best, rough=True).seen(x[~train]), y[~train])]
+    weight, mixed = trusted(plain, moved, torch.cat([b for _, b in plain]), c, choices.doubt)
+    return best, weight, best_temperature(mixed)
 
 
-def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Setting, float]:
-    """Return setting and temperature where nothing can be held out: one shot, no validation.
+def losses(parts: Parts) -> Tensor:
+    """Return the cross-entropy of each image (n,) at the best temperature of all."""
+    temperature = best_temperature(parts)
+    return torch.cat([cross_entropies(a * temperature, b) for a, b in parts])
+
+
+def trusted(
+    plain: Parts, moved: Parts, owners: Tensor, classes: int, doubt: float
+) -> tuple[float, Parts]:
+    """Return the weight of what moves logits away from zero-shot CLIP, and the logits with it.
+
+    ``max(0, 1 − m/z²)``, the positive part of James and Stein, where moving gains z standard
+    errors of cross-entropy over classes and m is ``doubt``.
+
+    Args:
+        plain, moved: logits and labels of held-out images. owners: (n,) class of each image.
+        classes: c.
+    """
+    gains = plain[0][0].new_zeros(classes)
+    gains.index_add_(0, owners, losses(plain) - losses(moved))
+    sure = float(gains.sum()) / max(float(gains.std()) * math.sqrt(classes), 1e-9)
+    weight = max(0.0, 1.0 - doubt / max(sure, 1e-9) ** 2)
+    return weight, [(torch.lerp(a, b, weight), y) for (a, y), (b, _) in zip(plain, moved)]
+
+
+def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Setting, float, float]:
+    """Return the same where nothing can be held out: one shot without validation.
 
     Images go the further from the texts, the less zero-shot CLIP (n, c) knows of their labels: a
     share of what guessing costs. The rule was fitted by eye to training images of four data sets.
@@ -260,7 +306,7 @@ def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> tuple[Sett
     guess = math.log(zero_shot.shape[1])
     ignorance = min(1.0, float(cross_entropies(zero_shot, y).mean()) / guess)
     setting = Setting(False, choices.single_own * ignorance, choices.single_shared)
-    return setting, max(1.0, 0.85 + ignorance)
+    return setting, 1.0, max(1.0, 0.85 + ignorance)
 
 
 def _choose_new(
@@ -274,7 +320,7 @@ def _choose_new(
     x, y = x[few], y[few]
     settings = [
         Setting(whiten, choices.new_own, shared)
-        for whiten in choices.whiten
+        for whiten in choices.new_whiten
         for shared in choices.new_shared
     ]
     plain: list[tuple[Tensor, Tensor]] = []
@@ -293,23 +339,15 @@ def _choose_new(
         plain.append((zero_shot, test_y))
         owners.append(y[out])
         for setting in settings:
-            added = problem.solve(setting, 1e-2).new(test_x, t[unknown])
+            added = problem.solve(setting, rough=True).new(test_x, t[unknown])
             moved[setting].append((zero_shot + added, test_y))
 
-    def losses(parts: Parts) -> tuple[Tensor, float]:
-        temperature = best_temperature(parts)
-        return torch.cat([cross_entropies(a * temperature, b) for a, b in parts]), temperature
-
-    start, cool = losses(plain)
-    found = {setting: losses(parts)[0] for setting, parts in moved.items()}
-    best = min(found, key=lambda setting: float(found[setting].sum()))
-    gains = x.new_zeros(c).index_add_(0, torch.cat(owners), start - found[best])
-    sure = float(gains.sum()) / max(float(gains.std()) * math.sqrt(c), 1e-9)  # z
-    weight = 1.0 - choices.doubt / max(sure, 1e-9) ** 2
-    if weight <= 0:
-        return None, 0.0, cool
-    mixed = [(torch.lerp(a, b, weight), z) for (a, z), (b, _) in zip(plain, moved[best])]
-    return best, weight, losses(mixed)[1]
+    best = min(moved, key=lambda setting: float(losses(moved[setting]).sum()))
+    weight, mixed = trusted(plain, moved[best], torch.cat(owners), c, choices.doubt)
+    if not weight:
+        return None, 0.0, 1.0
+    # relative to that of zero-shot CLIP on the same few classes, whose own is known from all
+    return best, weight, best_temperature(mixed) / best_temperature(plain)
 
 
 def rank_in_class(y: Tensor, seed: int) -> Tensor:
@@ -326,7 +364,7 @@ def rank_in_class(y: Tensor, seed: int) -> Tensor:
 
 def _per_class(classes: int, choices: ConvexRecipe) -> int:
     """Return the images a class that choosing may train on."""
-    return max(2, choices.images // classes)
+    return max(4, choices.images // classes)
 
 
 def _photo_splits(

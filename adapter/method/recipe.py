@@ -117,6 +117,7 @@ class ConvexRecipe(Section):
         description="variances of the map B from texts, in the problem of seen classes",
     )
     whiten: list[bool] = Field(default=[False, True], min_length=1)
+    new_whiten: list[bool] = Field(default=[False], min_length=1, description="for new classes")
     new_own: float = Field(default=30.0, ge=0, description="variance of δ beside the map below")
     new_shared: list[float] = Field(
         default=[10.0, 100.0, 1000.0], description="variances of B for new classes; none: zero-shot"
@@ -132,13 +133,15 @@ class ConvexRecipe(Section):
         default=4, ge=0, description="of the classes; 0 leaves new classes at zero-shot"
     )
     images: int = Field(
-        default=4000, ge=1, description="to train on while choosing; a variance needs no more"
+        default=1000,
+        ge=1,
+        description="to train on while choosing, but four a class; a variance needs no more",
     )
-    judged: int = Field(default=1000, ge=1, description="held-out images that are enough")
+    judged: int = Field(default=800, ge=1, description="held-out images that are enough")
     doubt: float = Field(
-        default=2.0,
+        default=1.0,
         ge=0,
-        description="m of the weight max(0, 1 − m/z²) of B where held-out classes gain z standard"
+        description="m of the weight max(0, 1 − m/z²) that a problem gets where it gains z standard"
         " errors over zero-shot (the positive part of James and Stein)",
     )
 
@@ -275,5 +278,7 @@ def _controlled_convex(recipe: Recipe, control: str) -> Recipe:
             off |= {"shared": [0.0], "new_shared": [], "single_shared": 0.0}
         changes["convex"] = recipe.convex.model_copy(update=off)
     elif control == "no-whitening":
-        changes["convex"] = recipe.convex.model_copy(update={"whiten": [False]})
+        changes["convex"] = recipe.convex.model_copy(
+            update={"whiten": [False], "new_whiten": [False]}
+        )
     return recipe.model_copy(update=changes)

@@ -200,39 +200,39 @@ class Gaussian:
 
 @dataclass
 class OwnWeights:
-    """``(x − x̄)·v_i`` of trained classes: the shared map and what each class has of its own."""
+    """``x·v_i + b_i`` of trained classes: the shared map and what each class has of its own."""
 
-    mean: Tensor
     weight: Tensor
+    bias: Tensor
     name: ClassVar[str] = "own weights"
 
     def __call__(self, x: Tensor, classes: ClassSet) -> Tensor:
         """Return scores (b, c)."""
-        return for_seen((x - self.mean) @ self.weight, classes)
+        return for_seen(x @ self.weight + self.bias, classes)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return x̄ (d,) and the weights (d, s)."""
-        return {"own.mean": self.mean, "own.weight": self.weight}
+        """Return the weights (d, s) and biases (s,)."""
+        return {"own.weight": self.weight, "own.bias": self.bias}
 
     @property
     def parameters(self) -> int:
         """Number of trained values."""
-        return self.weight.numel()
+        return self.weight.numel() + self.bias.numel()
 
     @classmethod
     def load(cls, tensors: Tensors, frame: Frame) -> OwnWeights | None:
         """Rebuild the weights, if they were kept."""
         if "own.weight" not in tensors:
             return None
-        return cls(tensors["own.mean"], tensors["own.weight"])
+        return cls(tensors["own.weight"], tensors["own.bias"])
 
 
 @dataclass
 class SharedMap:
-    """``(x − x̄)ᵀ B (t_i − t̄)``: a linear generator ``h(x) = Bᵀ(x − x̄)``, for any class."""
+    """``h(x)·(t_i − t̄)`` with a linear generator ``h(x) = x M + m``, for any class."""
 
-    mean: Tensor
     matrix: Tensor
+    shift: Tensor
     mean_text: Tensor
     name: ClassVar[str] = "shared map"
 
@@ -241,20 +241,20 @@ class SharedMap:
         """Return the map of a solved problem, if it has one."""
         if solution.shared is None:
             return None
-        return cls(solution.mean, solution.shared, solution.mean_text)
+        return cls(solution.shared, solution.shift, solution.mean_text)
 
     def __call__(self, x: Tensor, classes: ClassSet) -> Tensor:
         """Return scores (b, c)."""
-        return (x - self.mean) @ self.matrix @ (classes.template - self.mean_text).T
+        return (x @ self.matrix + self.shift) @ (classes.template - self.mean_text).T
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the map and both means."""
+        """Return the map, its shift and the mean text."""
         return {f"shared.{name}": tensor for name, tensor in vars(self).items()}
 
     @property
     def parameters(self) -> int:
         """Number of trained values."""
-        return self.matrix.numel()
+        return self.matrix.numel() + self.shift.numel()
 
     @classmethod
     def load(cls, tensors: Tensors, frame: Frame) -> SharedMap | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ...pipeline.errors import UserError
 from ...pipeline.paths import is_plain_name
-from ...pipeline.raster import open_raster
 
 _SIDE = 144  # pixels on the longer side, twice the printed size of small images
 
@@ -54,13 +53,13 @@ def thumbnail(image: object, folders: Sequence[Path]) -> str:
 
 def small_picture(path: Path) -> str:
     """Return a photo as a small data URI; an empty string where it is no raster picture."""
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from ...pipeline.pictures import PictureError, read_picture
 
     try:
-        with open_raster(path) as picture:
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            small = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = read_picture(path).image
+    except PictureError:
         return ""
     drawn = max(small.size) < _SIDE  # small pictures are drawings: edges stay sharp
     if drawn:

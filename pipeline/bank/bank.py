@@ -57,6 +57,7 @@ class PromptBank:
         self.path = path
         self.footer = footer
         self.vectors = MappedVectors(path, footer)
+        self._identity = _identity(path)
         # Classes are mostly visited in order, and many lie in one row group.
         self._columns = lru_cache(maxsize=32)(self._read_columns)
 
@@ -94,7 +95,20 @@ class PromptBank:
 
     @cached_property
     def _file(self) -> pq.ParquetFile:
+        self.require_unchanged()
         return pq.ParquetFile(self.path, memory_map=True)
+
+    def require_unchanged(self) -> None:
+        """Refuse to read on where another file has taken the place of the opened one.
+
+        Footer and vectors are read when a bank is opened, texts when they are first used: those of
+        another bank would else stand beside these vectors.
+
+        Raises:
+            UserError: the file was replaced or changed.
+        """
+        if _identity(self.path) != self._identity:
+            raise UserError(f"The bank {self.path} changed while it was open.", "Open it again.")
 
     @property
     def schema(self) -> pa.Schema:
@@ -298,13 +312,22 @@ class PromptBank:
             )
         query = query / np.linalg.norm(query).clip(1e-12)
         if class_id is not None:
-            cosines, rows = exact_search(self, query, k, self.kept_rows(class_id, dataset))
+            rows = exact_search(self, query, k, self.kept_rows(class_id, dataset))[1]
         elif exact or not self.index_path.exists():
-            cosines, rows = exact_search(self, query, k, kept_rows(self))
+            rows = exact_search(self, query, k, kept_rows(self))[1]
         else:
-            cosines, rows = self._index.search(query, k)
-        found = [(c, r) for c, r in zip(cosines[0].tolist(), rows[0].tolist()) if r >= 0]
-        return [self._hit(cosine, row) for cosine, row in found]
+            rows = self._index.search(query, k)[1]
+        found = rows[0][rows[0] >= 0]
+        if found.size and found.max() >= len(self):
+            raise UserError(
+                f"The index {self.index_path} is damaged.",
+                f"Build it again: aape bank reindex {self.path}",
+            )
+        # an index that is mapped is not checked byte by byte, so the bank's own vectors, which
+        # are, say how near a row is
+        cosines = self.vectors.take(found) @ query[0]
+        order = np.argsort(-cosines, kind="stable")
+        return [self._hit(float(cosines[i]), int(found[i])) for i in order]
 
     @cached_property
     def _index(self) -> BankIndex:
@@ -326,14 +349,14 @@ class PromptBank:
         return [entry.start for entry in self.footer.classes]
 
     def reindex(self, kind: str = "auto") -> IndexReport:
-        """Build the FAISS index of this bank again; see :func:`.index.build_index`."""
+        """Build the FAISS index of this bank again; see :func:`.search.build_index`."""
         from .search import build_index
 
         self.__dict__.pop("_index", None)
         return build_index(self, kind)
 
     def sql(self, query: str) -> pa.Table:
-        """Run one SELECT over the views ``bank`` and ``classes``; see :mod:`.query`.
+        """Run one SELECT over the views ``bank`` and ``classes``; see :mod:`.sql`.
 
         Raises:
             UserError: it is not a SELECT, or DuckDB refuses it.
@@ -341,3 +364,9 @@ class PromptBank:
         from .sql import run_sql
 
         return run_sql(self, query)
+
+
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    """Return what tells a file from another that takes its name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -9,7 +9,8 @@ from .statistics import BankStatistics, bank_statistics
 
 # engines whose texts no language model of ours wrote, and what their version says
 _NO_MODEL = {"import": "published file, SHA-256 begins", "waffle": "random texts of version"}
-_SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~&\"'$\r\n\t]")
+# an underscore between letters or digits is plain text in Markdown, as in "class_name"
+_SPECIAL = re.compile(r"(?<![^\W_])_|_(?![^\W_])|[\\`*{}\[\]<>#|~&\"'$\r\n\t]")
 
 
 def markdown_text(text: str) -> str:

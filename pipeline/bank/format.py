@@ -116,7 +116,11 @@ def read_footer(path: Path) -> Footer:
     document = _document(path, thrift)
     if not _sealed(path, document):
         raise UserError(f"The bank {path} is damaged in its footer.", REMAKE)
-    return Footer.parse(_migrated(path, document), f"The footer of {path}")
+    try:
+        migrated = _migrated(path, document)
+    except (KeyError, TypeError, AttributeError) as error:  # sealed, but by another program
+        raise UserError(f"The footer of {path} is not that of a prompt bank.", REMAKE) from error
+    return Footer.parse(migrated, f"The footer of {path}")
 
 
 def _sealed(path: Path, document: dict[str, Any]) -> bool:
@@ -166,7 +170,7 @@ def _document(path: Path, thrift: bytes) -> dict[str, Any]:
     try:
         text = thrift[start:].decode("utf-8", errors="replace")
         document, _ = json.JSONDecoder().raw_decode(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"The bank {path} is damaged in its footer.", REMAKE) from error
     return document
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,6 +58,19 @@ def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
         }
     )
     return write_bank(out, table, metadata)
+
+
+def summary(merged: PromptBank, paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Return what a merge made of its banks, for people and for ``--json``."""
+    entries = merged.footer.classes
+    return {
+        "bank": str(merged.path),
+        "banks": [str(path) for path in paths],
+        "datasets": [part.dataset for part in merged.metadata.datasets],
+        "classes": sum(len(part.class_names) for part in merged.metadata.datasets),
+        "prompts": sum(entry.rows for entry in entries),
+        "kept": sum(entry.kept for entry in entries),
+    }
 
 
 def _check_same_encoder(first: PromptBank, bank: PromptBank) -> None:

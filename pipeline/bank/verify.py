@@ -10,6 +10,7 @@ from ..config import Section
 from ..errors import UserError
 from .bank import PromptBank
 from .content import ContentHash
+from .schema import KEPT
 from .search import index_intact, read_report
 
 
@@ -53,6 +54,8 @@ def verify_bank(path: str | Path) -> VerifyReport:
     ]
     if not problems and (found := _content_hash(bank)) != bank.content_hash:
         problems.append(f"The rows hash to {found}, the footer says {bank.content_hash}.")
+    if not problems:
+        problems += _directory_problems(bank)
     index = _index_state(bank)
     remedy = ""
     if problems:
@@ -77,6 +80,28 @@ def _content_hash(bank: PromptBank) -> str:
     for start, vectors in bank.vectors.groups():
         content.update(bank.rows(start, start + len(vectors)), vectors)
     return content.hexdigest()
+
+
+def _directory_problems(bank: PromptBank) -> list[str]:
+    """Compare what the footer says of every class with its rows: where they lie, how many."""
+    problems = []
+    covered = 0
+    for entry in bank.footer.classes:
+        where = f"{entry.dataset} class {entry.class_id}"
+        if entry.start != covered or entry.rows < 1 or entry.start + entry.rows > len(bank):
+            problems.append(f"The directory is wrong about the rows of {where}.")
+            break
+        covered += entry.rows
+        rows = bank.rows(
+            entry.start, entry.start + entry.rows, ["dataset", "class_id", "verdict"]
+        ).to_pylist()
+        owners = {(row["dataset"], row["class_id"]) for row in rows}
+        kept = sum(row["verdict"] == KEPT for row in rows)
+        if owners != {(entry.dataset, entry.class_id)} or kept != entry.kept:
+            problems.append(f"The directory is wrong about the rows of {where}.")
+    if not problems and covered != len(bank):
+        problems.append(f"The directory has {covered} of {len(bank)} rows.")
+    return problems[:5]
 
 
 def _index_state(bank: PromptBank) -> str:

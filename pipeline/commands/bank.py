@@ -152,11 +152,17 @@ def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
 def bank_merge(
     banks: Annotated[list[Path], typer.Argument(help="Two banks or more, of one encoder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank to write.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Join banks into one. A prompt that occurs in several is taken once."""
-    from ..bank import merge
+    """Join banks into one, with its index. A prompt that occurs in several is taken once."""
+    from ..bank import merge, search
+    from . import print_bank
 
-    typer.echo(repr(merge.merge_banks(banks, out)))
+    merged = merge.merge_banks(banks, out)
+    if any(entry.kept for entry in merged.footer.classes):
+        search.build_index(merged)
+    summary = merge.summary(merged, banks)
+    print_json(summary) if as_json else typer.echo(print_bank.merged_line(summary))
 
 
 @bank_app.command("export")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import AsJson, print_json
+from .options import AsJson, Strict, print_json
 
 datasets_app = typer.Typer(
     no_args_is_help=True,
@@ -30,14 +30,25 @@ def datasets_list(as_json: AsJson = False) -> None:
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
-    """Classes, prompts, splits, licence of a data set, and where to get it."""
+    """Classes, prompts, splits, licence of a data set, where to get it, and a few of its photos."""
     from ..datasets import load_manifest
-    from . import print_datasets
+    from . import print_datasets, print_examples
 
     manifest = load_manifest(name)
-    print_json(print_datasets.describe(manifest)) if as_json else print_datasets.print_manifest(
-        manifest
-    )
+    if as_json:
+        print_json(print_datasets.describe(manifest))
+    else:
+        print_datasets.print_manifest(manifest)
+        print_examples.print_examples(manifest)
+
+
+@datasets_app.command("remove")
+def datasets_remove(name: DatasetName, as_json: AsJson = False) -> None:
+    """Forget a data set of your own: its manifest goes, its photos and tables stay."""
+    from ..datasets.remove import remove_dataset
+
+    removed = remove_dataset(name)
+    print_json(removed.as_dict()) if as_json else typer.echo(removed.line())
 
 
 @datasets_app.command("check")
@@ -84,6 +95,25 @@ def datasets_add(
         tuple[float, float, float],
         typer.Option(help="Of train, val and test, where your images have no split."),
     ] = (0.5, 0.2, 0.3),
+    path_column: Annotated[str, typer.Option(help="Column of the photos or their paths.")] = "",
+    label_column: Annotated[str, typer.Option(help="Column of the classes; none: no classes.")] = (
+        ""
+    ),
+    caption_column: Annotated[
+        list[str] | None, typer.Option(help="Column of captions; give it again for another.")
+    ] = None,
+    split_column: Annotated[
+        str, typer.Option(help="Column of the splits; none: there is none.")
+    ] = (""),
+    split_as: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SPLIT", help="What a split is: train, val, test or none."),
+    ] = None,
+    configuration: Annotated[str, typer.Option(help="Which of several configurations.")] = "",
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out rows whose photo is not there.")
+    ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Use your own images: writes a manifest whose class names you can edit.
@@ -91,6 +121,18 @@ def datasets_add(
     Few photos? --shares 0.75 0 0.25 trains on three of four.
     """
     from ..datasets.add import add_dataset
+    from ..datasets.hints import Hints
 
-    added = add_dataset(source, name, out=out, force=force, shares=shares)
+    hints = Hints(
+        path_column=path_column,
+        label_column=label_column,
+        caption_columns=tuple(caption_column or ()),
+        split_column=split_column,
+        split_as=Hints.parse_split_as(split_as or ()),
+        configuration=configuration,
+        skip_missing=skip_missing,
+    )
+    added = add_dataset(
+        source, name, out=out, force=force, shares=shares, hints=hints, strict=strict
+    )
     print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))

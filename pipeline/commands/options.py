@@ -8,14 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..files import finite
 
 Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a photo that cannot be read; else it is left out.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
 def print_json(value: Any) -> None:
     """Print a value for other programs: one JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
 
 
 def words_of(text: str) -> list[str]:

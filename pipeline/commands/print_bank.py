@@ -141,6 +141,15 @@ def print_verify(report: VerifyReport) -> None:
         out.print(Text(f"What to do: {report.remedy}"))
 
 
+def merged_line(summary: dict[str, Any]) -> str:
+    """Say in one sentence what was merged into what."""
+    return (
+        f"Wrote {summary['bank']} and its index: {summary['prompts']:,} prompts"
+        f" ({summary['kept']:,} kept) of {summary['classes']:,} classes"
+        f" ({', '.join(summary['datasets'])}), from {len(summary['banks'])} banks."
+    )
+
+
 def print_index(report: IndexReport) -> None:
     """Print what kind of index was built, and how good it is."""
     recall = f"{100 * report.recall:.1f} % of the exact nearest 10, {report.recall_queries} queries"

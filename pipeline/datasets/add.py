@@ -12,14 +12,15 @@ import yaml
 from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
-from .check import check_dataset
-from .manifest import DEFAULT_QUERIES, ClassEntry, Manifest
+from .check import SHOWN, check_dataset
+from .hints import Hints
+from .manifest import DEFAULT_QUERIES, Manifest
 from .readers.recognise import look_at
 from .splits import OWN_SHARES
 
 _HEADER = """\
 # Written by `aape datasets add`. The class names below are what the language model and the encoder
-# read: make them readable ("long-sleeved shirt", not "longsleeve"). Keep the folders and the order.
+# read: make the names readable ("long-sleeved shirt", not "longsleeve"); keep folders and order.
 """
 
 
@@ -31,6 +32,8 @@ class Added:
     path: Path
     counts: dict[str, dict[str, int]]
     remarks: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what was found, for ``--json``."""
@@ -44,6 +47,8 @@ class Added:
             "classes": manifest.class_names,
             "counts": self.counts,
             "remarks": list(self.remarks),
+            "unreadable": list(self.unreadable),
+            "warnings": list(self.warnings),
         }
 
     def lines(self) -> list[str]:
@@ -58,8 +63,21 @@ class Added:
         return [
             f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
             *counts,
+            *self._left_out(),
+            *(f"warning: {warning}" for warning in self.warnings),
             *(f"note: {remark}" for remark in self.remarks),
             f"wrote {self.path}: edit the class names there",
+        ]
+
+    def _left_out(self) -> list[str]:
+        if not self.unreadable:
+            return []
+        n = len(self.unreadable)
+        more = [f"… and {n - SHOWN:,} more: aape datasets check {self.manifest.name} --decode"]
+        return [
+            f"left out: {n:,} {'photo' if n == 1 else 'photos'} that cannot be read",
+            *(f"  {entry}" for entry in self.unreadable[:SHOWN]),
+            *(more if n > SHOWN else []),
         ]
 
 
@@ -70,6 +88,8 @@ def add_dataset(
     out: str | Path | None = None,
     force: bool = False,
     shares: tuple[float, float, float] = OWN_SHARES,
+    hints: Hints | None = None,
+    strict: bool = False,
 ) -> Added:
     """Write a manifest for a folder of images, a table of paths, or a Hugging Face folder.
 
@@ -82,9 +102,12 @@ def add_dataset(
             :func:`load_manifest` finds it by name.
         force: overwrite a manifest of that name, edits and all.
         shares: of train, val and test, where the images have no split of their own.
+        hints: what the names of columns, splits and configurations do not tell.
+        strict: stop at a photo that cannot be read, instead of leaving it out.
 
     Raises:
-        UserError: the name is taken or not usable, or ``source`` holds no images.
+        UserError: the name is taken or not usable, ``source`` holds no images, none of them can be
+            read, or with ``strict`` one cannot.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
@@ -96,7 +119,7 @@ def add_dataset(
     path = Path(out) if out is not None else user_manifests() / f"{name}.yaml"
     if path.exists() and not force:
         raise UserError(f"{path} exists already.", "Use --force to write it anew; edits are lost.")
-    found = look_at(Path(source).expanduser().resolve())
+    found = look_at(Path(source).expanduser().resolve(), hints)
     manifest = Manifest.parse(
         {
             "name": name,
@@ -110,33 +133,38 @@ def add_dataset(
         },
         "The data set",
     )
-    check = check_dataset(manifest, found.root)
+    check = check_dataset(manifest, found.root, decode=True)
     if check.missing:
         raise UserError(
             f"{len(check.missing):,} of the images that {source} lists are not there,"
             f" the first: {check.missing[0]}.",
-            "Put them in place or remove their rows.",
+            "Put them in place, or leave them out with --skip-missing.",
+        )
+    if check.unreadable and (strict or not check.counts):
+        n = len(check.unreadable)
+        raise UserError(
+            f"{n:,} {'photo' if n == 1 else 'photos'} in {source} cannot be read, the first:"
+            f" {check.unreadable[0]}.",
+            "Repair or remove them" + (", or leave out --strict." if check.counts else "."),
         )
     write_text(path, _HEADER + to_yaml(manifest))
-    return Added(manifest, path, check.counts, (*found.remarks, *check.remarks))
+    remarks = (*found.remarks, *check.remarks)
+    unreadable, warnings = tuple(check.unreadable), tuple(check.warnings)
+    return Added(manifest, path, check.counts, remarks, unreadable, warnings)
 
 
 def to_yaml(manifest: Manifest) -> str:
     """Return a manifest as YAML with what one may want to edit, and without other defaults."""
     values = manifest.model_dump(mode="json", exclude_defaults=True)
     values["category"] = manifest.category
-    values["classes"] = [
-        entry.name
-        if entry == ClassEntry(name=entry.name)
-        else entry.model_dump(exclude_defaults=True)
-        for entry in manifest.classes
-    ]
+    values["classes"] = [entry.model_dump(exclude_defaults=True) for entry in manifest.classes]
     values["templates"] = manifest.templates
     values["queries"] = [query.model_dump() for query in manifest.queries or DEFAULT_QUERIES]
     # in the order of the fields, which is how people read it
     ordered = {key: values[key] for key in Manifest.model_fields if key in values}
-    text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    options: dict[str, Any] = {"sort_keys": False, "width": 100, "default_flow_style": None}
+    text = yaml.safe_dump(ordered, allow_unicode=True, **options)
     if yaml.safe_load(text) == ordered:
         return text
     # unescaped, PyYAML loses line separators such as U+0085 in names
-    return yaml.safe_dump(ordered, sort_keys=False, width=100)
+    return yaml.safe_dump(ordered, **options)

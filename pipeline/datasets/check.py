@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from .copies import warn_of_copies
 from .dataset import Dataset, candidate_roots, find_layout
 from .manifest import Manifest
-from .records import SPLITS, Contents
+from .readers.image_paths import FileNames
+from .records import SPLITS, Contents, Split
+from .splits import OWN_SPLIT_NOTE
+
+if TYPE_CHECKING:
+    from ..pictures import Unreadable
 
 SHOWN = 20
+_COMPARED = 200_000
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Check:
         layout: title of the layout found, empty if none.
         missing: paths that are listed or needed and are not there.
         unreadable: images that cannot be decoded, with the reason.
+        warnings: the same photo in several splits or under several classes.
         counts: per split, images and what hangs on them.
         differences: where the counts are not the published ones.
         remarks: what was left out on purpose, and how splits were made.
@@ -35,6 +46,7 @@ class Check:
     missing: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     get: str = ""
@@ -55,6 +67,7 @@ class Check:
             out += [f"{what}: {entry}" for entry in entries[:SHOWN]]
             if len(entries) > SHOWN:
                 out.append(f"{what}: {len(entries) - SHOWN:,} more, mostly in {_where(entries)}")
+        out += [f"warning: {warning}" for warning in self.warnings]
         out += [f"counts differ: {difference}" for difference in self.differences]
         for split, counts in self.counts.items():
             out.append(f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
@@ -77,12 +90,14 @@ def _where(paths: list[str]) -> str:
 def check_dataset(manifest: Manifest, root: Path | None = None, *, decode: bool = False) -> Check:
     """Compare the files below a root with the manifest.
 
-    Every folder that holds listed files is listed once; no file is opened unless ``decode``.
+    Every folder that holds listed files is listed once. Photos of the same size are compared, to
+    find those that are in several splits or under several classes; no other file is opened unless
+    ``decode``. Without it, more than 200,000 photos are not compared either.
 
     Args:
         manifest: what should be there.
         root: where to look; by default the places that :func:`open_dataset` tries.
-        decode: also decode every image, which finds damaged ones.
+        decode: also decode every image, which finds damaged ones; they are not counted.
 
     Raises:
         UserError: the root does not exist.
@@ -122,15 +137,16 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
     paths = _paths(contents)
     missing = absent_files(paths)
     gone = set(missing)
-    unreadable = unreadable_images([p for p in paths if p not in gone]) if decode else []
+    left_out, about = inspect_images([p for p in paths if p not in gone]) if decode else ([], [])
+    contents = without(contents, {entry.path for entry in left_out})
     counts = {split: _counts(contents, split) for split in SPLITS}
     counts = {split: some for split, some in counts.items() if some}
     remarks = [*contents.remarks, *([contents.split_note] if contents.split_note else [])]
-    labels = {item.label for items in contents.items.values() for item in items}
-    empty = [name for i, name in enumerate(manifest.class_names) if i not in labels]
-    if empty and labels:
-        shown = ", ".join(map(repr, empty[:5])) + (" …" if len(empty) > 5 else "")
-        remarks.append(f"{len(empty)} of {len(manifest.classes)} classes have no image: {shown}")
+    remarks += _about_classes(contents, manifest)
+    remarks += about
+    copies = []
+    if decode or len(paths) <= _COMPARED:
+        copies = warn_of_copies(contents, manifest.class_names)
     if len(manifest.classes) == 1:
         remarks.append("there is one class only: nothing to tell apart")
     return Check(
@@ -138,12 +154,34 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
         str(dataset.root),
         dataset.layout.title,
         [str(path) for path in missing],
-        unreadable,
+        [str(entry) for entry in left_out],
         counts,
+        copies,
         _differences(manifest, counts),
         remarks,
         how,
     )
+
+
+def _about_classes(contents: Contents, manifest: Manifest) -> list[str]:
+    """Say which classes have no image, and which too few to be learnt and tested."""
+    sizes = Counter(item.label for items in contents.items.values() for item in items)
+    names = manifest.class_names
+    remarks = []
+    empty = [name for i, name in enumerate(names) if i not in sizes]
+    if empty and sizes:
+        remarks.append(f"{len(empty)} of {len(names)} classes have no image: {_some(empty)}")
+    single = [names[i] for i, n in sorted(sizes.items()) if n == 1]
+    if single and contents.split_note == OWN_SPLIT_NOTE:
+        which = f"{len(single)} classes have" if len(single) > 1 else "one class has"
+        remarks.append(
+            f"{which} a single photo, which is trained on and leaves none to test: {_some(single)}"
+        )
+    return remarks
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (" …" if len(names) > 5 else "")
 
 
 def _paths(contents: Contents) -> list[Path]:
@@ -155,36 +193,57 @@ def _paths(contents: Contents) -> list[Path]:
 
 
 def absent_files(paths: list[Path]) -> list[Path]:
-    """Return the paths that do not exist, listing each folder once instead of asking per file."""
-    listed: dict[Path, set[str]] = {}
-    absent = []
-    for path in paths:
-        folder = path.parent
-        if folder not in listed:
-            try:
-                listed[folder] = {entry.name for entry in os.scandir(folder)}
-            except (FileNotFoundError, NotADirectoryError):
-                listed[folder] = set()
-        if path.name not in listed[folder]:
-            absent.append(path)
-    return absent
+    """Return the paths that are no files, listing each folder once instead of asking per file."""
+    names = FileNames()
+    return [path for path in paths if names.find(path) != path]
 
 
-def unreadable_images(paths: list[Path]) -> list[str]:
-    """Decode every image; return ``path: reason`` for those that cannot be decoded."""
-    from PIL import Image
-
+def inspect_images(paths: list[Path]) -> tuple[list[Unreadable], list[str]]:
+    """Decode every image; return those that cannot be read, and remarks about the others."""
+    from ..pictures import PictureError, read_picture, unreadable
     from ..progress import track
-    from ..raster import open_raster
 
-    bad = []
-    for path in track(paths, "decoding images"):
+    def look(path: Path) -> Unreadable | str:
         try:
-            with open_raster(path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            bad.append(f"{path}: {error}")
-    return bad
+            return read_picture(path, quick=True).remark
+        except PictureError as error:
+            return unreadable(path, error)
+
+    bad: list[Unreadable] = []
+    remarks: Counter[str] = Counter()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in track(range(0, len(paths), _AT_ONCE), "decoding images, by the hundred"):
+            for seen in pool.map(look, paths[start : start + _AT_ONCE]):
+                if isinstance(seen, str):
+                    remarks[seen] += 1
+                else:
+                    bad.append(seen)
+    said = [
+        f"{n:,} {'photo is' if n == 1 else 'photos are'} {what}"
+        for what, n in remarks.items()
+        if what
+    ]
+    return bad, said
+
+
+def without(contents: Contents, paths: set[Path]) -> Contents:
+    """Return contents without some files and what hangs on them."""
+    if not paths:
+        return contents
+
+    def kept(kind: Mapping[Split, list[Any]]) -> dict[Split, list[Any]]:
+        return {
+            split: [entry for entry in entries if entry.path not in paths]
+            for split, entries in kind.items()
+        }
+
+    return replace(
+        contents,
+        items=kept(contents.items),
+        captions=kept(contents.captions),
+        questions=kept(contents.questions),
+        contrasts=kept(contents.contrasts),
+    )
 
 
 def _counts(contents: Contents, split: Any) -> dict[str, int]:

@@ -21,12 +21,14 @@ from .readers.captions import (
     read_nocaps,
     read_sugarcrepe,
 )
+from .readers.hub import read_hugging_face
 from .readers.labels import read_coop_split, read_cub, read_image_folders, read_listing
 from .readers.layouts import Layout
 from .readers.matlab import read_matlab
 from .readers.questions import read_question_table, read_vqa
 from .readers.shapes import read_shapes
-from .readers.tables import read_hugging_face, read_table
+from .readers.tables import read_table
+from .readers.web_dataset import read_web_dataset
 from .records import CaptionedImage, Contents, Contrast, Item, Question, Split
 
 # The reader of each layout kind; each takes its own section of the union ``Layout``.
@@ -46,6 +48,7 @@ READERS: dict[str, Callable[[Path, Any, Manifest], Contents]] = {
     "sugarcrepe": read_sugarcrepe,
     "table": read_table,
     "vqa": read_vqa,
+    "web_dataset": read_web_dataset,
 }
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import tarfile
-import tempfile
+import re
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from email.message import Message
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
 
 from ..errors import UserError
-from ..files import cache_folder, disk_error, exclusive, hash_file
+from ..files import cache_folder, disk_error, exclusive, hash_file, write_text
 from ..paths import inside
 from ..progress import bar, step
-from .archive_members import LeadsOutside, check_tar, check_zip
+from .archives import extract, is_archive
 from .manifest import Download, Manifest
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
 _IDLE_TRIES = 4
+_NEVER = "Thu, 01 Jan 1970 00:00:00 GMT"  # as If-Range: send the file whole
 
 
 def fetch_dataset(manifest: Manifest, root: Path) -> list[Path]:
@@ -109,6 +106,7 @@ def fetch_file(download: Download, path: Path) -> None:
         _download_all(download, part)
         _verify(download, part, remove=True)
         part.replace(path)
+        _forget(part)
     except OSError as error:
         raise disk_error(error, part) from error
 
@@ -116,6 +114,7 @@ def fetch_file(download: Download, path: Path) -> None:
 def _download_all(download: Download, part: Path) -> None:
     """Ask again after every break; give up after four tries that brought nothing."""
     idle = 0
+    best = 0
     while True:
         before = _size(part)
         reason: Exception | str = "the connection broke"
@@ -128,7 +127,9 @@ def _download_all(download: Download, part: Path) -> None:
             if _is_final(error):
                 raise _server_error(download, part, error) from error
             reason = error
-        idle = 0 if _size(part) > before else idle + 1
+        # a file that is begun again and again brings nothing either
+        idle = 0 if _size(part) > max(before, best) else idle + 1
+        best = max(best, _size(part))
         if idle == _IDLE_TRIES:
             raise _server_error(download, part, reason)
         step(f"{download.file}: {reason}; going on")
@@ -155,24 +156,79 @@ def _download(download: Download, part: Path) -> bool:
     """Append to ``part`` what is left; return False if the connection ended before the end."""
     have = _size(part)
     headers = {"User-Agent": "aape", **({"Range": f"bytes={have}-"} if have else {})}
+    version = _version(part)
+    if have and (version or not download.sha256):
+        # a file that changed since is then sent whole, not spliced; a checksum would tell as well
+        headers["If-Range"] = version or _NEVER
     request = urllib.request.Request(download.url, headers=headers)
     try:
         response = _opener().open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left after what we have
-            return True
+        if error.code == 416 and have:
+            whole = _range(error.headers)[1]
+            if whole == have or (whole is None and have == download.size):
+                return True  # nothing is left after what we have
+            _forget(part)  # it is longer than the file, so it is of another one
+            return False
         raise
     with response:
+        first, whole = _range(response.headers)
         resumed = response.status == 206
-        length = response.headers.get("Content-Length")
-        total = (have if resumed else 0) + int(length) if length else download.size
+        if resumed and first != have:
+            _forget(part)
+            raise HTTPException(f"the server sent bytes from {first} where {have} was asked for")
+        length = _number(response.headers.get("Content-Length"))
         done = have if resumed else 0
+        total = whole if resumed and whole else done + length if length else download.size
+        if download.size and total > download.size:
+            raise UserError(
+                f"{download.url} has {total:,} bytes; {download.size:,} are expected.",
+                "Look whether the manifest names the right file.",
+            )
+        _remember(part, response.headers)
+        most = download.size or total
         with part.open("ab" if resumed else "wb") as stream, bar() as progress:
             task = progress.add_task(f"{download.file} (MB)", total=max(-(-total // _CHUNK), 1))
             while block := response.read(_CHUNK):
                 done += stream.write(block)
+                if most and done > most:
+                    raise UserError(f"{download.url} does not end after {most:,} bytes.")
                 progress.update(task, completed=-(-done // _CHUNK))
     return not total or done >= total
+
+
+def _version(part: Path) -> str:
+    """Return what the server called the version that ``part`` is of, or nothing."""
+    note = part.with_name(f"{part.name}.version")
+    return note.read_text(encoding="utf-8") if note.exists() else ""
+
+
+def _remember(part: Path, headers: Message) -> None:
+    tag = headers.get("ETag", "")
+    version = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+    note = part.with_name(f"{part.name}.version")
+    if version:
+        write_text(note, version)
+    else:
+        note.unlink(missing_ok=True)
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}.version").unlink(missing_ok=True)
+
+
+def _range(headers: Message) -> tuple[int | None, int | None]:
+    """Return the first byte and the whole size that ``Content-Range`` tells, where it does."""
+    found = re.fullmatch(
+        r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip()
+    )
+    first, whole = found.groups() if found else (None, None)
+    return _number(first), _number(whole)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -201,86 +257,9 @@ def _verify(download: Download, path: Path, *, remove: bool) -> None:
     if not problem:
         return
     if remove:
-        path.unlink()
+        _forget(path)
     what = "it was removed" if remove else f"it is left in {path.parent}"
     raise UserError(
         f"{download.file} from {download.url} {problem}; {what}.",
         "Try again without it; if it stays so, the server has another version of the file.",
     )
-
-
-def is_archive(path: Path) -> bool:
-    """Say whether a file is a tar, zip or Debian archive, by its name."""
-    name = path.name.lower()
-    return name.endswith((".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".deb"))
-
-
-def extract(archive: Path, folder: Path) -> None:
-    """Extract an archive; refuse it as a whole if any member would lie outside ``folder``.
-
-    Members are checked before the first is written: see :mod:`.archive_members`. Links are taken
-    from a tar where they lead to something inside it, never from a zip.
-
-    Raises:
-        UserError: a member leads outside, or the archive is damaged.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if archive.suffix == ".zip":
-            _extract_zip(archive, folder)
-        elif archive.suffix == ".deb":
-            with _deb_data(archive, folder) as data, tarfile.open(fileobj=data) as tar:
-                _extract_tar(tar, folder)
-        else:
-            with tarfile.open(archive) as tar:
-                _extract_tar(tar, folder)
-    except LeadsOutside as error:
-        raise _outside(archive, error.args[0]) from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise UserError(
-            f"{archive} is damaged: {error}.", "Delete it and fetch it again."
-        ) from error
-    except OSError as error:
-        raise disk_error(error, folder) from error
-
-
-def _outside(archive: Path, member: str) -> UserError:
-    return UserError(
-        f"{archive} has a member that leads outside its folder ({member!r}); nothing of it was"
-        " extracted.",
-        "Do not use this file: it is not what it should be.",
-    )
-
-
-def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
-    members = check_tar(tar)
-    options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    tar.extractall(folder, members, **options)
-
-
-def _extract_zip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as content:
-        check_zip(content)
-        content.extractall(folder)
-
-
-@contextmanager
-def _deb_data(archive: Path, folder: Path) -> Iterator[IO[bytes]]:
-    """Yield the member ``data.tar.*`` of a Debian package, an ``ar`` archive with plain headers."""
-    with archive.open("rb") as stream, tempfile.TemporaryFile(dir=folder) as copy:
-        if stream.read(8) != b"!<arch>\n":
-            raise tarfile.ReadError("it is no Debian package")
-        while header := stream.read(60):
-            try:
-                name, size = header[:16].decode("ascii").strip(), int(header[48:58])
-            except ValueError as error:
-                raise tarfile.ReadError("a header of the Debian package is broken") from error
-            if not name.startswith("data.tar"):
-                stream.seek(size + size % 2, 1)
-                continue
-            while size and (block := stream.read(min(size, _CHUNK))):
-                size -= copy.write(block)
-            copy.seek(0)
-            yield copy
-            return
-    raise tarfile.ReadError("it is a Debian package without data")

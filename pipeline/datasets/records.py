@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..raster import RASTER_FORMATS
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+# Of photos that may be read, if what that needs is installed (see ``images.is_image_name``).
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"}
+    suffix for suffixes in RASTER_FORMATS.values() for suffix in suffixes.split()
 )
 
 

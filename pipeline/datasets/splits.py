@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from .records import Item, Split
 
@@ -79,7 +79,10 @@ def base_new_classes(n: int) -> tuple[list[int], list[int]]:
 
 
 def own_split(
-    keys: Sequence[str], fractions: tuple[float, float, float] = OWN_SHARES
+    keys: Sequence[str],
+    fractions: tuple[float, float, float] = OWN_SHARES,
+    groups: Sequence[Hashable] | None = None,
+    placed: dict[Hashable, Split] | None = None,
 ) -> list[Split]:
     """Assign the images of one class to splits, by the rank of the hash of their relative paths.
 
@@ -89,17 +92,38 @@ def own_split(
     Args:
         keys: the paths of all images of the class, relative to the data set.
         fractions: of train, val, test; they add up to 1, and a split of fraction 0 stays empty.
+        groups: one a key; images with equal ones (copies, see :func:`.copies.same_content`) get the
+            same split. A group that is larger than the room left in test and val is trained on.
+        placed: splits of groups that are decided; those of this class are added.
+
+    >>> own_split(["a", "b", "c", "d"])
+    ['train', 'train', 'val', 'test']
+    >>> own_split(["a", "b", "c", "d"], groups=[0, 1, 1, 2])
+    ['val', 'train', 'train', 'test']
     """
-    ranked = sorted(range(len(keys)), key=lambda i: (path_hash(keys[i]), keys[i]))
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups if groups is not None else range(len(keys))):
+        members.setdefault(group, []).append(i)
+    placed = {} if placed is None else placed
     n = len(keys)
     n_test = _share(n, fractions[2], spare=1)
-    n_val = _share(n, fractions[1], spare=n_test + 1)
+    room: dict[Split, int] = {"test": n_test, "val": _share(n, fractions[1], spare=n_test + 1)}
+    for group in members.keys() & placed.keys():
+        room[placed[group]] = room.get(placed[group], 0) - len(members[group])
+
+    def rank(group: Hashable) -> tuple[int, str]:
+        key = min(keys[i] for i in members[group])
+        return path_hash(key), key
+
     splits: list[Split] = ["train"] * n
-    for rank, i in enumerate(ranked):
-        if rank < n_test:
-            splits[i] = "test"
-        elif rank < n_test + n_val:
-            splits[i] = "val"
+    for group in sorted(members, key=rank):
+        if group not in placed:
+            size = len(members[group])
+            fits: list[Split] = [split for split, left in room.items() if size <= left]
+            placed[group] = fits[0] if fits else "train"
+            room[placed[group]] = room.get(placed[group], 0) - size
+        for i in members[group]:
+            splits[i] = placed[group]
     return splits
 
 

@@ -1,8 +1,8 @@
 """Images to cached features: decoded in worker processes, encoded once, resumable.
 
-A feature depends on the content of the file, the encoder's weights and precision, the
-preprocessing, and for an augmented view on its number and the seed. The hash of all these is its
-key, so a change of any cannot reuse an old feature, and one new image costs one image.
+A feature depends on the content of the file, the rule by which it is read, the encoder's weights
+and precision, the preprocessing, and for an augmented view on its number and the seed. The hash of
+all these is its key, so a change of any cannot reuse an old feature, and one new image costs one.
 
 n images, v augmented views, d width of the joint space, t tokens of an image, e their width.
 """
@@ -10,6 +10,7 @@ n images, v augmented views, d width of the joint space, t tokens of an image, e
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,17 +22,18 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from ..encoders.base import to_rgb
+from ..encoders.base import folder_name
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value
-from ..progress import bar
-from ..raster import open_raster
+from ..pictures import READING_VERSION, PictureError, Unreadable, read_picture, unreadable
+from ..progress import bar, step
 from .shards import RowStore, row_key
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder, ImageTransform
 
-_VERSION = 1
+_PICTURES_AT_ONCE = 64
+_SHOWN = 5  # names of photos that are left out
 _SECONDS_AT_RISK = 20.0  # what a kill may cost
 _BYTES_AT_RISK = 128 << 20
 PLAIN = -1  # the number of the view that is not augmented
@@ -39,7 +41,11 @@ PLAIN = -1  # the number of the view that is not augmented
 
 @dataclass(frozen=True)
 class Features:
-    """Features of n images in the order of ``paths``."""
+    """Features of the n images that can be read, in the order in which they were asked for.
+
+    ``kept`` says which these are: labels, captions and all else that hangs on an image must be
+    taken by it. It is every number from 0 where all can be read.
+    """
 
     paths: list[Path]
     x: np.ndarray
@@ -51,6 +57,10 @@ class Features:
     reused: int
     """How many of the n images came from the cache alone."""
     computed: int
+    kept: np.ndarray
+    """(n,) positions of the images among those that were asked for."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """The others, in order."""
 
 
 @dataclass
@@ -72,6 +82,7 @@ def image_features(
     tokens: bool = False,
     workers: int = 2,
     batch_size: int = 64,
+    strict: bool = True,
 ) -> Features:
     """Encode images, or read what was encoded before.
 
@@ -81,9 +92,12 @@ def image_features(
         tokens: also return the spatial features before pooling.
         workers: processes that read and transform images; 0 does it in this one.
         batch_size: images through the encoder at once.
+        strict: stop at images that cannot be read; otherwise they are left out and listed, and
+            ``kept`` says which rows are there.
 
     Raises:
-        UserError: there are no images, or one cannot be read; it is named.
+        UserError: there are no images, or with ``strict`` one cannot be read; it is named. The
+            features of the others are kept.
     """
     files = [Path(path) for path in paths]
     if not files:
@@ -91,7 +105,9 @@ def image_features(
     contents = _hash_contents(files)
     first: dict[str, Path] = {}
     for path, content in zip(files, contents):
-        first.setdefault(content, path)
+        if isinstance(content, str):
+            first.setdefault(content, path)
+    bad: dict[str, PictureError] = {}
     wanted = [PLAIN, *range(views)]
     keys = {(content, view): _key(content, view, seed) for content in first for view in wanted}
     folder = _folder(encoder)
@@ -104,7 +120,7 @@ def image_features(
         for content, path in first.items():
             lacks = [view for view in wanted if keys[content, view] not in rows]
             no_map = maps is not None and keys[content, PLAIN] not in maps
-            if lacks or no_map:
+            if (lacks or no_map) and content not in bad:
                 jobs.append(_Job(path, content, lacks, no_map))
         return jobs
 
@@ -115,33 +131,114 @@ def image_features(
                 if maps is not None:
                     maps.refresh()
                 jobs = lacking()
-                _fill(encoder, jobs, keys, rows, maps, seed, workers, batch_size)
+                bad |= _fill(encoder, jobs, keys, rows, maps, seed, workers, batch_size)
                 rows.merge()
+        read = [(i, c) for i, c in enumerate(contents) if isinstance(c, str) and c not in bad]
+        there = [content for _, content in read]
         try:
-            x = rows.gather([keys[content, PLAIN] for content in contents])
-            every = [keys[content, view] for content in contents for view in range(views)]
-            viewed = rows.gather(every).reshape(len(files), views, -1) if views else None
-            spatial = maps.gather([keys[c, PLAIN] for c in contents]) if maps is not None else None
+            x = rows.gather([keys[content, PLAIN] for content in there])
+            every = [keys[content, view] for content in there for view in range(views)]
+            viewed = rows.gather(every).reshape(len(there), views, -1) if every else None
+            spatial = maps.gather([keys[c, PLAIN] for c in there]) if maps is not None else None
         except KeyError:
             rows.refresh()
             if maps is not None:
                 maps.refresh()
             continue
+        left_out = _left_out(files, contents, bad)
+        if strict and left_out:
+            raise cannot_be_read(left_out, len(files))
         fresh = {job.content for job in jobs}
-        computed = sum(content in fresh for content in contents)
-        return Features(files, x, viewed, spatial, len(files) - computed, computed)
+        computed = sum(content in fresh for content in there)
+        kept = np.array([i for i, _ in read], dtype=np.int64)
+        return Features(
+            [files[i] for i, _ in read],
+            x,
+            viewed,
+            spatial,
+            len(there) - computed,
+            computed,
+            kept,
+            tuple(left_out),
+        )
     raise UserError(f"The feature cache in {folder} cannot be read.", "Delete that folder.")
 
 
-def _hash_contents(files: Sequence[Path]) -> list[str]:
-    def content(path: Path) -> str:
+def picture_features(encoder: Encoder, pictures: Sequence[Image.Image]) -> np.ndarray:
+    """Encode open RGB pictures (:func:`.pictures.as_picture` makes them): (n, d), not cached."""
+    rows = [np.zeros((0, encoder.dim), np.float32)]
+    for start in range(0, len(pictures), _PICTURES_AT_ONCE):
+        part = pictures[start : start + _PICTURES_AT_ONCE]
+        pixels = torch.stack([encoder.transform(picture) for picture in part])
+        rows.append(encoder.encode_images(pixels.to(encoder.device)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def _hash_contents(files: Sequence[Path]) -> list[str | PictureError]:
+    """Return the hash of each file, or why it cannot be read."""
+
+    def content(path: Path) -> str | PictureError:
         try:
-            return hash_file(path)
-        except OSError as error:
-            raise UserError(f"Cannot read the image {path}: {error.strerror}.") from error
+            if path.stat().st_size:
+                return hash_file(path)
+        except (OSError, ValueError, UserError):
+            pass
+        try:  # a pipe, a folder, an empty file, nothing at all: the reader says which
+            read_picture(path)
+        except PictureError as error:
+            return error
+        return PictureError("it cannot be read")
 
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(content, files))
+
+
+def _left_out(
+    files: Sequence[Path], contents: Sequence[str | PictureError], bad: dict[str, PictureError]
+) -> list[Unreadable]:
+    left_out = []
+    for path, content in zip(files, contents):
+        error = bad.get(content) if isinstance(content, str) else content
+        if error is not None:
+            left_out.append(unreadable(path, error))
+    return left_out
+
+
+def cannot_be_read(left_out: Sequence[Unreadable], whole: int) -> UserError:
+    """Build the error that stops at photos which cannot be read."""
+    more = f"; {len(left_out):,} of {whole:,} photos in all" if len(left_out) > 1 else ""
+    return UserError(
+        f"The image {left_out[0].path} cannot be read: {left_out[0].reason}{more}.",
+        "Repair or remove it, or leave out --strict to go on without.",
+    )
+
+
+def check_there(left_out: Sequence[Unreadable], whole: int) -> None:
+    """Stop where photos that a data set lists do not exist: then it is not whole.
+
+    Raises:
+        UserError: one is absent; it is named.
+    """
+    absent = [entry for entry in left_out if entry.absent]
+    if absent:
+        raise UserError(
+            f"{len(absent):,} of {whole:,} photos are not there, the first: {absent[0].path}.",
+            "`aape datasets check` lists what is missing.",
+        )
+
+
+def say_left_out(left_out: Sequence[Unreadable], whole: int, what: str) -> str:
+    """Say on standard error how many photos are left out, and which; return the sentence.
+
+    ``what`` they are: "training photos". An empty string if there are none.
+    """
+    once = list(dict.fromkeys(left_out))
+    if not once:
+        return ""
+    shown = "; ".join(map(str, once[:_SHOWN])) + ("; …" if len(once) > _SHOWN else "")
+    sentence = f"{len(once):,} of {whole:,} {what} cannot be read and are left out: {shown}"
+    step(sentence)
+    return sentence
 
 
 def _key(content: str, view: int, seed: int) -> bytes:
@@ -149,8 +246,10 @@ def _key(content: str, view: int, seed: int) -> bytes:
 
 
 def _folder(encoder: Encoder) -> Path:
-    key = hash_value([_VERSION, encoder.fingerprint, encoder.preprocessing, encoder.precision])
-    return cache_folder("features", f"{encoder.id.replace('/', '-')}-{key[:16]}")
+    key = hash_value(
+        [READING_VERSION, encoder.fingerprint, encoder.preprocessing, encoder.precision]
+    )
+    return cache_folder("features", f"{folder_name(encoder.id)}-{key[:16]}")
 
 
 def _token_shape(encoder: Encoder) -> tuple[int, int]:
@@ -173,16 +272,17 @@ class _Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, number: int) -> torch.Tensor | str:
-        """Return the pixels of the wanted views, (m, 3, h, w), or why there are none."""
+    def __getitem__(self, number: int) -> tuple[torch.Tensor | None, str]:
+        """Return the pixels of the wanted views, (m, 3, h, w), and a remark, or why not."""
         job = self.jobs[number]
         try:
-            with open_raster(job.path) as opened:
-                opened.load()
-                image = to_rgb(opened)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return str(error)
-        return torch.stack([self._view(image, job.content, view) for view in _order(job)])
+            picture = read_picture(job.path)
+            views = [self._view(picture.image, job.content, view) for view in _order(job)]
+        except PictureError as error:
+            return None, str(error)
+        except MemoryError:
+            return None, "it does not fit into memory"
+        return torch.stack(views), picture.remark
 
     def _view(self, image: Image.Image, content: str, view: int) -> torch.Tensor:
         if view == PLAIN:
@@ -201,8 +301,14 @@ def _fill(
     seed: int,
     workers: int,
     batch_size: int,
-) -> None:
-    """Encode what the stores lack; shards are written every few seconds of work."""
+) -> dict[str, PictureError]:
+    """Encode what the stores lack; shards are written every few seconds of work.
+
+    Returns:
+        Why images cannot be read, by their content.
+    """
+    bad: dict[str, PictureError] = {}
+    remarks: Counter[str] = Counter()
     row_keys: list[bytes] = []
     row_parts: list[np.ndarray] = []
     map_keys: list[bytes] = []
@@ -224,7 +330,21 @@ def _fill(
     with display:
         task = display.add_task("Encoding images", total=len(jobs))
         try:
-            for batch, pixels in _batches(encoder, jobs, seed, workers, batch_size):
+            for whole, found in _batches(encoder, jobs, seed, workers, batch_size):
+                display.advance(task, len(whole))
+                for job, (pixels, remark) in zip(whole, found):
+                    if pixels is None:
+                        bad[job.content] = PictureError(remark)
+                    elif remark:
+                        remarks[remark] += 1
+                read = [
+                    (job, pixels) for job, (pixels, _) in zip(whole, found) if pixels is not None
+                ]
+                if not read:
+                    continue
+                batch = [job for job, _ in read]
+                pixels = torch.cat([part for _, part in read])
+                pixels = pixels.to(encoder.device, non_blocking=True)
                 labels = [(job, view) for job in batch for view in _order(job)]
                 if maps is not None and any(job.tokens for job in batch):
                     x, spatial = encoder.encode_images_and_tokens(pixels)
@@ -238,12 +358,14 @@ def _fill(
                 new = [n for n, (job, view) in enumerate(labels) if view in job.views]
                 row_keys += [keys[labels[n][0].content, labels[n][1]] for n in new]
                 row_parts.append(x[new].float().cpu().numpy())
-                display.advance(task, len(batch))
                 heavy = sum(part.nbytes for part in (*row_parts, *map_parts)) > _BYTES_AT_RISK
                 if heavy or time.monotonic() - since > _SECONDS_AT_RISK:
                     flush()
         finally:
             flush()
+    for remark, count in remarks.items():
+        step(f"{count:,} {'photo is' if count == 1 else 'photos are'} {remark}")
+    return bad
 
 
 def _order(job: _Job) -> list[int]:
@@ -253,8 +375,8 @@ def _order(job: _Job) -> list[int]:
 
 def _batches(
     encoder: Encoder, jobs: list[_Job], seed: int, workers: int, batch_size: int
-) -> Iterator[tuple[list[_Job], torch.Tensor]]:
-    """Yield jobs and their pixels (m, 3, h, w), about ``batch_size`` pictures at a time."""
+) -> Iterator[tuple[list[_Job], list[tuple[torch.Tensor | None, str]]]]:
+    """Yield jobs and what was read for each, about ``batch_size`` pictures at a time."""
     most = max((len(_order(job)) for job in jobs), default=1)
     size = max(1, batch_size // most)
     pictures = _Pictures(jobs, encoder.transform, encoder.augment, seed)
@@ -277,12 +399,8 @@ def _batches(
         )
     start = 0
     for group in loader:
-        batch = jobs[start : start + size]
+        yield jobs[start : start + size], group
         start += size
-        for job, picture in zip(batch, group):
-            if isinstance(picture, str):
-                raise UserError(f"The image {job.path} cannot be read: {picture}.")
-        yield batch, torch.cat(group).to(encoder.device, non_blocking=True)
 
 
 def _read_by_threads(pictures: _Pictures, size: int, threads: int) -> Iterator[list[Any]]:

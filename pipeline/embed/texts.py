@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import cache_folder, hash_value
-from ..progress import bar
+from ..progress import bar, step
 from .shards import RowStore, row_key
 
 if TYPE_CHECKING:
@@ -82,9 +82,21 @@ def class_embeddings(
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
+def count_cut(encoder: Encoder, texts: Sequence[str]) -> int:
+    """Return how many texts are longer than what the encoder reads of them.
+
+    A token is a byte at least, so a text of few bytes is not counted token by token.
+    """
+    limit = encoder.context_length
+    long = [text for text in texts if len(text.encode("utf-8", "replace")) + 2 > limit]
+    return sum(count > limit for count in encoder.count_tokens(long)) if long else 0
+
+
 def _folder(encoder: Encoder) -> Path:
     key = hash_value(["texts", _VERSION, encoder.fingerprint])
-    return cache_folder("texts", f"{encoder.id.replace('/', '-')}-{key[:16]}")
+    from ..encoders.base import folder_name
+
+    return cache_folder("texts", f"{folder_name(encoder.id)}-{key[:16]}")
 
 
 def _fill(
@@ -96,6 +108,11 @@ def _fill(
 ) -> None:
     """Encode what the store lacks; a shard is written every few seconds of work."""
     missing = [text for text in unique if keys[text] not in store]
+    if cut := count_cut(encoder, missing):
+        step(
+            f"{cut:,} of {len(missing):,} texts are longer than the {encoder.context_length} "
+            f"tokens that {encoder.id} reads: their ends are not seen."
+        )
     done: list[np.ndarray] = []
     first, since = 0, time.monotonic()
     display = bar()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value, read_json, write_json
+from ..pictures import to_rgb
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +40,7 @@ class Encoder(Protocol):
     dim: int
     token_dim: int
     logit_scale: float
+    logit_bias: float
     context_length: int
     preprocessing: str
     precision: str
@@ -77,9 +79,27 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsTextNorms(Protocol):
+    """An encoder that can tell how long its text vectors are before they are scaled to 1."""
+
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of one batch of texts."""
+        ...
+
+
 def fingerprint(id: str, weights_hash: str) -> str:
     """Return the name under which banks and features remember an encoder."""
     return f"{id}@{weights_hash[:16]}"
+
+
+def folder_name(id: str) -> str:
+    """Return an encoder's id as part of a folder's name, on every system.
+
+    >>> folder_name("hf-hub:somebody/birds"), folder_name("ViT-B-16/openai")
+    ('hf-hub-somebody-birds', 'ViT-B-16-openai')
+    """
+    return id.translate(str.maketrans(dict.fromkeys('/\\:*?"<>|', "-")))
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
@@ -88,21 +108,42 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device to run on; ``auto`` is the GPU if there is one.
+    """Return the device to run on; ``auto`` is the GPU if there is one, Nvidia's before Apple's.
 
     Raises:
         UserError: the name is not a device of this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(_devices()[0])
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"The device {name!r} is not usable here.", "Use --device auto, cpu or cuda."
+            f"The device {name!r} is not usable here{_why_not(name)}.",
+            f"Use --device {' or '.join(_devices())}; auto takes {_devices()[0]}.",
         ) from error
     return device
+
+
+def _devices() -> list[str]:
+    """Return the kinds of device of this machine, the fastest first."""
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    return [*(name for name, there in found.items() if there), "cpu"]
+
+
+def _why_not(name: str) -> str:
+    kind = name.partition(":")[0]
+    if kind != "cuda":
+        return ""
+    if torch.cuda.is_available():
+        return f": there are {torch.cuda.device_count()} GPUs, numbered from 0"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return ": this torch was built without CUDA"
+    return ": no GPU is visible to torch"
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -145,24 +186,6 @@ def _to_tensor(mean: Any, std: Any) -> list[Any]:
     from torchvision import transforms as T
 
     return [T.ToTensor(), T.Normalize(tuple(mean), tuple(std))]
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB, before any resizing: a palette cannot be interpolated.
-
-    Transparent pixels become white; dropping the alpha channel would show whatever colour is
-    hidden under them, mostly black.
-    """
-    from PIL import Image
-
-    if image.mode == "RGB":
-        return image
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    white.alpha_composite(layer)
-    return white.convert("RGB")
 
 
 def describe_preprocessing(size: int, resize: int, mean: Any, std: Any) -> str:

@@ -5,31 +5,27 @@ b images, n texts, l tokens of the longest text of a batch, d width of the joint
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import UserError
-from ..progress import step
 from .base import (
     ImageTransform,
     augmentation,
     fast_dtype,
     fingerprint,
-    hash_weights_file,
     pick_device,
+    to_rgb,
     unit,
 )
+from .clip_sources import ClipSource, find_clip
 from .prompt_tower import PromptTower, encode_embedded
-from .weights import download, find_local, is_torchscript, load_into
-
-_QUICK = "-quickgelu"
+from .weights import load_into
 
 
 class ClipEncoder:
@@ -50,35 +46,43 @@ class ClipEncoder:
     def __init__(
         self, name: str, checkpoint: str = "", device: str = "auto", precision: str = "auto"
     ) -> None:
+        self._build(find_clip(name, checkpoint), device, precision)
+
+    @classmethod
+    def from_source(
+        cls, source: ClipSource, device: str = "auto", precision: str = "auto"
+    ) -> ClipEncoder:
+        """Build the model that was found, see :mod:`.clip_sources`."""
+        encoder = cls.__new__(cls)
+        encoder._build(source, device, precision)
+        return encoder
+
+    def _build(self, source: ClipSource, device: str, precision: str) -> None:
         import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Compose
 
-        model_name, _, tag = name.partition("/")
-        path, config = resolve_weights(model_name, tag, checkpoint)
-        model_name = match_activation(model_name, tag, config, path)
-        self.id = f"{model_name}/{tag or path.stem}"
+        self.id = source.id
         self.device = pick_device(device)
         self._dtype = fast_dtype(self.device) if precision == "auto" else getattr(torch, precision)
         self.precision = str(self._dtype).removeprefix("torch.")
-        kept = ("mean", "std", "interpolation", "resize_mode")
-        preprocess = {key: config[key] for key in kept if config.get(key)}
         with _without_warnings():  # that the model has no weights yet
-            model: Any = open_clip.create_model(
-                model_name, pretrained_text=False, force_preprocess_cfg=preprocess
-            )
-        load_into(model, path, model_name)
-        self.weights_hash = hash_weights_file(path)
+            model: Any = _create(source)
+        load_into(model, source.state, source.weights, source.id)
+        self.weights_hash = source.weights_hash
         self._model = model.eval().to(self.device)
         self._read = _image_reader(model.visual)
-        self._tokenizer = _tokenizer(model_name)
-        self.dim = int(open_clip.get_model_config(model_name)["embed_dim"])  # type: ignore[index]
+        self.context_length = source.context_length or int(model.context_length)
+        self._tokenizer = _tokenizer(source)
+        self.dim = int(source.settings["embed_dim"])
         self.token_dim = _token_width(model.visual)
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.context_length = int(model.context_length)
+        bias = getattr(model, "logit_bias", None)
+        self.logit_bias = 0.0 if bias is None else float(bias.detach())
         settings = open_clip.get_model_preprocess_cfg(model)
         size = settings["size"]
         transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        self.transform: ImageTransform = transform
+        self.transform: ImageTransform = Compose([to_rgb, transform])
         side = size if isinstance(size, int) else size[0]
         self.augment = augmentation(side, settings["mean"], settings["std"])
         self.preprocessing = "open_clip " + " ".join(
@@ -96,9 +100,17 @@ class ClipEncoder:
         """Encode one batch: (n,) texts to (n, d)."""
         if not len(texts):
             return np.zeros((0, self.dim), np.float32)
+        return unit(self._unscaled(texts)).cpu().numpy()
+
+    @torch.inference_mode()
+    def text_norms(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the lengths (n,) of text vectors before they are scaled to 1."""
+        return self._unscaled(texts).float().norm(dim=-1).cpu().numpy()
+
+    def _unscaled(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenizer(list(texts)).to(self.device)
         with self._fast():
-            return unit(_encode_tokens(self._model, tokens)).cpu().numpy()
+            return _encode_tokens(self._model, tokens)
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -134,65 +146,6 @@ class ClipEncoder:
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=wanted)
 
 
-def resolve_weights(model_name: str, tag: str, checkpoint: str) -> tuple[Path, dict[str, Any]]:
-    """Find the weights and what open_clip knows about the tag (nothing for an unknown one).
-
-    Raises:
-        UserError: unknown model or tag, absent checkpoint, or no weights within reach.
-    """
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
-    models = open_clip.list_models()
-    if model_name not in models:
-        near = difflib.get_close_matches(model_name, [*models, "lite"], n=3, cutoff=0.4)
-        guess = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise UserError(
-            f"Unknown encoder {model_name!r}.", f"{guess}`aape encoders --all` lists them."
-        )
-    config: dict[str, Any] = get_pretrained_cfg(model_name, tag) if tag else {}
-    if checkpoint:
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise UserError(f"The checkpoint {path} does not exist.")
-        return path, config
-    tags = list_pretrained_tags_by_model(model_name)
-    if not config:
-        known = f"Known for {model_name}: {', '.join(tags)}." if tags else "It has none."
-        what = f"Unknown weights {tag!r}" if tag else "No weights are named"
-        raise UserError(f"{what} for the encoder {model_name}.", f"{known} Or give --checkpoint.")
-    return find_local(config) or download(config, f"{model_name}/{tag}"), config
-
-
-def match_activation(model_name: str, tag: str, config: dict[str, Any], path: Path) -> str:
-    """Return the name of the architecture with the activation the weights were trained with.
-
-    OpenAI's weights want QuickGELU; with the plain name they load without complaint and lose
-    accuracy. The plain name is corrected, which is said; a ``-quickgelu`` name for weights trained
-    without it is refused.
-
-    Raises:
-        UserError: the weights were trained without QuickGELU.
-    """
-    import open_clip
-    from open_clip.pretrained import get_pretrained_cfg
-
-    own = open_clip.get_model_config(model_name) or {}
-    has_quick = bool(own.get("quick_gelu"))
-    original = is_torchscript(path) or tag == "openai" or ".openai" in str(path)
-    wants_quick = bool(config.get("quick_gelu")) or original
-    if wants_quick and not has_quick and f"{model_name}{_QUICK}" in open_clip.list_models():
-        step(f"These weights want QuickGELU: using {model_name}{_QUICK} for {model_name}.")
-        return f"{model_name}{_QUICK}"
-    plain = get_pretrained_cfg(model_name.removesuffix(_QUICK), tag) if tag else {}
-    if (config or plain) and has_quick and not (wants_quick or plain.get("quick_gelu")):
-        raise UserError(
-            f"The weights {tag!r} were trained without QuickGELU.",
-            f"Use --encoder {model_name.removesuffix(_QUICK)}/{tag}.",
-        )
-    return model_name
-
-
 def _is_causal(model: Any) -> bool:
     from open_clip import CLIP
 
@@ -223,14 +176,33 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tokenizer(model_name: str) -> Any:
+def _create(source: ClipSource) -> Any:
     import open_clip
 
     try:
-        return open_clip.get_tokenizer(model_name)
-    except OSError as error:
+        return open_clip.create_model(
+            source.architecture,
+            load_weights=False,
+            pretrained_text=False,
+            force_preprocess_cfg=source.preprocess,
+            force_context_length=source.context_length,
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"The tokenizer of {model_name} is not on this machine.",
+            f"The model {source.id} cannot be built: {reason}.",
+            "Is its configuration one of open_clip's, and is a text model that it names here?",
+        ) from error
+
+
+def _tokenizer(source: ClipSource) -> Any:
+    import open_clip
+
+    try:
+        return open_clip.get_tokenizer(source.tokenizer, context_length=source.context_length)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The tokenizer of {source.id} is not on this machine.",
             "Fetch it once on a machine with a network, or use a model with CLIP's own tokenizer.",
         ) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from ..errors import UserError
 from ..files import hash_file
+from .checkpoints import State, fill, read_tensors
 
 _PROBE_SECONDS = 3.0
 
@@ -97,28 +99,53 @@ def _read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     return {key: value.float() for key, value in state.items()}
 
 
-def load_into(model: torch.nn.Module, path: Path, name: str) -> None:
-    """Load weights into an open_clip model, strictly.
+def read_state(path: Path, name: str) -> State | None:
+    """Read the weights of an open_clip model; nothing for big_vision's ``.npz``, read in place.
 
-    Reads safetensors, ``.pt``/``.bin`` without running code from the file, and OpenAI's archives,
-    known by their published SHA-256.
+    Reads safetensors, ``.pt``/``.bin`` and training checkpoints without running code from the
+    file, and OpenAI's archives.
 
     Raises:
-        UserError: the file cannot be read, or its tensors are not those of the model.
+        UserError: the file cannot be read.
     """
-    from open_clip.factory import load_checkpoint
-
+    if path.suffix in (".npz", ".npy"):
+        return None
     try:
         if is_torchscript(path):
-            model.load_state_dict(_read_torchscript(path))
-        else:
-            load_checkpoint(model, str(path), strict=True, weights_only=True)  # type: ignore[arg-type]
+            return _read_torchscript(path)
+        return read_tensors(path)
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} does not hold the weights of {name}: {reason}.",
-            "Name the architecture that the file was trained with, such as "
-            "--encoder ViT-B-32-quickgelu.",
-        ) from error
+        raise _not_weights(path, name, error) from error
+
+
+def load_into(model: torch.nn.Module, state: State | None, path: Path, name: str) -> None:
+    """Load what :func:`read_state` read into an open_clip model, strictly.
+
+    Raises:
+        UserError: the tensors are not those of the model.
+    """
+    try:
+        if state is None:
+            from open_clip.convert import load_big_vision_weights
+
+            load_big_vision_weights(model, str(path))  # type: ignore[arg-type]
+        else:
+            fill(model, state)
+    except Exception as error:
+        raise _not_weights(path, name, error) from error
+
+
+def _not_weights(path: Path, name: str, error: Exception) -> UserError:
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+        return UserError(
+            f"{path} holds more than weights, and nothing but weights is read from a checkpoint.",
+            "Save the weights alone: torch.save(model.state_dict(), FILE).",
+        )
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{path} does not hold the weights of {name}: {reason}.",
+        "Name the architecture that the file was trained with, such as "
+        "--encoder ViT-B-32-quickgelu.",
+    )

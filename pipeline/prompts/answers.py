@@ -80,4 +80,23 @@ def _read(path: Path) -> list[Answer]:
         step(f"{path} is damaged; its answers are asked for again.")
         path.unlink()
         return []
-    return [Answer(**json.loads(line)) for line in data.decode("ascii").splitlines()]
+    answers = [_answer(line) for line in data.decode("ascii").splitlines()]
+    good = [answer for answer in answers if answer is not None]
+    if len(good) < len(answers):
+        step(f"{path}: {len(answers) - len(good):,} answers are malformed and are asked for again.")
+    return good
+
+
+def _answer(line: str) -> Answer | None:
+    """Return an answer, or nothing where its parts are not what they should be.
+
+    Earlier versions kept what a server said as it was, a list for a number of tokens for instance.
+    """
+    try:
+        answer = Answer(**json.loads(line))
+    except (TypeError, ValueError, RecursionError):
+        return None
+    words = (answer.key, answer.text, answer.finish_reason, answer.engine, answer.engine_version,
+             answer.created_at)  # fmt: skip
+    counted = type(answer.n_tokens) is int and 0 <= answer.n_tokens < 2**31
+    return answer if counted and all(isinstance(word, str) for word in words) else None

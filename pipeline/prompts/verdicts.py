@@ -9,13 +9,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from ..config import VerdictConfig
 from ..errors import unknown_name
 from .engines.base import unwrap
+from .fragments import is_fragment
 from .languages import LANGUAGES, in_language
+from .thoughts import without_thoughts
 
 KEPT = "kept"
 FRAGMENT = "fragment"
@@ -45,7 +48,10 @@ _PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 _CODE = re.compile(r"https?://|\bwww\.|[{}\\]|</?[a-z]+>", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+_LABEL = re.compile(
+    r"(?:final )?(?:answer|description|caption|sentence|response|output)\s*:\s+(?=\S)",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(r"^\s*(?:[-*•#>]+|\d{1,2}[.)])\s+|\*\*|__|`+")
 _ABBREVIATIONS = {
     "mr", "mrs", "ms", "dr", "st", "no", "vs", "e.g", "i.e", "etc", "approx", "conv", "inc",
@@ -54,13 +60,20 @@ _ABBREVIATIONS = {
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
 
 
+# What is looked at of an answer: more than any prompt, and no more work than an answer is worth.
+_LONGEST_ANSWER = 40_000
+_LONGEST_LINE = 4_000
+_LONGEST_WORD = 64
+
+
 def prompt_text(
     raw: str, class_name: str, *, finished: bool, sentences: int = 1
 ) -> tuple[str, bool]:
     """Cut a raw answer to the prompt it holds: its text, and whether that is complete.
 
-    Taken away are the wrapping of a structured answer, thoughts in ``<think>``, list marks, quotes
-    around the whole and repeated white space. What stays are the first ``sentences`` complete
+    Taken away are thoughts (:mod:`.thoughts`), the wrapping of a structured answer, list marks,
+    labels such as "Answer:", quotes around the whole and repeated white space. A paragraph is
+    looked at up to 4,000 characters. What stays are the first ``sentences`` complete
     sentences of the first line that has text. A sentence ends at ``.``, ``!`` or ``?`` before a
     space, but not inside the class name, after an abbreviation, or after a single capital.
 
@@ -70,20 +83,26 @@ def prompt_text(
     >>> prompt_text("The Conv. Coupe is red. It is", "Conv. Coupe", finished=False)
     ('The Conv. Coupe is red.', True)
     """
-    text = _THOUGHT.sub("", unwrap(raw)).encode("utf-8", "replace").decode("utf-8")
+    answer, answered = without_thoughts(raw)
+    if not answered:
+        return "", False
+    text = unwrap(answer)[:_LONGEST_ANSWER].encode("utf-8", "replace").decode("utf-8")
     # A class name may hold line breaks; elsewhere a line break ends the first paragraph.
     names, text = _protect(text, class_name)
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return "", False
-    line = _MARKUP.sub("", lines[0]).strip()
+    first = lines[0][:_LONGEST_LINE]
+    line = _MARKUP.sub("", first).strip()
+    if label := _LABEL.match(line):
+        line = line[label.end() :]
     line = _unquote(line)
-    ends = [found.end() for found in _END.finditer(line) if _is_end(line, found)]
-    whole = finished or len(lines) > 1
+    true_ends = (found.end() for found in _END.finditer(line) if _is_end(line, found))
+    ends = list(islice(true_ends, sentences))
     if ends:
         # several sentences wanted and only the last one incomplete: the complete ones are enough
-        cut = ends[min(sentences, len(ends)) - 1]
-        return _restore(line[:cut], names), True
+        return _restore(line[: ends[-1]], names), True
+    whole = (finished or len(lines) > 1) and len(first) == len(lines[0])
     return _restore(line, names), whole
 
 
@@ -121,10 +140,10 @@ def _unquote(text: str) -> str:
 def _is_end(line: str, found: re.Match[str]) -> bool:
     if not found.group().startswith(".") or found.group().startswith(".."):
         return True
-    rest = line[found.end() :].lstrip()
+    rest = line[found.end() : found.end() + _LONGEST_WORD].lstrip()
     if not rest:
-        return True
-    words = line[: found.start()].split()
+        return not line[found.end() :].strip()
+    words = line[max(0, found.start() - _LONGEST_WORD) : found.start()].split()
     before = words[-1].lstrip("([\"'“‘") if words else ""
     if before.casefold() in _ABBREVIATIONS or re.fullmatch(r"[A-Z]", before):
         return False
@@ -229,6 +248,8 @@ def _judge_text(text: str, complete: bool, class_name: str, config: VerdictConfi
     rest = _protect(text, class_name)[1].replace(_NAME, " ")
     words = len(_words(text))
     if not complete or words < config.min_words or not any(map(str.isalpha, text)):
+        return FRAGMENT
+    if is_fragment(text, class_name):
         return FRAGMENT
     if _CODE.search(rest):  # addresses, braces and tags are no prose
         return FRAGMENT

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError
-from ...files import read_json
 from ...paths import inside_data
-from ..images import choose_pattern, fill, list_images
+from ..copies import same_content
+from ..images import choose_pattern, fill, look_through
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Contrast, Item, Split
 from ..splits import OWN_SPLIT_NOTE, own_split
+from .cells import text_of
 from .labels import split_by_class
 from .layouts import CaptionedFolders, CocoCaptions, Karpathy, NoCaps, SugarCrepe
+from .text_tables import decode, read_json_text
+
+# what reading JSON raises whose values are of other types than the format says
+_WRONG_TYPES = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def read_coco(root: Path, layout: CocoCaptions, manifest: Manifest) -> Contents:
@@ -39,15 +55,16 @@ def read_nocaps(root: Path, layout: NoCaps, manifest: Manifest) -> Contents:
 def _joined(root: Path, file: Path, patterns: list[str], stem: str) -> list[CaptionedImage]:
     """Join images and annotations by image id; ``{release}`` is the last part of ``stem``."""
     release = stem.rpartition("_")[2]
-    content = read_json(file)
+    content = read_json_text(file)
     try:
         by_image: defaultdict[Any, list[str]] = defaultdict(list)
         for row in content["annotations"]:
-            by_image[row["image_id"]].append(str(row["caption"]))
+            if _is_text(row["caption"]):
+                by_image[row["image_id"]].append(row["caption"])
         rows = [row for row in content["images"] if by_image[row["id"]]]
         names = [_coco_name(row) for row in rows]
         more = {"release": release}
-        pattern = choose_pattern(root, patterns, [(name, None, more) for name in names[:1]])
+        pattern = choose_pattern(root, patterns, [(name, None, more) for name in names[:50]])
         return [
             CaptionedImage(
                 str(row["id"]),
@@ -57,7 +74,7 @@ def _joined(root: Path, file: Path, patterns: list[str], stem: str) -> list[Capt
             )
             for row, name in zip(rows, names)
         ]
-    except (TypeError, KeyError) as error:
+    except _WRONG_TYPES as error:
         raise UserError(f"{file} is not a caption file in COCO's format.") from error
 
 
@@ -74,19 +91,19 @@ def read_karpathy(root: Path, layout: Karpathy, manifest: Manifest) -> Contents:
     captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     parts: dict[str, Split] = {"restval": "train", "train": "train", "val": "val", "test": "test"}
     try:
-        rows = read_json(file)["images"]
-        first = [(row["filename"], row.get("filepath", "."), {}) for row in rows[:1]]
+        rows = read_json_text(file)["images"]
+        first = [(row["filename"], row.get("filepath", "."), {}) for row in rows[:50]]
         pattern = choose_pattern(root, layout.images, first)
         for row in rows:
             folder = row.get("filepath", ".")
-            captions[parts[row["split"]]].append(
-                CaptionedImage(
-                    str(row.get("cocoid", row["imgid"])),
-                    inside_data(root, fill(pattern, row["filename"], folder)),
-                    tuple(str(sentence["raw"]).strip() for sentence in row["sentences"]),
-                )
+            raw = [sentence["raw"] for sentence in row["sentences"]]
+            image = CaptionedImage(
+                str(row["cocoid"] if "cocoid" in row else row.get("imgid", row["filename"])),
+                inside_data(root, fill(pattern, row["filename"], folder)),
+                tuple(text.strip() for text in raw if _is_text(text)),
             )
-    except (TypeError, KeyError) as error:
+            captions[parts[row["split"]]].append(image)
+    except _WRONG_TYPES as error:
         raise UserError(f"{file} is not a split file of Karpathy and Fei-Fei.") from error
     return Contents(captions=captions)
 
@@ -97,7 +114,7 @@ def read_sugarcrepe(root: Path, layout: SugarCrepe, manifest: Manifest) -> Conte
     for category, name in layout.files.items():
         if not (root / name).is_file():
             continue
-        rows = read_json(root / name)
+        rows = read_json_text(root / name)
         try:
             first = [(row["filename"], None, {}) for row in list(rows.values())[:1]]
             pattern = choose_pattern(root, layout.images, first)
@@ -105,13 +122,13 @@ def read_sugarcrepe(root: Path, layout: SugarCrepe, manifest: Manifest) -> Conte
                 Contrast(
                     PurePosixPath(row["filename"]).stem,
                     inside_data(root, fill(pattern, row["filename"])),
-                    row["caption"],
-                    row["negative_caption"],
+                    _text(row["caption"]),
+                    _text(row["negative_caption"]),
                     category,
                 )
                 for row in rows.values()
             ]
-        except (TypeError, KeyError, AttributeError) as error:
+        except _WRONG_TYPES as error:
             raise UserError(f"{root / name} is not a file of SugarCrepe.") from error
     return Contents(contrasts={"test": contrasts})
 
@@ -126,35 +143,38 @@ def read_captioned_folders(root: Path, layout: CaptionedFolders, manifest: Manif
     by_class: defaultdict[int, list[Item]] = defaultdict(list)
     captioned: list[CaptionedImage] = []
     without = 0
-    for path in list_images(root):
-        caption = _caption_beside(path)
-        if caption is None:
+    inside = look_through(root)
+    inside.others.clear()  # the text files themselves
+    for path in inside.images:
+        lines = _captions_beside(path)
+        if not lines:
             without += 1
             continue
         relative = PurePosixPath(path.relative_to(root).as_posix())
-        captioned.append(CaptionedImage(str(relative.with_suffix("")), path, (caption,)))
+        captioned.append(CaptionedImage(str(relative.with_suffix("")), path, lines))
         label = next((i for folder, i in folders if folder in relative.parents), None)
         if label is not None:
             by_class[label].append(Item(path, label))
     items = split_by_class(root, dict(sorted(by_class.items())), manifest.shares)
     chosen: dict[Path, Split] = {item.path: split for split, some in items.items() for item in some}
     others = [image for image in captioned if image.path not in chosen]
-    splits = own_split([image.image_id for image in others], manifest.shares)
-    for image, split in zip(others, splits):
+    first = same_content(image.path for image in captioned)
+    placed: dict[Hashable, Split] = {first[path]: split for path, split in chosen.items()}
+    keys = [image.image_id for image in others]
+    groups = [first[image.path] for image in others]
+    for image, split in zip(others, own_split(keys, manifest.shares, groups, placed)):
         chosen[image.path] = split
     captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for image in captioned:
         captions[chosen[image.path]].append(image)
     remarks = (f"{without} images without a caption were left out",) if without else ()
+    remarks += inside.remarks()
     return Contents(items, captions, split_note=OWN_SPLIT_NOTE, remarks=remarks)
 
 
-def _caption_beside(path: Path) -> str | None:
-    """Return the first line of the text file of an image, if there is one that is not empty."""
-    try:
-        with path.with_suffix(".txt").open(encoding="utf-8") as stream:
-            return stream.readline().strip() or None
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.with_suffix('.txt')} is not a UTF-8 text file.") from error
+def _captions_beside(path: Path) -> tuple[str, ...]:
+    """Return the lines of the text file of an image, if there is one; empty ones are none."""
+    text = path.with_suffix(".txt")
+    if not text.is_file():
+        return ()
+    return tuple(line for line in map(text_of, decode(text).split("\n")) if line)

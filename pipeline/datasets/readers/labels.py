@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
-from ...files import read_json
 from ...paths import inside, inside_data
-from ..images import ClassIndex, choose_pattern, fill, list_images, subfolders
+from ..copies import same_content
+from ..hints import split_word
+from ..images import (
+    ClassIndex,
+    FolderImages,
+    choose_pattern,
+    fill,
+    has_image,
+    look_through,
+    subfolders,
+)
 from ..manifest import Manifest
 from ..records import SPLITS, Contents, Item, Split
 from ..splits import OWN_SPLIT_NOTE, own_split
 from .layouts import CoopSplit, Cub, ImageFolders, Listing
-
-# What people call their splits on disk.
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "eval": "val",
-    "test": "test",
-    "testing": "test",
-}
+from .text_tables import decode, read_json_text
 
 
 def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Contents:
     """Read CoOp's split file; its labels are the class ids of the manifest."""
     file = root / layout.split_file
-    rows = read_json(file)
+    rows = read_json_text(file)
     try:
         samples = [(rows[split][0][0], None, {}) for split in SPLITS if rows.get(split)]
         pattern = choose_pattern(root, layout.images, samples)
@@ -46,6 +44,9 @@ def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Conten
         }
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise UserError(f"{file} is not a split file of CoOp.") from error
+    lowest = min((item.label for split in items.values() for item in split), default=0)
+    if lowest < 0:
+        raise UserError(f"{file} has the class {lowest}.")
     highest = max((item.label for split in items.values() for item in split), default=0)
     if highest >= len(manifest.classes):
         raise UserError(
@@ -90,10 +91,10 @@ def _key_and_class(line: str, label: str) -> tuple[str, str]:
 def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
     """Read CUB's three files; its test split is the published one, val is made here."""
     base = root / layout.folder
-    columns = [
-        dict(line.split(maxsplit=1) for line in read_lines(base / name))
-        for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt")
-    ]
+    try:
+        columns = _cub_columns(base)
+    except ValueError as error:
+        raise UserError(f"The text files of CUB-200-2011 in {base} do not agree.") from error
     items: dict[Split, list[Item]] = {"train": [], "test": []}
     try:
         for number, path in columns[0].items():
@@ -104,38 +105,65 @@ def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
     return with_validation(root, items)
 
 
+def _cub_columns(base: Path) -> list[dict[str, str]]:
+    names = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
+    pairs = [[line.split(maxsplit=1) for line in read_lines(base / name)] for name in names]
+    if any(len(pair) != 2 for some in pairs for pair in some):
+        raise ValueError("a line without a value")
+    return [{pair[0]: pair[1] for pair in some} for some in pairs]
+
+
 def read_image_folders(root: Path, layout: ImageFolders, manifest: Manifest) -> Contents:
     """Read one folder a class. A class folder that the manifest does not know is an error."""
+    seen = FolderImages()
     if not layout.splits:
-        found = _by_class(root / layout.flat, layout, manifest)
+        found = _by_class(root / layout.flat, layout, manifest, seen)
         if layout.flat_split is not None:
-            return Contents({layout.flat_split: [i for images in found.values() for i in images]})
-        return Contents(split_by_class(root, found, manifest.shares), split_note=OWN_SPLIT_NOTE)
+            items = {layout.flat_split: [i for images in found.values() for i in images]}
+            return Contents(items, remarks=seen.remarks())
+        items = split_by_class(root, found, manifest.shares)
+        return Contents(items, split_note=OWN_SPLIT_NOTE, remarks=seen.remarks())
     items: dict[Split, list[Item]] = {}
     for split, folder in layout.splits.items():
         if (root / folder).is_dir():
-            found = _by_class(root / folder, layout, manifest)
+            found = _by_class(root / folder, layout, manifest, seen)
             items[split] = [item for images in found.values() for item in images]
-    return with_validation(root, items) if layout.own_val else Contents(items)
+    contents = with_validation(root, items) if layout.own_val else Contents(items)
+    return replace(contents, remarks=seen.remarks())
 
 
-def find_split_folders(root: Path) -> dict[Split, str]:
-    """Return the folders of a root that are named like splits; none if there is no train."""
+def find_split_folders(root: Path) -> tuple[dict[Split, str], list[str]]:
+    """Return the folders of a root that are splits; none if there is no train.
+
+    A folder named like a split is one if it has folders with images in it: one that holds images
+    itself may be a class, a kind of vehicle. Those are returned second.
+    """
     found: dict[Split, str] = {}
+    flat = []
     for name in subfolders(root):
-        split = SPLIT_FOLDERS.get(name.lower())
-        if split is not None:
+        split = split_word(name)
+        if split is None:
+            continue
+        if any(has_image(root / name / inner) for inner in subfolders(root / name)):
             found.setdefault(split, name)
-    return found if "train" in found else {}
+        elif has_image(root / name):
+            flat.append(name)
+    return (found if "train" in found else {}), flat
 
 
-def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int, list[Item]]:
-    """Return the images of every class, classes and files sorted as CoOp sorts ImageNet."""
+def _by_class(
+    base: Path, layout: ImageFolders, manifest: Manifest, seen: FolderImages
+) -> dict[int, list[Item]]:
+    """Return the images of every class, classes and files sorted as CoOp sorts ImageNet.
+
+    ``seen`` takes up what is left out.
+    """
     index = ClassIndex(manifest)
     found: dict[int, list[Item]] = {}
     unknown = []
-    nested = [entry.folder for entry in manifest.classes if "/" in entry.folder]
-    for name in nested or [name for name in subfolders(base) if name not in layout.ignore]:
+    nested = any("/" in entry.folder for entry in manifest.classes)
+    listed = [entry.folder or entry.name for entry in manifest.classes] if nested else []
+    for name in listed or [name for name in subfolders(base) if name not in layout.ignore]:
         if layout.class_folder == "id":
             label = int(name) if name.isdigit() and int(name) < len(manifest.classes) else None
         else:
@@ -143,7 +171,10 @@ def _by_class(base: Path, layout: ImageFolders, manifest: Manifest) -> dict[int,
         if label is None:
             unknown.append(name)
         elif inside(base, name).is_dir():
-            found[label] = [Item(path, label) for path in list_images(inside(base, name))]
+            listed = look_through(inside(base, name), within=base)
+            seen.add(listed)
+            # two folders whose names differ in case alone are one class
+            found.setdefault(label, []).extend(Item(path, label) for path in listed.images)
     if unknown:
         raise UserError(
             f"{base} has folders that are no class of {manifest.name!r}:"
@@ -161,12 +192,17 @@ def split_by_class(
 ) -> dict[Split, list[Item]]:
     """Split the images of every class by shares of train, val, test, the same on every machine.
 
-    ``key`` names an image independently of where it lies; by default its path below ``root``.
+    Copies of a photo, in other classes too, get the same split. ``key`` names an image
+    independently of where it lies; by default its path below ``root``.
     """
     key = key or _key
     items: dict[Split, list[Item]] = {"train": [], "val": [], "test": []}
+    first = same_content(item.path for images in found.values() for item in images)
+    placed: dict[Hashable, Split] = {}
     for images in found.values():
-        for item, split in zip(images, own_split([key(root, i) for i in images], shares)):
+        keys = [key(root, item) for item in images]
+        groups = [first[item.path] for item in images]
+        for item, split in zip(images, own_split(keys, shares, groups, placed)):
             items[split].append(item)
     return items
 
@@ -179,8 +215,11 @@ def with_validation(root: Path, items: dict[Split, list[Item]]) -> Contents:
     for item in items["train"]:
         by_label[item.label].append(item)
     chosen = set()
+    first = same_content(item.path for item in items["train"])
+    placed: dict[Hashable, Split] = {}
     for images in by_label.values():
-        splits = own_split([_key(root, i) for i in images], (0.8, 0.2, 0.0))
+        keys = [_key(root, item) for item in images]
+        splits = own_split(keys, (0.8, 0.2, 0.0), [first[item.path] for item in images], placed)
         chosen |= {item.path for item, split in zip(images, splits) if split == "val"}
     train = [item for item in items["train"] if item.path not in chosen]
     val = [item for item in items["train"] if item.path in chosen]
@@ -196,14 +235,9 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty.
 
     Raises:
-        UserError: the file is absent, is not UTF-8, or has no lines.
+        UserError: the file is absent, is no text, or has no lines.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a UTF-8 text file.") from error
+    lines = [line.strip() for line in decode(path).split("\n")]
     lines = [line for line in lines if line]
     if not lines:
         raise UserError(f"{path} is empty.")

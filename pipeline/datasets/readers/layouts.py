@@ -7,13 +7,23 @@ Image patterns take ``{path}`` (as listed), ``{folder}`` and ``{name}`` (its two
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ...config import Section
 from ...paths import ImagePattern, RelativePath
+from ..hints import SplitOrNone
 from ..records import Split
+
+
+def _as_list(value: Any) -> Any:
+    return ([value] if value else []) if isinstance(value, str) else value
+
+
+# one name, or several; manifests of earlier versions have one
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+SplitAs = dict[str, SplitOrNone]
 
 
 class _Layout(Section):
@@ -111,16 +121,32 @@ class ImageFolders(_Layout):
 
 
 class Table(_Layout):
-    """CSV, TSV, JSON lines or Parquet files with a path and a label (or captions) a row."""
+    """CSV, TSV, JSON lines, JSON or Parquet files with a path and a label (or captions) a row."""
 
     kind: Literal["table"]
     title: str = "table of paths and labels"
     files: list[RelativePath] = Field(min_length=1)
+    form: Literal["rows", "label_studio", "fiftyone_labels", "fiftyone_samples"] = Field(
+        default="rows", description="rows with a header, or the export of a labelling tool"
+    )
     path: str = "path"
     label: str = "label"
-    caption: str = ""
+    one_hot: list[str] = Field(default=[], description="one column a class, 1 where it applies")
+    caption: Names = Field(default=[], description="columns of captions")
     split: str = Field(default="", description="column with train, val or test; none: split here")
+    split_as: SplitAs = Field(default={}, description="what other names of splits mean")
+    split_of: dict[RelativePath, Split] = Field(default={}, description="split of a whole file")
+    split_lists: dict[Split, RelativePath] = Field(
+        default={}, description="files that list the photos of each split by name"
+    )
+    beside: bool = Field(
+        default=False, description="paths are relative to their own file, not to the root"
+    )
     images: RelativePath = Field(default=".", description="folder that the paths are relative to")
+    strip: int = Field(default=0, ge=0, description="leading parts of a path to leave out")
+    suffixes: list[str] = Field(default=[], description="tried where a path has no suffix")
+    unprefixed: bool = Field(default=False, description="cut Label Studio's prefix off a name")
+    skip_missing: bool = Field(default=False, description="leave out photos that are not there")
 
     def marks(self, root: Path) -> list[str]:
         return list(self.files)
@@ -129,8 +155,8 @@ class Table(_Layout):
 class HuggingFace(_Layout):
     """A data set folder of the Hugging Face hub, or one written by ``save_to_disk``.
 
-    Images are structs of bytes and path in Parquet or Arrow files; the bytes are written to the
-    cache once.
+    Images are bytes, or structs of bytes and path, in Parquet or Arrow files; the bytes are
+    written to the cache once.
     """
 
     kind: Literal["hugging_face"]
@@ -141,7 +167,26 @@ class HuggingFace(_Layout):
     image: str = "image"
     label: str = "label"
     label_ids: bool = Field(default=False, description="labels are class ids, not names")
-    caption: str = ""
+    caption: Names = Field(default=[], description="columns of captions")
+    split: str = Field(default="", description="column with the split; it decides, not the file")
+    split_as: SplitAs = Field(default={}, description="what other names of splits mean")
+
+    def marks(self, root: Path) -> list[str]:
+        return [file for files in self.files.values() for file in files]
+
+
+class WebDataset(_Layout):
+    """Tar files of WebDataset: ``key.jpg`` with ``key.cls``, ``key.txt`` or ``key.json`` beside.
+
+    The images are written to the cache once.
+    """
+
+    kind: Literal["web_dataset"]
+    title: str = "WebDataset"
+    files: dict[Split, list[RelativePath]] = Field(description="tar files of each split")
+    label: str = Field(default="", description="member with the label, such as cls, or json:label")
+    label_ids: bool = Field(default=False, description="labels are class ids, not names")
+    caption: str = Field(default="", description="member with the caption: txt, or json:caption")
 
     def marks(self, root: Path) -> list[str]:
         return [file for files in self.files.values() for file in files]
@@ -158,7 +203,7 @@ class EasyVqa(_Layout):
 
 
 class CaptionedFolders(_Layout):
-    """Images with a text file of the same name beside them: the first line is the caption.
+    """Images with a text file of the same name beside them: every line is a caption.
 
     A class is a folder: its images are those below it that no deeper class folder claims.
     """
@@ -270,6 +315,7 @@ Layout = Annotated[
     | ImageFolders
     | Table
     | HuggingFace
+    | WebDataset
     | EasyVqa
     | CaptionedFolders
     | CocoCaptions

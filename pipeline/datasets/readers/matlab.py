@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +20,26 @@ from .layouts import MatlabLabels
 def read_matlab(root: Path, layout: MatlabLabels, manifest: Manifest) -> Contents:
     """Read the published split; labels count from 1 in CoOp's order. For cars, val is made here."""
     base = root / layout.folder
-    if layout.style == "flowers":
-        return Contents(_flowers(base))
-    return with_validation(root, _cars(base))
+    try:
+        items = _flowers(base) if layout.style == "flowers" else _cars(base)
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"The MATLAB files in {base} do not hold the labels they should."
+        ) from error
+    labels = {item.label for some in items.values() for item in some}
+    if labels and not 0 <= min(labels) <= max(labels) < len(manifest.classes):
+        raise UserError(f"The MATLAB files in {base} have classes that {manifest.name!r} lacks.")
+    return Contents(items) if layout.style == "flowers" else with_validation(root, items)
 
 
 def _flowers(base: Path) -> dict[Split, list[Item]]:
-    labels = _load(base / "imagelabels.mat", "labels")
+    labels = _load(base / "imagelabels.mat", ["labels"])["labels"]
     parts: dict[Split, str] = {"train": "trnid", "val": "valid", "test": "tstid"}
+    numbers = _load(base / "setid.mat", list(parts.values()))
+    if any(i < 1 for some in numbers.values() for i in some):
+        raise IndexError
     return {
-        split: [
-            Item(base / "jpg" / f"image_{int(i):05d}.jpg", int(labels[i - 1]) - 1)
-            for i in _load(base / "setid.mat", part)
-        ]
+        split: [Item(base / "jpg" / f"image_{i:05d}.jpg", labels[i - 1] - 1) for i in numbers[part]]
         for split, part in parts.items()
     }
 
@@ -40,27 +51,44 @@ def _cars(base: Path) -> dict[Split, list[Item]]:
     }
     items: dict[Split, list[Item]] = {}
     for split, (file, folder) in files.items():
-        rows = _load(base / file, "annotations")
-        items[split] = [
-            Item(inside(base / folder, str(row["fname"].item())), int(row["class"].item()) - 1)
-            for row in rows
-        ]
+        rows = _load(base / file, ["annotations"])["annotations"]
+        items[split] = [Item(inside(base / folder, name), label - 1) for name, label in rows]
     return items
 
 
-def _load(path: Path, name: str) -> Any:
-    """Return one variable of a MATLAB file, flat."""
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
+# SciPy's parser crashes with the whole process on some damaged files: a child may crash instead
+_CHILD = """
+import json, sys
+from scipy.io import loadmat
+content = loadmat(sys.argv[1])
+found = {}
+for name in sys.argv[2:]:
+    values = content[name].ravel()
+    if values.dtype.names:
+        found[name] = [[str(v["fname"].item()), int(v["class"].item())] for v in values]
+    else:
+        found[name] = [int(v) for v in values]
+print(json.dumps(found))
+"""
+_SECONDS = 300
+
+
+def _load(path: Path, names: list[str]) -> dict[str, Any]:
+    """Return variables of a MATLAB file: numbers, or pairs of file name and class."""
+    if find_spec("scipy") is None:
         raise UserError(
             f"Reading {path.name} needs the package 'scipy', which is not installed.",
             "Install it with: pip install scipy.",
-        ) from error
+        )
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    command = [sys.executable, "-I", "-c", _CHILD, str(path.resolve()), *names]
     try:
-        return loadmat(str(path))[name].ravel()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.") from error
-    except (MatReadError, KeyError, ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{path} is not a MATLAB file that can be read: {error}.") from error
+        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=True)
+        return json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        output = getattr(error, "stderr", None) or b""
+        reason = output.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+        raise UserError(
+            f"{path} is not a MATLAB file that can be read: {reason or 'it is damaged'}."
+        ) from error

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ...errors import UserError
-from ...files import read_json
 from ...paths import inside_data
 from ..images import choose_pattern, fill
 from ..manifest import Manifest
 from ..records import Contents, Question, Split
+from .cells import text_of
 from .layouts import QuestionTable, Vqa, VqaFiles
+from .text_tables import read_json_text, read_text_table
 
 
 def read_vqa(root: Path, layout: Vqa, manifest: Manifest) -> Contents:
@@ -29,9 +29,9 @@ def _vqa_split(root: Path, files: VqaFiles) -> list[Question]:
     answers: dict[int, dict] = {}
     try:
         if files.annotations:
-            rows = read_json(root / files.annotations)["annotations"]
+            rows = read_json_text(root / files.annotations)["annotations"]
             answers = {row["question_id"]: row for row in rows}
-        questions = read_json(root / files.questions)["questions"]
+        questions = read_json_text(root / files.questions)["questions"]
         names = {row["image_id"]: f"{row['image_id']:012d}.jpg" for row in questions}
         pattern = choose_pattern(
             root, files.images, [(n, None, {}) for n in list(names.values())[:1]]
@@ -50,13 +50,13 @@ def _vqa_split(root: Path, files: VqaFiles) -> list[Question]:
                     str(row["question_id"]),
                     str(row["image_id"]),
                     paths[row["image_id"]],
-                    row["question"],
+                    text_of(row["question"]),
                     tuple(str(given["answer"]) for given in answer.get("answers", ())),
                     answer.get("question_type", ""),
                     answer.get("answer_type", ""),
                 )
             )
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{root / files.questions} is not a question file of VQAv2.") from error
     return found
 
@@ -66,8 +66,7 @@ def read_question_table(root: Path, layout: QuestionTable, manifest: Manifest) -
     questions: dict[Split, list[Question]] = {}
     for split, file in layout.files.items():
         try:
-            with (root / file).open(encoding="utf-8-sig", newline="") as stream:
-                rows = list(csv.DictReader(stream))
+            rows = read_text_table(root / file).rows
             first = [(f"{row['image_id']}.png", None, {}) for row in rows[:1]]
             pattern = choose_pattern(root, layout.images, first)
             questions[split] = [
@@ -81,9 +80,7 @@ def read_question_table(root: Path, layout: QuestionTable, manifest: Manifest) -
                 )
                 for number, row in enumerate(rows)
             ]
-        except FileNotFoundError as error:
-            raise UserError(f"{root / file} does not exist.") from error
-        except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        except (KeyError, AttributeError) as error:
             raise UserError(
                 f"{root / file} is not a table with image_id, question and answer."
             ) from error

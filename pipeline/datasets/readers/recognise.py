@@ -3,287 +3,185 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from ...errors import UserError
-from ...paths import inside
+from ..hints import Hints, split_word
 from ..images import has_image, is_image_name, list_images, subfolders
-from ..manifest import ClassEntry, Task
 from ..records import Split
-from .labels import SPLIT_FOLDERS, find_split_folders
-from .layouts import (
-    CaptionedFolders,
-    CocoCaptions,
-    HuggingFace,
-    ImageFolders,
-    Layout,
-    QuestionTable,
-    Table,
+from .class_entries import entries_of
+from .found import Found
+from .labels import find_split_folders
+from .layouts import ImageFolders
+from .recognise_captions import captioned_folders, coco, karpathy, questions
+from .recognise_hub import TAR_ENDINGS, hub_folder, web_dataset
+from .recognise_tables import (
+    TABLE_SUFFIXES,
+    TEXT_SUFFIXES,
+    export_files,
+    look_at_table,
+    metadata_files,
+    one_hot_files,
+    tables_in_folder,
 )
-from .tables import hugging_face_features, read_arrow, read_schema
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-PATH_COLUMNS = ("path", "file_name", "filename", "image_path", "filepath", "file", "image")
-LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "labels")
-CAPTION_COLUMNS = ("caption", "captions", "text", "description")
-TEXT_TASKS: list[Task] = ["retrieval", "captioning"]
+_FORMATS = (karpathy, coco, questions, one_hot_files, export_files)
+_OTHERS = (hub_folder, web_dataset, metadata_files)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a folder or table turned out to be."""
-
-    root: Path
-    layout: Layout
-    classes: list[ClassEntry]
-    tasks: list[Task]
-    remarks: tuple[str, ...] = ()
-
-
-def look_at(source: Path) -> Found:
+def look_at(source: Path, hints: Hints | None = None) -> Found:
     """Find out what a folder or file holds.
 
     Raises:
         UserError: it is absent or holds no images in a way that is known.
     """
+    hints = hints or Hints()
     if source.is_file():
-        if source.suffix.lower() not in TABLE_SUFFIXES:
-            raise UserError(
-                f"{source} is neither a folder nor a table.",
-                f"Tables end in {', '.join(TABLE_SUFFIXES)}.",
-            )
-        return _table(source)
+        return _look_at_file(source, hints)
     if not source.is_dir():
         raise UserError(f"{source} does not exist.")
-    for look in (_coco, _questions, _hugging_face, _metadata, _class_folders, _captioned):
-        found = look(source)
+    for look in (*_FORMATS, *_OTHERS):
+        found = look(source, hints)
         if found is not None:
             return found
-    tables = sorted(path for path in source.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
-    if tables:
+    folders = _class_folders(source)
+    if folders is not None and len(folders.classes) > 1 and not hints.path_column:
+        return folders
+    found = captioned_folders(source, hints) or tables_in_folder(source, hints) or folders
+    if found is not None:
+        return found
+    inner = _only_folder(source)
+    if inner is not None:
+        found = look_at(inner, hints)
+        return Found(
+            found.root,
+            found.layout,
+            found.classes,
+            found.tasks,
+            (f"everything is in the folder {inner.name!r}", *found.remarks),
+        )
+    raise _nothing_known(source)
+
+
+def _look_at_file(source: Path, hints: Hints) -> Found:
+    suffix = source.suffix.lower()
+    if source.name.lower().endswith(TAR_ENDINGS):
+        found = web_dataset(source, hints)
+        if found is not None:
+            return found
+    if suffix not in (*TABLE_SUFFIXES, *TEXT_SUFFIXES):
         raise UserError(
-            f"{source} is not a layout that is known, but has the table {tables[0].name}.",
-            f"Name the table itself: aape datasets add {tables[0]}",
+            f"{source} is neither a folder nor a table.",
+            f"Tables end in {', '.join(TABLE_SUFFIXES)}; WebDataset files in .tar.",
+        )
+    if suffix == ".json":
+        # the formats in JSON know their images by the folder
+        for look in (karpathy, coco):
+            found = look(source.parent, hints)
+            if found is not None and source.name in found.layout.marks(found.root):
+                return found
+    return look_at_table(source, hints)
+
+
+def _nothing_known(source: Path) -> UserError:
+    splits = [name for name in subfolders(source) if split_word(name) and has_image(source / name)]
+    if splits:
+        return UserError(
+            f"The folders {', '.join(map(repr, splits))} of {source} have images, but no folders of"
+            " classes in them and no table beside them.",
+            "Sort the images into folders named like the classes, or give a CSV with the columns"
+            " path and label.",
         )
     if any(is_image_name(path.name) for path in source.iterdir()):
-        raise UserError(
+        return UserError(
             f"{source} has images, but neither a folder a class nor captions beside them.",
             "Sort them into folders named like the classes, put a .txt file beside each, or give"
             " a CSV with the columns path and label.",
         )
-    raise UserError(f"{source} has no images.", "Give a folder with images below it, or a table.")
+    return UserError(f"{source} has no images.", "Give a folder with images below it, or a table.")
 
 
-def readable_name(name: str) -> str:
-    """Turn the name of a folder into that of a class: no leading number, no underscores."""
-    return re.sub(r"^\d+\.(?=[^\W\d])", "", name).replace("_", " ").strip() or name
-
-
-def entry_of(folder: str, *, path: bool = True) -> ClassEntry:
-    """Return the class entry of a folder, whose path may have several parts, or of a label.
-
-    Raises:
-        UserError: the name is not valid text.
-    """
-    try:
-        folder.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"The name {folder!r} is not valid UTF-8.", "Rename it.") from error
-    name = readable_name(folder.rpartition("/")[2] if path else folder)
-    return ClassEntry(name=name, folder="" if name == folder else folder)
+def _only_folder(source: Path) -> Path | None:
+    """Return the one folder in which everything is, as archives often have it."""
+    folders = subfolders(source)
+    files = [p.name for p in source.iterdir() if p.is_file() and not p.name.startswith(".")]
+    texts = ("readme", "licen", "copying", "notice")
+    if len(folders) != 1 or any(not name.lower().startswith(texts) for name in files):
+        return None
+    inner = source / folders[0]
+    return inner if has_image(inner) else None
 
 
 def _class_folders(root: Path) -> Found | None:
     splits, flat, remarks = _split_folders(root)
     bases = [root / folder for folder in splits.values()] or [root / flat]
-    classes: dict[str, bool] = {}
+    counts: Counter[str] = Counter()
+    ignored: set[str] = set()
+    deep: set[str] = set()
     for base in bases:
-        for folder in subfolders(base):
-            classes[folder] = classes.get(folder, False) or has_image(base / folder)
-    names = sorted(folder for folder, full in classes.items() if full)
-    if not names or (not splits and _captioned(root) is not None):
+        inner = {name: _leaves(base / name) for name in subfolders(base)}
+        nested = _are_classes_deep(inner)
+        for name, leaves in inner.items():
+            if not leaves:
+                ignored.add(name)
+            elif nested:
+                counts.update({f"{name}/{leaf}": 1 for leaf in leaves})
+                deep.add(name)
+            else:
+                counts[name] += 1
+    ignored -= set(counts)
+    if not counts:
         return None
-    ignored = sorted(folder for folder, full in classes.items() if not full)
-    remarks += [f"the folder {folder!r} has no images and is no class" for folder in ignored]
+    if not splits and all(split_word(name.rpartition("/")[2]) for name in counts):
+        return None  # train/*.jpg and test/*.jpg: no classes, but splits of what a table names
+    if not splits and captioned_folders(root, Hints()) is not None:
+        return None
+    classes, merged = entries_of(counts, path=True)
+    if deep:
+        inner_names = ", ".join(entry.folder for entry in classes[:3])
+        remarks.append(f"the inner folders are the classes: {inner_names}, …")
+    remarks += [f"the folder {name!r} has no images and is no class" for name in sorted(ignored)]
     layout = ImageFolders(
         kind="image_folders",
         splits=splits,
         flat=flat,
-        ignore=ignored,
+        ignore=sorted(ignored),
         own_val=bool(splits) and "val" not in splits,
     )
-    return Found(root, layout, [entry_of(n) for n in names], ["classification"], tuple(remarks))
+    return Found(root, layout, classes, ["classification"], (*remarks, *merged))
+
+
+def _leaves(folder: Path) -> list[str]:
+    """Return the folders that directly hold images, relative to one of them, which is "."."""
+    return sorted({path.parent.relative_to(folder).as_posix() for path in list_images(folder)})
+
+
+def _are_classes_deep(inner: dict[str, list[str]]) -> bool:
+    """Say whether the classes are folders in folders: all equally deep, and each name once.
+
+    ``mug/2023``, ``mug/2024`` and ``plate/2023`` are two classes with folders in them.
+    """
+    leaves = [leaf for some in inner.values() for leaf in some]
+    names = [leaf.rpartition("/")[2].casefold() for leaf in leaves]
+    depths = {leaf.count("/") for leaf in leaves}
+    if not leaves or "." in leaves or len(depths) != 1 or len(set(names)) != len(names):
+        return False
+    dates = [name for name in names if re.fullmatch(r"[\d\W_]+", name)]
+    return len(leaves) > 1 and not dates and not any(split_word(name) for name in names)
 
 
 def _split_folders(root: Path) -> tuple[dict[Split, str], str, list[str]]:
     """Return split folders, or else the folder of the classes, and remarks."""
-    splits = find_split_folders(root)
-    if set(splits) == {"train"}:
-        return {}, splits["train"], ["there is no test folder: the training images are split here"]
-    if set(splits) == {"train", "val"}:
-        remark = f"there is no test folder: {splits['val']!r} is the test split"
-        return {"train": splits["train"], "test": splits["val"]}, "", [remark]
-    return splits, "" if splits else ".", []
-
-
-def _captioned(root: Path) -> Found | None:
-    images = list_images(root)
-    captioned = [path for path in images if path.with_suffix(".txt").is_file()]
-    if not captioned or len(captioned) < len(images) / 2:
-        return None
-    folders = sorted({path.parent.relative_to(root).as_posix() for path in captioned})
-    classes = [entry_of(folder) for folder in folders] if "." not in folders else []
-    classes = [
-        entry if entry.folder else ClassEntry(name=entry.name, folder=entry.name)
-        for entry in classes
+    splits, flat_ones = find_split_folders(root)
+    remarks = [
+        f"the folder {name!r} has images, but no folders of classes: left out"
+        for name in (flat_ones if splits else ())
     ]
-    tasks = _tasks("folder" if len(classes) > 1 else "", "text")
-    layout = CaptionedFolders(kind="captioned_folders")
-    return Found(root, layout, classes if len(classes) > 1 else [], tasks)
-
-
-def _coco(root: Path) -> Found | None:
-    files = sorted((root / "annotations").glob("captions_*.json"))
-    annotations: dict[Split, str] = {}
-    for file in files:
-        release = file.stem.rpartition("_")[2]
-        word = re.sub(r"\d+$", "", release)
-        split: Split | None = SPLIT_FOLDERS.get(word)
-        if split is not None:
-            annotations.setdefault(split, file.relative_to(root).as_posix())
-    remarks: tuple[str, ...] = ()
-    if "val" in annotations and "test" not in annotations:
-        annotations["test"] = annotations.pop("val")
-        remarks = (f"{annotations['test']} is the test split",)
-    if not annotations:
-        return None
-    layout = CocoCaptions(
-        kind="coco_captions",
-        annotations=annotations,
-        images=["{release}/{name}", "images/{release}/{name}", "images/{name}", "{name}"],
-    )
-    return Found(root, layout, [], TEXT_TASKS, remarks)
-
-
-def _metadata(root: Path) -> Found | None:
-    """A folder of images with ``metadata.csv`` or ``metadata.jsonl``, as the hub suggests."""
-    for name in ("metadata.csv", "metadata.jsonl", "metadata.parquet"):
-        if (root / name).is_file():
-            return _table(root / name)
-    return None
-
-
-def _tasks(label: str, caption: str) -> list[Task]:
-    tasks: list[Task] = []
-    if label:
-        tasks.append("classification")
-    return tasks + TEXT_TASKS if caption else tasks
-
-
-def _column(names: list[str], known: tuple[str, ...]) -> str:
-    return next((name for name in known if name in names), "")
-
-
-def _values(column: str, file: Path) -> list[Any]:
-    values = read_arrow(file, [column])[column].unique().to_pylist()
-    if None in values:
-        raise UserError(f"{file} has rows without a {column!r}.", "Fill or remove them.")
-    return values
-
-
-def _questions(root: Path) -> Found | None:
-    """Tables with image_id, question and answer, named like splits."""
-    files: dict[Split, str] = {}
-    for file in sorted(root.glob("*.csv")):
-        split = SPLIT_FOLDERS.get(file.stem.rpartition("_")[2].lower())
-        if split is not None and {"image_id", "question", "answer"} <= set(read_schema(file).names):
-            files.setdefault(split, file.name)
-    if not files:
-        return None
-    remarks: tuple[str, ...] = ()
-    if "test" not in files and "val" in files:
-        files["test"] = files.pop("val")
-        remarks = (f"{files['test']} is the test split",)
-    patterns = [f"{folder}{{stem}}{end}" for folder in ("images/", "") for end in (".png", ".jpg")]
-    layout = QuestionTable(kind="question_table", files=files, images=patterns)
-    return Found(root, layout, [], ["vqa"], remarks)
-
-
-def _table(file: Path) -> Found:
-    schema = read_schema(file)
-    path = _column(schema.names, PATH_COLUMNS)
-    label = _column(schema.names, LABEL_COLUMNS)
-    caption = _column(schema.names, CAPTION_COLUMNS)
-    if path and "struct" in str(schema.field(path).type):
-        found = _from_arrow(file.parent, {"train": [file.name]})
-        if found is not None:
-            return found
-    if not path or not (label or caption):
-        raise UserError(
-            f"{file} has no columns for paths and labels.",
-            f"Name them path and label; its columns: {', '.join(schema.names)}.",
-        )
-    first = _values(path, file)
-    if not first:
-        raise UserError(f"{file} has no rows.")
-    if not any(inside(file.parent, str(value)).is_file() for value in first[:100]):
-        raise UserError(
-            f"None of the first images of {file} is there ({file.parent / str(first[0])}, …).",
-            "Paths are relative to the folder of the table.",
-        )
-    layout = Table(
-        kind="table",
-        files=[file.name],
-        path=path,
-        label=label,
-        caption=caption,
-        split="split" if "split" in schema.names else "",
-    )
-    names = sorted(map(str, _values(label, file))) if label else []
-    return Found(
-        file.parent, layout, [entry_of(name, path=False) for name in names], _tasks(label, caption)
-    )
-
-
-def _hugging_face(root: Path) -> Found | None:
-    files: dict[Split, list[str]] = {}
-    for file in sorted([*root.rglob("*.parquet"), *root.rglob("*.arrow")]):
-        relative = file.relative_to(root)
-        if relative.name.startswith("cache-"):
-            continue
-        word = re.split(r"[-_.]", relative.stem)[0]
-        split: Split = SPLIT_FOLDERS.get(relative.parent.name) or SPLIT_FOLDERS.get(word) or "train"
-        files.setdefault(split, []).append(relative.as_posix())
-    return _from_arrow(root, files) if files else None
-
-
-def _from_arrow(root: Path, files: dict[Split, list[str]]) -> Found | None:
-    first = root / next(iter(files.values()))[0]
-    schema = read_schema(first)
-    images = [f.name for f in schema if f.name == "image" or str(f.type).startswith("struct<bytes")]
-    if not images:
-        return None
-    label = _column(schema.names, LABEL_COLUMNS)
-    caption = _column(schema.names, CAPTION_COLUMNS)
-    if not (label or caption):
-        raise UserError(
-            f"{first} has images, but no labels and no captions.",
-            f"Its columns: {', '.join(schema.names)}.",
-        )
-    names = hugging_face_features(schema).get(label, {}).get("names", []) if label else []
-    classes = [entry_of(str(name), path=False) for name in names]
-    if label and not classes:
-        every = [root / file for some in files.values() for file in some]
-        seen = {str(value) for file in every for value in _values(label, file)}
-        classes = [entry_of(value, path=False) for value in sorted(seen)]
-    layout = HuggingFace(
-        kind="hugging_face",
-        files=files,
-        image=images[0],
-        label=label,
-        label_ids=bool(names),
-        caption=caption,
-    )
-    return Found(root, layout, classes, _tasks(label, caption))
+    if set(splits) == {"train"}:
+        remarks.append("there is no test folder: the training images are split here")
+        return {}, splits["train"], remarks
+    if set(splits) == {"train", "val"}:
+        remarks.append(f"there is no test folder: {splits['val']!r} is the test split")
+        return {"train": splits["train"], "test": splits["val"]}, "", remarks
+    return splits, "" if splits else ".", remarks

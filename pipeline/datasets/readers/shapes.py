@@ -11,11 +11,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from ...errors import UserError
-from ...files import read_json
 from ..manifest import Manifest
 from ..records import CaptionedImage, Contents, Item, Question, Split
 from ..splits import OWN_SPLIT_NOTE, path_hash
 from .layouts import Layout
+from .text_tables import read_json_text
 
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -87,9 +87,11 @@ def colour_and_shape(asked: list[tuple[str, str]]) -> tuple[str, str] | None:
 def _questions(path: Path) -> dict[int, list[tuple[str, str]]]:
     by_image: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
     try:
-        for question, answer, image in read_json(path):
+        for question, answer, image in read_json_text(path):
+            if not isinstance(question, str) or not isinstance(answer, str) or not question.split():
+                raise TypeError
             by_image[int(image)].append((question, answer))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is not a question file of easy-VQA.") from error
     return by_image
 
@@ -106,7 +108,7 @@ def _captions(image_id: str, found: tuple[str, str]) -> tuple[str, ...]:
 
 def _types(question: str) -> tuple[str, str]:
     """Return the question type (its words without the colour or shape) and the answer type."""
-    words = question.rstrip("?").split()
+    words = question.rstrip("?").split() or [""]
     general = " ".join("…" if word in (*COLOURS, *SHAPES) else word for word in words)
     if words[0] != "what":
         return general, "yes/no"

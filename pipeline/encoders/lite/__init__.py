@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...files import atomic_path, cache_folder, hash_value
+from ...files import cache_folder, hash_value
+from ...progress import step
 from ..base import (
     augmentation,
     batches,
@@ -50,6 +51,7 @@ class LiteEncoder:
     dim = lite_alignment.WIDTH
     token_dim = IMAGE_WIDTH
     logit_scale = lite_alignment.LOGIT_SCALE
+    logit_bias = 0.0
     context_length = CONTEXT_LENGTH
     preprocessing = describe_preprocessing(IMAGE_SIZE, _RESIZE, _MEAN, _STD)
 
@@ -108,19 +110,24 @@ def _alignment_key(towers: str) -> str:
 
 
 def _load_alignment(images: ImageTower, texts: TextTower, towers: str) -> lite_alignment.Alignment:
-    """Read the alignment from the cache, or fit it (seconds) and keep it."""
+    """Read the alignment from the cache, or fit it (seconds) and keep it with its checksum.
+
+    A bit that flipped in the file would change every vector under the same fingerprint: what does
+    not match its checksum is fitted anew.
+    """
     from open_clip import IMAGENET_CLASSNAMES
-    from safetensors.torch import load_file, save_file
 
     path = cache_folder("models", "lite") / f"alignment-{_alignment_key(towers)[:16]}.safetensors"
     if path.exists():
-        return lite_alignment.Alignment(**load_file(path))
+        kept = lite_alignment.read(path)
+        if kept is not None:
+            return kept
+        step(f"{path} is damaged or from an earlier version; it is computed again.")
     phrasings = []
     for phrasing in lite_alignment.PHRASINGS:
         filled = [phrasing.format(name) for name in IMAGENET_CLASSNAMES]
         rows = [texts(filled[part]) for part in batches(len(filled), 64)]
         phrasings.append(torch.cat(rows).cpu())
     alignment = lite_alignment.fit(phrasings, images.classifier)
-    with atomic_path(path) as temporary:
-        save_file(alignment.tensors(), temporary)
+    lite_alignment.write(path, alignment)
     return alignment

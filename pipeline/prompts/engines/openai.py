@@ -7,7 +7,9 @@ fails for a passing reason is sent again after a while.
 from __future__ import annotations
 
 import os
+import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +21,28 @@ from ...errors import UserError, missing_extra
 from ...progress import step
 from ..requests import ModelIdentity, Request
 from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
+from .local import cut_at_stop
+from .replies import (
+    OddBody,
+    guarded_client,
+    only_thought,
+    pause_of,
+    printable,
+    reason_of,
+    text_of,
+    tokens_of,
+)
 
 _FIRST_PAUSE = 0.5  # seconds; doubled at every further try
 _LONGEST_PAUSE = 60.0
 _GROUP_SECONDS = 1.0
+_GRACE = 1.0  # seconds for the client to notice by itself that time is over
+_LOOK = 0.1  # seconds between looks for an interrupt
+_DISPENSABLE = ("max_tokens", "temperature", "top_p", "seed", "stop")
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|does not support|unknown|unrecognized|unexpected|not permitted|"
+    r"not allowed|extra inputs|deprecated|only the default"
+)
 
 
 class _Passing(Exception):
@@ -31,6 +51,30 @@ class _Passing(Exception):
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.pause = pause
+
+
+class _Unwelcome(Exception):
+    """The server refuses a setting that it can do without."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(setting)
+        self.setting = setting
+
+
+def unwelcome_setting(status: int, error: Exception, refused: frozenset[str]) -> str:
+    """Return the setting that a refusal is about, if the request can be sent without it.
+
+    Reasoning models take no temperature and name the limit of tokens otherwise. A value that is
+    merely too large is the user's to mend.
+    """
+    body = getattr(error, "body", None)
+    named = body.get("param") if isinstance(body, dict) else None
+    words = f"{error} {body}"[:4000].lower()
+    if status not in (400, 422) or not _UNSUPPORTED.search(words):
+        return ""
+    if isinstance(named, str) and named in _DISPENSABLE:
+        return named if named not in refused else ""
+    return next((s for s in _DISPENSABLE if s in words and s not in refused), "")
 
 
 class ServerEngine(ClosingEngine):
@@ -73,7 +117,10 @@ class ServerEngine(ClosingEngine):
             api_key=key or "none",  # local servers want none, the client wants some
             timeout=self._server.timeout,
             max_retries=0,
+            http_client=guarded_client(openai, self._server.timeout),
         )
+        self._lock = threading.Lock()
+        self._refuses: set[str] = set()  # settings that this model is not sent again
 
     def generate(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
         """Answer side by side: see :class:`~.base.Engine`."""
@@ -137,31 +184,88 @@ class ServerEngine(ClosingEngine):
         raise AssertionError("unreachable")
 
     def _once(self, request: Request) -> Answer:
+        """Ask once more for as long as the server refuses settings that it can do without."""
+        for _ in range(len(_DISPENSABLE) + 1):
+            with self._lock:
+                before = frozenset(self._refuses)
+            try:
+                return self._within_time(request, before)
+            except _Unwelcome as error:
+                self._leave_out(error.setting)
+        raise _Passing("it refuses one setting after another")
+
+    def _leave_out(self, setting: str) -> None:
+        with self._lock:
+            if setting in self._refuses:
+                return
+            self._refuses.add(setting)
+        if setting == "max_tokens":
+            step("The server wants max_completion_tokens for max_tokens.")
+        else:
+            step(f"The server refuses {setting}: its own default is used.")
+
+    def _within_time(self, request: Request, refused: frozenset[str]) -> Answer:
+        """Send one request in a thread of its own, which is left behind when time is over.
+
+        A server can drip for ever, in its headers too, and no time-out of a socket ends that. The
+        thread ends with the process, so an interrupt waits for nobody.
+        """
+        box: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+
+        def send() -> None:
+            try:
+                box.put(self._send(request, refused))
+            except BaseException as error:
+                box.put(error)
+
+        threading.Thread(target=send, daemon=True).start()
+        end = time.monotonic() + self._server.timeout + _GRACE
+        while time.monotonic() < end:
+            try:
+                found = box.get(timeout=_LOOK)
+            except queue.Empty:
+                if self._stop.is_set():
+                    raise _Passing("it was interrupted") from None
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            return found
+        raise _Passing(f"no answer within {self._server.timeout:g} seconds")
+
+    def _send(self, request: Request, refused: frozenset[str]) -> Answer:
         openai = self._openai
         try:
-            reply: Any = self._client.chat.completions.create(**self._arguments(request))
+            arguments = self._arguments(request, refused)
+            reply: Any = self._client.chat.completions.create(**arguments)
             choice = reply.choices[0]
-            text = choice.message.content
-            if not isinstance(text, str):
+            reason, tokens = reason_of(choice), tokens_of(reply)
+            text = text_of(choice.message)
+            if text is None and not only_thought(choice.message, reason):
                 raise _Passing("an answer without text")
         except openai.APITimeoutError as error:
             raise _Passing(f"no answer within {self._server.timeout:g} seconds") from error
         except openai.APIConnectionError as error:
-            raise _Passing(f"the connection failed ({error.__cause__ or error})") from error
+            cause = printable(str(error.__cause__ or error))
+            raise _Passing(f"the connection failed ({cause})") from error
         except openai.APIStatusError as error:
             status = error.status_code
             if status in (408, 409, 429) or status >= 500:
-                after = error.response.headers.get("retry-after", "")
-                pause = float(after) if after.replace(".", "", 1).isdigit() else 0.0
+                pause = pause_of(error.response.headers.get("retry-after", ""))
                 raise _Passing(f"status {status}", min(pause, _LONGEST_PAUSE)) from error
+            if setting := unwelcome_setting(status, error, refused):
+                raise _Unwelcome(setting) from error
             raise self._refused(status, error) from error
-        except (openai.APIError, ValueError, AttributeError, TypeError, IndexError) as error:
+        except OddBody as error:
+            raise _Passing(str(error)) from error
+        except (openai.APIError, ValueError, AttributeError, TypeError, LookupError,
+                RecursionError) as error:  # fmt: skip
             raise _Passing("an answer that is not valid JSON of a chat completion") from error
-        tokens = getattr(reply.usage, "completion_tokens", None) or 0
-        reason = choice.finish_reason or ""
+        # no text: a thought used up all tokens, or a filter took the words. It stays a fragment.
+        reason = reason if text is not None else "length"
+        text = cut_at_stop(text or "", request.sampling["stop"])  # a server may refuse to do so
         return Answer(request.key, text, reason, tokens, self.name, self.version, now())
 
-    def _arguments(self, request: Request) -> dict[str, Any]:
+    def _arguments(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         sampling = request.sampling
         arguments: dict[str, Any] = {
             "model": self._model,
@@ -179,10 +283,19 @@ class ServerEngine(ClosingEngine):
             arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self._config.chat_template_kwargs and "api.openai.com" not in self.base_url:
             arguments["extra_body"] = {"chat_template_kwargs": self._config.chat_template_kwargs}
-        return arguments
+        if "max_tokens" in refused:
+            arguments["max_completion_tokens"] = arguments["max_tokens"]
+        return {name: value for name, value in arguments.items() if name not in refused}
 
     def _refused(self, status: int, error: Exception) -> UserError:
-        reason = str(error).splitlines()[0][:300].rstrip(".")
+        reason = printable(str(error)) or f"status {status}"
+        if 300 <= status < 400:
+            place = printable(getattr(error, "response").headers.get("location", ""))  # noqa: B009
+            reason = f"it sends requests on to {place!r}, and prompts go nowhere unasked"
+            return UserError(
+                f"The server at {self.base_url} refused a request: {reason}.",
+                "If you trust that address, give it as --base-url.",
+            )
         hints = {
             401: "Check OPENAI_API_KEY.",
             403: "Check OPENAI_API_KEY.",

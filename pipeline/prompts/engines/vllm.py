@@ -90,11 +90,9 @@ def find_interpreter(asked: str = "") -> Interpreter:
                 "Make one with: make setup-vllm.",
             )
         return found
-    project = Path(__file__).resolve().parents[3]
-    for folder in dict.fromkeys((Path.cwd(), project)):
-        python = folder / ".venv-vllm" / "bin" / "python"
-        if python.exists() and (found := _probe(str(python))):
-            return found
+    python = PROJECT / ".venv-vllm" / "bin" / "python"
+    if python.exists() and (found := _probe(str(python))):
+        return found
     return _probe(sys.executable) or Interpreter(
         "", "", False, False, "no Python with vllm was found"
     )
