@@ -140,7 +140,7 @@ def aape_of(adapter: FittedAdapter, x: Tensor) -> tuple[Tensor, Tensor | None, s
     """
     shared, query, head = (adapter.term(name) for name in ("shared map", "query", "head"))
     if shared is not None:
-        h = (x - shared.mean) @ shared.matrix
+        h = x @ shared.matrix + shared.shift
         return (
             h,
             shared.mean_text,
