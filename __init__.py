@@ -72,6 +72,8 @@ _PUBLIC = {
     "sweep": _CLASSES,
     "train": _CLASSES,
     "train_captions": _CAPTIONS,
+    "explain": ".adapter.explain",
+    "compare": ".adapter.compare",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -22,6 +22,8 @@ from .adapter.captions.describe import (
     caption as caption,
 )
 from .adapter.captions.search import search as search
+from .adapter.compare import compare as compare
+from .adapter.explain import explain as explain
 from .adapter.method.recipe import (
     Recipe as Recipe,
     load_recipe as load_recipe,

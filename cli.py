@@ -16,6 +16,7 @@ import typer
 from .adapter.commands import (
     caption,
     evaluate,
+    explain,
     options,
     predict,
     report,
@@ -38,6 +39,7 @@ for verbs in (
     prompts,
     train,
     predict,
+    explain,
     search,
     caption,
     sweep,

@@ -36,6 +36,7 @@ FROM_WORDS = {
 # an open encoder, an open language model
 ONLY_IN_PYTHON = {
     "predict": {"encoder"},
+    "explain": {"encoder"},
     "caption": {"encoder", "lm", "batch_size"},
     "ask": {"encoder", "lm"},
 }

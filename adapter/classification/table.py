@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
-from ..metrics.calibration import expected_calibration_error
+from ..metrics.calibration import expected_calibration_error, reliability
 from ..metrics.intervals import paired_bootstrap
+from ..metrics.right_and_wrong import pack
 from ..published import published_rows
 from ..results import MethodResult, Results
 from .data import ClassificationData, LabelledImages
+from .examples import examples
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
 
@@ -74,7 +77,14 @@ def build_results(
         "same_images": _same_images(draws),
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
+        "labels_sha256": {
+            test.name: hashlib.sha256(test.images.y.astype("<i8").tobytes()).hexdigest()
+            for test in tests
+        },
     }
+    results.samples = examples(rows[0].outcomes[0], tests)
+    if results.samples:
+        results.details["samples"] = f"{rows[0].name}, seed {settings.seeds[0]}"
     return results
 
 
@@ -98,6 +108,8 @@ def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Dra
             "chosen": [outcome.facts.chosen for outcome in row.outcomes],
             "per_class": _per_class(row, draws),
             "confusion": _confusion(row, draws),
+            "reliability": _reliability(row, draws),
+            "right": _right(row, draws),
         }
         | _share_of_seen(protocol, row, draws),
     )
@@ -139,6 +151,28 @@ def _confusion(row: Row, draws: Draws) -> dict[str, Any]:
         }
         if row.group == "ours" and c <= _FULL_CONFUSION:
             found[test.name]["matrix"] = matrix.tolist()
+    return found
+
+
+def _reliability(row: Row, draws: Draws) -> dict[str, dict[str, list]]:
+    """Return the reliability diagram over all test sets and seeds, after calibration and before."""
+    pairs = list(zip(row.outcomes, draws))
+    right = np.concatenate([part for o, (_, tests) in pairs for part in o.correct(tests)])
+    after = np.concatenate([part for outcome in row.outcomes for part in outcome.confidence])
+    found = {"after": reliability(after, right)}
+    if all(outcome.uncalibrated for outcome in row.outcomes):
+        before = np.concatenate([part for o in row.outcomes for part in o.uncalibrated])
+        ece = expected_calibration_error(before, right)
+        found["before"] = reliability(before, right) | {"ece": [round(ece, 4)]}
+    return found
+
+
+def _right(row: Row, draws: Draws) -> dict[str, list[str]]:
+    """Return right and wrong of every image, one text a seed and test set, to pair runs by."""
+    found: dict[str, list[str]] = {}
+    for outcome, (_, tests) in zip(row.outcomes, draws):
+        for test, right in zip(tests, outcome.correct(tests)):
+            found.setdefault(test.name, []).append(pack(right))
     return found
 
 
