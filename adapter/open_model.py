@@ -147,13 +147,16 @@ class OpenModel:
         also: Sequence[str] = (),
         *,
         strict: bool = False,
+        min_confidence: float = 0.0,
     ) -> list[Prediction]:
         """Label photos: what ``aape.predict`` returns, without opening anything again.
+
+        Classes are named by their names, not by ids.
 
         Raises:
             UserError: with ``strict``, a photo cannot be read.
         """
-        from .predict import Prediction
+        from .predict import NONE, Prediction
 
         asked = self.classes(classes, also)
         found: list[Prediction] = []
@@ -177,7 +180,10 @@ class OpenModel:
                     continue
                 best = next(answers)
                 shares = [round(one.p, 4) for one in best]
-                found.append(Prediction(path, [one.label for one in best], shares))
+                if best[0].p < min_confidence:
+                    found.append(Prediction(path, [NONE], shares[:1]))
+                else:
+                    found.append(Prediction(path, [one.label for one in best], shares))
         return found
 
     @torch.no_grad()

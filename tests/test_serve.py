@@ -64,7 +64,7 @@ def photo_of(home: Path, seed: int = 0) -> tuple[Path, dict[str, Any]]:
 
 def test_an_open_model_says_what_predict_says(home: Path, model: OpenModel) -> None:
     paths = [random_photo(home / f"{seed}.png", seed) for seed in range(7)]
-    for choice in ({}, {"classes": NAMES[1:3]}, {"more": ["blue jay"]}):
+    for choice in ({}, {"classes": NAMES[1:3]}, {"also": ["blue jay"]}):
         plain = predict(model.folder.path, paths, top=4, encoder=model.encoder, **choice)
         kept = predict(model, paths, top=4, **choice)
         assert [row.labels for row in kept] == [row.labels for row in plain]
