@@ -153,7 +153,7 @@ def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:
     encoder.weights_hash = "f" * 64
     with pytest.raises(UserError, match="trained on features of"):
         again.check_encoder(encoder)
-    with pytest.raises(UserError, match="aape train --task captions"):
+    with pytest.raises(UserError, match="aape train-captions"):
         CaptionAdapter.load(tmp_path / "nothing")
 
 

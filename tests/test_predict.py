@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aape.adapter.predict import Prediction, predict, to_csv
+from aape.adapter.predict import Prediction, predict
+from aape.adapter.prediction_file import to_csv
 from aape.pipeline.datasets import open_dataset
 from aape.pipeline.errors import UserError
 

@@ -61,7 +61,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         (["train", "--task", "captions"], "--dataset shapes"),
         (["train", "--task", "caption", "--dataset", "shapes"], "Did you mean 'captions'?"),
         (["train", "--task", "captions", "--dataset", "shape"], "Did you mean 'shapes'?"),
-        (["eval", "vqa", "nowhere"], "aape train --task captions"),
+        (["eval", "vqa", "nowhere"], "aape train-captions"),
     ],
 )
 def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -45,9 +45,11 @@ METRICS = ["CIDEr-D", "BLEU-4", "BLEU-1", "ROUGE-L", "CLIPScore", "RefCLIPScore"
 class CaptioningConfig(PrefixConfig):
     """Training of the prefix, language model and decoding."""
 
-    language_model: str = "smollm2"
+    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
+    rows: list[Kind] = Field(
+        default=list(KINDS), min_length=1, description="what the language model is shown"
+    )
     java: bool = Field(default=False, description="METEOR and SPICE too, where Java has them")
 
 

@@ -47,7 +47,9 @@ class CaptionConfig(Section):
         description="h(x) is x moved by the mean gap + MLP, the mean caption + MLP, or MLP alone",
     )
     width: int = Field(default=64, ge=1, description="hidden units of h")
-    aggregator: Literal["attention", "mean", "random", "mlp"] = "attention"
+    aggregator: Literal["attention", "mean", "random", "mlp"] = Field(
+        default="attention", description="of the captions of an image"
+    )
     identity: bool = Field(default=True, description="start the aggregator at the mean caption")
     distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
     reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
@@ -55,11 +57,11 @@ class CaptionConfig(Section):
         default=0.97, gt=0, le=1, description="cosine from which two captions are one"
     )
     temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=64, ge=2)
-    epochs: int = Field(default=10, ge=1)
-    seed: int = 1
+    lr: float = Field(default=1e-3, gt=0, description="learning rate at its peak")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
+    batch_size: int = Field(default=64, ge=2, description="images of a step")
+    epochs: int = Field(default=10, ge=1, description="times through all images")
+    seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
@@ -177,7 +179,7 @@ class CaptionAdapter:
         if not (folder / DESCRIPTION).exists():
             raise UserError(
                 f"{folder} has no adapter trained on captions.",
-                "Make one with: aape train --task captions --dataset NAME --out FOLDER.",
+                "Make one with: aape train-captions --dataset NAME --out FOLDER.",
             )
         about = read_json(folder / DESCRIPTION)
         config = CaptionConfig.parse(about["config"], str(folder / DESCRIPTION))

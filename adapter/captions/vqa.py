@@ -51,10 +51,14 @@ if TYPE_CHECKING:
 class VqaConfig(PrefixConfig):
     """Training of the prefix, language model, prompt and decoding."""
 
-    language_model: str = "smollm2"
+    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
     decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
-    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
-    train_on: Literal["questions", "captions"] = "questions"
+    rows: list[Kind] = Field(
+        default=list(KINDS), min_length=1, description="what the language model is shown"
+    )
+    train_on: Literal["questions", "captions"] = Field(
+        default="questions", description="questions, or captions alone (zero-shot)"
+    )
     caption_steps: int = Field(
         default=100, ge=0, description="steps on captions, where there are some, before questions"
     )

@@ -14,7 +14,7 @@ from ..metrics.bootstrap import paired_bootstrap
 from ..metrics.calibration import expected_calibration_error
 from ..published import published_rows
 from ..results import MethodResult, Results
-from .data import ClassificationData
+from .data import ClassificationData, LabelledImages
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
 
@@ -61,7 +61,7 @@ def build_results(
         best=protocol.best,
         title=f"{data.dataset}, {protocol.id}, {settings.shots} shots",
         units=dict.fromkeys(metrics, "%"),
-        notes=_notes(protocol, settings, data, skipped),
+        notes=_notes(protocol, settings, draws, skipped),
     )
     if settings.resamples:
         results.intervals = _intervals(protocol, settings, draws, rows)
@@ -71,6 +71,7 @@ def build_results(
         "shots": settings.shots,
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
+        "same_images": _same_images(draws),
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
     }
@@ -182,10 +183,17 @@ def _intervals(
 def _notes(
     protocol: Protocol,
     settings: EvaluationConfig,
-    data: ClassificationData,
+    draws: Draws,
     skipped: dict[str, str],
 ) -> list[str]:
+    data, tests = draws[0]
+    counts = ", ".join(f"{test.name} {len(test.images):,}" for test in tests)
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
+    notes.append(f"Test images: {counts}.")
+    if _same_images(draws):
+        notes.append(
+            "All seeds have the same training images, so what no seed changes has no ± deviation."
+        )
     if protocol.trains_on == "base" or protocol.summary == "mean":
         notes.append(
             "New classes have the bank's prompts where a method reads them (--new-classes bank)."
@@ -198,6 +206,20 @@ def _notes(
         )
     notes += [f"{name} is left out: {reason}" for name, reason in skipped.items()]
     return notes
+
+
+def _same_images(draws: Draws) -> bool:
+    """Say whether several seeds drew the same training images, as from a fixed draw or all."""
+    first = draws[0][0].train
+    return len(draws) > 1 and all(
+        np.array_equal(_sorted(data.train), _sorted(first)) for data, _ in draws[1:]
+    )
+
+
+def _sorted(images: LabelledImages) -> np.ndarray:
+    """Return features and labels (n, d + 1) in an order that is the same for any draw of them."""
+    rows = np.concatenate([images.x, images.y[:, None].astype(np.float32)], axis=1)
+    return rows[np.lexsort(rows.T[::-1])]
 
 
 def _prompt_check(results: Results) -> dict[str, float]:

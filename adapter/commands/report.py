@@ -18,12 +18,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write report.html for a run folder from the tables in it."""
-    from dataclasses import asdict
+    from ..report import report as write
 
-    from ..report import report_run
-
-    results, path = report_run(run)
+    results = write(run)
     if as_json:
-        print_json([asdict(item) for item in results])
+        print_json(results)
     else:
-        typer.echo(path)
+        typer.echo(run / "report.html")

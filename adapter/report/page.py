@@ -113,6 +113,15 @@ def report_run(folder: str | Path) -> tuple[list[Results], Path]:
     return results, path
 
 
+def report(run: str | Path) -> list[Results]:
+    """Write ``report.html`` for a run folder from the tables in it, and return these.
+
+    Raises:
+        UserError: the folder has no results.
+    """
+    return report_run(run)[0]
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them: ``"8 s"``, ``"3 min 05 s"``, ``"1 h 02 min"``."""
     whole = round(seconds)
