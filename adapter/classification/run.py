@@ -13,6 +13,7 @@ from ..config import Config
 from ..finish import finish_run
 from ..results import Results
 from ..run import RunFolder
+from ..shots import in_names
 from .bank_source import BankSource
 from .draws import Source
 from .evaluate import evaluate_classification
@@ -62,7 +63,7 @@ def default_folder(config: Config) -> Path:
     """Return where a run goes when no folder is named: what was trained on, and how."""
     data, evaluation = config.data, config.evaluation
     name = data.dataset or Path(data.features or data.bank).name.split(".")[0]
-    parts = [name, evaluation.protocol, f"{evaluation.shots}shot", config.recipe.name]
+    parts = [name, evaluation.protocol, in_names(evaluation.shots), config.recipe.name]
     return Path("runs") / "-".join(parts)
 
 

@@ -14,6 +14,7 @@ from ..metrics.bootstrap import paired_bootstrap
 from ..metrics.calibration import expected_calibration_error
 from ..published import published_rows
 from ..results import MethodResult, Results
+from ..shots import in_words
 from .data import ClassificationData, LabelledImages
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
@@ -59,7 +60,7 @@ def build_results(
         metrics=metrics,
         methods=[_method(row, protocol, settings, draws) for row in rows],
         best=protocol.best,
-        title=f"{data.dataset}, {protocol.id}, {settings.shots} shots",
+        title=f"{data.dataset}, {protocol.id}, {in_words(settings.shots)}",
         units=dict.fromkeys(metrics, "%"),
         notes=_notes(protocol, settings, draws, skipped),
     )
@@ -69,6 +70,8 @@ def build_results(
     results.details = {
         "seeds": settings.seeds,
         "shots": settings.shots,
+        "trained_classes": len(protocol.trained_ids(data)),
+        "images_a_class": _images_a_class(protocol, data),
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
         "same_images": _same_images(draws),
@@ -76,6 +79,12 @@ def build_results(
         "zero_shot_check": _prompt_check(results),
     }
     return results
+
+
+def _images_a_class(protocol: Protocol, data: ClassificationData) -> float:
+    """Return the mean number of training images of a trained class."""
+    trained = protocol.trained_ids(data)
+    return len(data.train.of(trained)) / len(trained)
 
 
 def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Draws) -> MethodResult:
