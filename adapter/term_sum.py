@@ -35,8 +35,8 @@ class Adapter(nn.Module):
         >>> import torch
         >>> w = torch.nn.functional.normalize(torch.randn(3, 8), dim=-1)
         >>> adapter = Adapter.fit(w.repeat(4, 1), torch.arange(3).repeat(4), w)
-        >>> sorted(adapter.table)
-        ['own weights', 'zero-shot']
+        >>> "zero-shot" in adapter.table  # and what else the training found worth a weight
+        True
         >>> adapter.logits(w).shape, adapter.logits(w, w[:2]).shape  # trained, any new classes
         (torch.Size([3, 3]), torch.Size([3, 2]))
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -13,7 +12,7 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 
 T = TypeVar("T")
 
-_console = Console(file=sys.stderr)
+_console = Console(stderr=True)  # whatever standard error is by then
 _start = time.monotonic()
 _times = False
 
