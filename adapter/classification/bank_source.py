@@ -65,6 +65,11 @@ class BankSource:
         self.views, self.waffle, self.repeat = views, waffle, repeat
         self.workers, self.batch_size, self.strict = workers, batch_size, strict
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes."""
+        return self.images.class_names
+
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts: the templates of the manifest and the kept prompts of the bank."""

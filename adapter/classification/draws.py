@@ -22,6 +22,11 @@ class Source(Protocol):
 
     dataset: str
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes; the position is the class id."""
+        ...
+
     def draw(self, shots: Shots, seed: int) -> ClassificationData:
         """Return one draw."""
         ...

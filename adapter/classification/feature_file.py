@@ -75,6 +75,11 @@ class FileSource:
                 f" to be those of {metadata.encoder_fingerprint}"
             )
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes."""
+        return self.texts.names
+
     @cached_property
     def texts(self) -> ClassTexts:
         """Class texts of the file and the prompts of the bank or the file."""

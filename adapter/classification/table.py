@@ -88,10 +88,11 @@ def _images_a_class(protocol: Protocol, data: ClassificationData) -> float:
 
 
 def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Draws) -> MethodResult:
-    seeds, errors = [], []
+    seeds, errors, calibration = [], [], []
     for seed, outcome, (_, tests) in zip(settings.seeds, row.outcomes, draws):
         right = np.concatenate(outcome.correct(tests))
         errors.append(expected_calibration_error(np.concatenate(outcome.confidence), right))
+        calibration.append(_calibration(outcome, right, errors[-1]))
         values = protocol.row(outcome.accuracies(tests))
         seeds.append({"seed": seed, **values, CALIBRATION: 100 - errors[-1]})
     first = row.outcomes[0].facts
@@ -104,12 +105,29 @@ def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Dra
         seconds=float(np.mean([outcome.facts.seconds for outcome in row.outcomes])),
         details={
             "ece": errors,
+            "calibration": calibration,
             "chosen": [outcome.facts.chosen for outcome in row.outcomes],
             "per_class": _per_class(row, draws),
             "confusion": _confusion(row, draws),
         }
         | _share_of_seen(protocol, row, draws),
     )
+
+
+def _calibration(outcome: Outcome, right: np.ndarray, error: float) -> dict[str, float | None]:
+    """Return in percent how sure a method is, how often it is right, and ECE before and after.
+
+    Before is at the encoder's own temperature; None for methods that choose none.
+    """
+    before = np.concatenate(outcome.before) if outcome.before else None
+    return {
+        "mean confidence": round(float(np.concatenate(outcome.confidence).mean() * 100), 3),
+        "accuracy": round(float(right.mean() * 100), 3),
+        "ECE": round(error, 3),
+        "ECE before": None
+        if before is None
+        else round(expected_calibration_error(before, right), 3),
+    }
 
 
 def _per_class(row: Row, draws: Draws) -> dict[str, dict[str, float | None]]:
