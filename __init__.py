@@ -64,11 +64,16 @@ _PUBLIC = {
     "import_prompts": _PROMPTS,
     "options": ".adapter.options",
     "predict": ".adapter.predict",
+    "search": ".adapter.captions.search",
+    "caption": ".adapter.captions.describe",
+    "ask": ".adapter.captions.describe",
     "report": ".adapter.report",
     "suites": _SUITE,
     "sweep": _CLASSES,
     "train": _CLASSES,
     "train_captions": _CAPTIONS,
+    "explain": ".adapter.explain",
+    "compare": ".adapter.compare",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -17,6 +17,13 @@ from .adapter.method.model import (
     Aggregator as Aggregator,
     Generator as Generator,
 )
+from .adapter.captions.describe import (
+    ask as ask,
+    caption as caption,
+)
+from .adapter.captions.search import search as search
+from .adapter.compare import compare as compare
+from .adapter.explain import explain as explain
 from .adapter.method.recipe import (
     Recipe as Recipe,
     load_recipe as load_recipe,

@@ -13,7 +13,18 @@ from typing import Annotated
 
 import typer
 
-from .adapter.commands import evaluate, options, predict, report, suites, sweep, train
+from .adapter.commands import (
+    caption,
+    evaluate,
+    explain,
+    options,
+    predict,
+    report,
+    search,
+    suites,
+    sweep,
+    train,
+)
 from .pipeline.commands import bank, datasets, encoders, prompts
 
 app = typer.Typer(
@@ -24,7 +35,19 @@ app = typer.Typer(
     help="Adapt CLIP-like models to your own images with what language models know about them.",
     epilog="-q and -v may stand anywhere. Settings: aape options. In Python: import aape.",
 )
-for verbs in (prompts, train, predict, sweep, suites, report, options, encoders):
+for verbs in (
+    prompts,
+    train,
+    predict,
+    explain,
+    search,
+    caption,
+    sweep,
+    suites,
+    report,
+    options,
+    encoders,
+):
     app.add_typer(verbs.app)
 app.add_typer(bank.bank_app, name="bank")
 app.add_typer(datasets.datasets_app, name="datasets")

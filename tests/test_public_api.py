@@ -26,8 +26,20 @@ PRINTED = {"bank_stats": {"every"}}
 # the old names of other verbs, for one version
 OLD = {"train": {"task", "new_class_prompts"}}
 # what a command splits off its words
-FROM_WORDS = {"bank_show": "class_name", "bank_search": "text", "bank_sql": "query"}
-ONLY_IN_PYTHON = {"predict": {"encoder"}}  # an open encoder
+FROM_WORDS = {
+    "bank_show": {"class_name"},
+    "bank_search": {"text"},
+    "bank_sql": {"query"},
+    "search": {"run", "photos", "text"},
+    "ask": {"photos", "question"},
+}
+# an open encoder, an open language model
+ONLY_IN_PYTHON = {
+    "predict": {"encoder"},
+    "explain": {"encoder"},
+    "caption": {"encoder", "lm", "batch_size"},
+    "ask": {"encoder", "lm"},
+}
 
 
 def commands() -> dict[str, Any]:
@@ -76,7 +88,7 @@ def test_options_and_defaults_are_the_same(name):
     mine = {
         key: plain(parameter.default)
         for key, parameter in signature.items()
-        if key not in ONLY_IN_PYTHON.get(name, set()) and key != FROM_WORDS.get(name)
+        if key not in ONLY_IN_PYTHON.get(name, set()) and key not in FROM_WORDS.get(name, set())
     }
     theirs = {key: plain(value) for key, value in options_of(name, command).items()}
     assert mine == theirs

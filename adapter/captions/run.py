@@ -17,10 +17,12 @@ from ..finish import finish_run
 from ..results import MethodResult, Results
 from ..run import RunFolder, own_weights
 from .captioning import CaptioningConfig, evaluate_captioning
+from .choose_query import keep_query
 from .data import training_and_validation
+from .question_training import VqaConfig
 from .retrieval import evaluate_contrasts, evaluate_retrieval
 from .train import CaptionAdapter, CaptionConfig, train_captions
-from .vqa import VqaConfig, evaluate_vqa
+from .vqa import evaluate_vqa
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
@@ -61,15 +63,18 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         )
         start = MethodResult("h(x) before training", [])
         trained = MethodResult("h(x)", [], group="ours")
+        adapters = []
         for seed in config.seeds:
             settings = config.captions.model_copy(update={"seed": seed})
             adapter = train_captions(
                 dataset, encoder, config=settings, run=folder, strict=config.encoder.strict
             )
+            adapters.append(adapter)
             history = adapter.details["val_recall"]
             start.seeds.append({"seed": seed, "mean R": history[0]})
             trained.seeds.append({"seed": seed, "mean R": max(history)})
             trained.parameters = adapter.parameters
+        query = keep_query(folder, dataset, encoder, adapters)
     results = Results(
         task="captions",
         protocol="captions/1",
@@ -80,7 +85,7 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         best="mean R",
         title="Validation recall of the generator trained on captions",
         units={"mean R": "%"},
-        notes=[*notes, f"next: aape eval retrieval {folder.path}"],
+        notes=[*notes, query.sentence(), f"next: aape eval retrieval {folder.path}"],
     )
     folder.save_results(results)
     finish_run(folder)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
+from ..method.problem import ClassSet
 from ..metrics.accuracy import accuracy
 from .protocols import TestSet
 
@@ -26,9 +27,8 @@ class Outcome:
 
     Attributes:
         predicted: one array of positions a test set. confidence: of those predictions, in [0, 1].
-        before: confidence with the temperature of the encoder instead of the chosen one, a test
-            set; empty where nothing chose one, or seen and new classes stand side by side.
         facts: seconds, parameters and chosen settings, as JSON.
+        uncalibrated: confidence before the chosen temperatures, where a method chose any.
         reused: it was read, not computed.
     """
 
@@ -36,7 +36,7 @@ class Outcome:
     confidence: list[np.ndarray]
     facts: Facts
     reused: bool = False
-    before: list[np.ndarray] = field(default_factory=list)
+    uncalibrated: list[np.ndarray] = field(default_factory=list)
 
     def correct(self, tests: list[TestSet]) -> list[np.ndarray]:
         """Return right and wrong a test set."""
@@ -59,19 +59,32 @@ class Facts:
 @torch.no_grad()
 def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Facts) -> Outcome:
     """Predict every test set."""
-    predicted, confidence, before = [], [], []
-    factors = getattr(predictor, "calibration", None)
+    predicted, confidence, uncalibrated = [], [], []
     for test in tests:
         logits = predictor.logits(torch.from_numpy(test.images.x).to(device), test.classes)
         top = F.softmax(logits, -1).max(-1)
         predicted.append(top.indices.cpu().numpy().astype(np.int32))
         confidence.append(top.values.cpu().numpy().astype(np.float32))
-        seen = test.classes.seen >= 0
-        if factors is not None and (bool(seen.all()) or not bool(seen.any())):
-            factor = factors[0] if bool(seen.all()) else factors[1]
-            raw = F.softmax(logits / factor, -1).amax(-1)
-            before.append(raw.cpu().numpy().astype(np.float32))
-    return Outcome(predicted, confidence, facts, before=before if len(before) == len(tests) else [])
+        temperature = chosen_temperature(facts.chosen, test.classes)
+        if temperature:
+            raw = F.softmax(logits / temperature, -1).max(-1).values
+            uncalibrated.append(raw.cpu().numpy().astype(np.float32))
+    if len(uncalibrated) < len(tests):  # a figure over some of the test sets would mislead
+        uncalibrated = []
+    return Outcome(predicted, confidence, facts, uncalibrated=uncalibrated)
+
+
+def chosen_temperature(chosen: dict[str, Any], classes: ClassSet) -> float | None:
+    """Return the factor that validation gave all logits; None where two mix, or none was chosen.
+
+    Seen and new classes have one each, so that the logits of both at once have no single one.
+    """
+    seen = (classes.seen >= 0).cpu()
+    if bool(seen.any()) and not bool(seen.all()):
+        return None
+    part = chosen.get("seen" if bool(seen.all()) else "new")
+    value = part.get("temperature") if isinstance(part, dict) else None
+    return float(value) if value else None
 
 
 def save_outcome(path: Path, outcome: Outcome) -> None:
@@ -79,7 +92,7 @@ def save_outcome(path: Path, outcome: Outcome) -> None:
     tensors = {}
     for i, (predicted, confidence) in enumerate(zip(outcome.predicted, outcome.confidence)):
         tensors |= {f"{i}.predicted": predicted, f"{i}.confidence": confidence}
-    tensors |= {f"{i}.before": before for i, before in enumerate(outcome.before)}
+    tensors |= {f"{i}.uncalibrated": raw for i, raw in enumerate(outcome.uncalibrated)}
     write_tensors(path, tensors, {"facts": json.dumps(asdict(outcome.facts))})
 
 
@@ -91,7 +104,8 @@ def load_outcome(path: Path) -> Outcome | None:
     tensors, notes = found
     facts = Facts(**json.loads(notes["facts"]))
     sets = range(sum(name.endswith(".predicted") for name in tensors))
-    before = [tensors[f"{i}.before"] for i in sets if f"{i}.before" in tensors]
     predicted = [tensors[f"{i}.predicted"] for i in sets]
     confidence = [tensors[f"{i}.confidence"] for i in sets]
-    return Outcome(predicted, confidence, facts, reused=True, before=before)
+    kept = [name for i in sets if (name := f"{i}.uncalibrated") in tensors]
+    uncalibrated = [tensors[name] for name in kept]
+    return Outcome(predicted, confidence, facts, reused=True, uncalibrated=uncalibrated)

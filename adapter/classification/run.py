@@ -55,6 +55,8 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
         about |= {"bank": config.data.bank, **_templates(source)}
         if config.data.bank:
             about["bank_sha256"] = hash_file(config.data.bank)
+        if config.data.features:
+            about["features_sha256"] = hash_file(config.data.features)
         run.save_weights(tensors, about)
         run.save_results(results)
         finish_run(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
-from ..metrics.bootstrap import paired_bootstrap
-from ..metrics.calibration import expected_calibration_error
+from ..metrics.calibration import expected_calibration_error, reliability
+from ..metrics.intervals import paired_bootstrap
+from ..metrics.right_and_wrong import pack
 from ..published import published_rows
 from ..results import MethodResult, Results
 from ..shots import in_words
 from .data import ClassificationData, LabelledImages
+from .examples import examples
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
 
@@ -77,7 +80,14 @@ def build_results(
         "same_images": _same_images(draws),
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
+        "labels_sha256": {
+            test.name: hashlib.sha256(test.images.y.astype("<i8").tobytes()).hexdigest()
+            for test in tests
+        },
     }
+    results.samples = examples(rows[0].outcomes[0], tests)
+    if results.samples:
+        results.details["samples"] = f"{rows[0].name}, seed {settings.seeds[0]}"
     return results
 
 
@@ -88,11 +98,10 @@ def _images_a_class(protocol: Protocol, data: ClassificationData) -> float:
 
 
 def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Draws) -> MethodResult:
-    seeds, errors, calibration = [], [], []
+    seeds, errors = [], []
     for seed, outcome, (_, tests) in zip(settings.seeds, row.outcomes, draws):
         right = np.concatenate(outcome.correct(tests))
         errors.append(expected_calibration_error(np.concatenate(outcome.confidence), right))
-        calibration.append(_calibration(outcome, right, errors[-1]))
         values = protocol.row(outcome.accuracies(tests))
         seeds.append({"seed": seed, **values, CALIBRATION: 100 - errors[-1]})
     first = row.outcomes[0].facts
@@ -105,29 +114,14 @@ def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Dra
         seconds=float(np.mean([outcome.facts.seconds for outcome in row.outcomes])),
         details={
             "ece": errors,
-            "calibration": calibration,
             "chosen": [outcome.facts.chosen for outcome in row.outcomes],
             "per_class": _per_class(row, draws),
             "confusion": _confusion(row, draws),
+            "reliability": _reliability(row, draws),
+            "right": _right(row, draws),
         }
         | _share_of_seen(protocol, row, draws),
     )
-
-
-def _calibration(outcome: Outcome, right: np.ndarray, error: float) -> dict[str, float | None]:
-    """Return in percent how sure a method is, how often it is right, and ECE before and after.
-
-    Before is at the encoder's own temperature; None for methods that choose none.
-    """
-    before = np.concatenate(outcome.before) if outcome.before else None
-    return {
-        "mean confidence": round(float(np.concatenate(outcome.confidence).mean() * 100), 3),
-        "accuracy": round(float(right.mean() * 100), 3),
-        "ECE": round(error, 3),
-        "ECE before": None
-        if before is None
-        else round(expected_calibration_error(before, right), 3),
-    }
 
 
 def _per_class(row: Row, draws: Draws) -> dict[str, dict[str, float | None]]:
@@ -166,6 +160,28 @@ def _confusion(row: Row, draws: Draws) -> dict[str, Any]:
         }
         if row.group == "ours" and c <= _FULL_CONFUSION:
             found[test.name]["matrix"] = matrix.tolist()
+    return found
+
+
+def _reliability(row: Row, draws: Draws) -> dict[str, dict[str, list]]:
+    """Return the reliability diagram over all test sets and seeds, after calibration and before."""
+    pairs = list(zip(row.outcomes, draws))
+    right = np.concatenate([part for o, (_, tests) in pairs for part in o.correct(tests)])
+    after = np.concatenate([part for outcome in row.outcomes for part in outcome.confidence])
+    found = {"after": reliability(after, right)}
+    if all(outcome.uncalibrated for outcome in row.outcomes):
+        before = np.concatenate([part for o in row.outcomes for part in o.uncalibrated])
+        ece = expected_calibration_error(before, right)
+        found["before"] = reliability(before, right) | {"ece": [round(ece, 4)]}
+    return found
+
+
+def _right(row: Row, draws: Draws) -> dict[str, list[str]]:
+    """Return right and wrong of every image, one text a seed and test set, to pair runs by."""
+    found: dict[str, list[str]] = {}
+    for outcome, (_, tests) in zip(row.outcomes, draws):
+        for test, right in zip(tests, outcome.correct(tests)):
+            found.setdefault(test.name, []).append(pack(right))
     return found
 
 

@@ -48,16 +48,6 @@ class FittedAdapter:
         """Number of trained values that are kept at test time."""
         return sum(term.parameters for term in self.terms)
 
-    @property
-    def calibration(self) -> tuple[float, float] | None:
-        """Factors of the logits that held-out images chose, for seen and for new classes.
-
-        Divided by them, zero-shot CLIP inside has the encoder's own temperature again. None where a
-        recipe chooses none.
-        """
-        found = self.table.get("zero-shot") if self.recipe.kind == "convex" else None
-        return None if found is None or min(found) <= 0 else found
-
     def term(self, name: str) -> Any:
         """Return a term by its name, or None where the adapter has none of it."""
         return next((term for term in self.terms if term.name == name), None)

@@ -15,8 +15,8 @@ from ...pipeline.config import (
     load_section,
 )
 from ..captions.captioning import CaptioningConfig
+from ..captions.question_training import VqaConfig
 from ..captions.train import CaptionConfig
-from ..captions.vqa import VqaConfig
 from ..config import EvaluationConfig
 from ..method.recipe import Recipe, load_recipe
 
