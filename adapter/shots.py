@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from ..pipeline.errors import UserError
 
 ALL: Literal["all"] = "all"
+
+
+def _number_or_all(value: Any) -> Any:
+    """Raise one plain error where the two types of the union would raise two."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, str) and value.strip().isdecimal():
+        whole, value = True, int(value)
+    if value == ALL or (whole and value >= 1):
+        return value
+    raise ValueError("it is a number of images a class, 1 or more, or all")
+
+
 # with "all" classes may have different numbers of images
-Shots = Annotated[int, Field(ge=1)] | Literal["all"]
+Shots = Annotated[int | Literal["all"], BeforeValidator(_number_or_all)]
 
 
 def read_shots(word: str) -> Shots | None:
