@@ -5,6 +5,7 @@ c classes of the run's data set, d embedding width.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,27 @@ def trained_ids(about: Mapping[str, Any]) -> list[int]:
     return found
 
 
+def say_untrained(about: Mapping[str, Any], asked: Sequence[AskedClass]) -> str:
+    """Say which of the run's classes were not trained; return the sentence, empty if all were."""
+    names = [entry.label for entry in asked if entry.seen < 0 and entry.class_id is not None]
+    if not names:
+        return ""
+    some = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    protocol = str(about.get("protocol", "")).partition("/")[0]
+    sentence = (
+        f"{len(names)} of {len(about['all_class_names'])} classes were not trained in this run"
+        f" ({protocol or 'its protocol'} holds them back), and are judged by their texts alone:"
+        f" {some}. To train all: aape train … --protocol fewshot --shots all."
+    )
+    step(sentence)
+    return sentence
+
+
+def _loosely(name: str) -> str:
+    """Return a name without case, and with blanks, hyphens and underscores alike."""
+    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
+
+
 def _meant(word: str, names: Sequence[str], ids: bool = True) -> list[int] | list[str]:
     """Return the class ids that a word means, or the word itself where it is another class."""
     same = [i for i, name in enumerate(names) if name == word]
@@ -97,7 +119,7 @@ def _meant(word: str, names: Sequence[str], ids: bool = True) -> list[int] | lis
         return same
     if ids and word.isdecimal() and int(word) < len(names):
         return [int(word)]
-    alike = [i for i, name in enumerate(names) if name.casefold() == word.casefold()]
+    alike = [i for i, name in enumerate(names) if _loosely(name) == _loosely(word)]
     if alike:
         step(f"{word!r} is taken for the class {names[alike[0]]!r}.")
         return alike

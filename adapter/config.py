@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ..pipeline.config import EncoderConfig, Section
 from ..pipeline.errors import UserError
 from .method.recipe import CONTROL_GROUPS, Control, Recipe, load_recipe
+from .shots import Shots
 
 
 class DataConfig(Section):
@@ -34,7 +35,7 @@ class EvaluationConfig(Section):
         default="base2new",
         description="rule of evaluation: fewshot, base2new, generalized, cross-dataset, domain",
     )
-    shots: int = Field(default=16, ge=1, description="training images a class")
+    shots: Shots = Field(default=16, description="training images a class, or all: every one")
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
     init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")

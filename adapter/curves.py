@@ -28,7 +28,7 @@ def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
         groups.setdefault(table.dataset, []).append(table)
     figures = []
     for dataset, group in groups.items():
-        ordered = sorted(group, key=lambda table: table.details["shots"])
+        ordered = sorted(group, key=_images_a_class)
         lines = curves(ordered)
         metric = ordered[0].best
         rows = ["method,shots,mean,std"]
@@ -42,6 +42,12 @@ def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
     return figures
 
 
+def _images_a_class(table: Results) -> int:
+    """Return the shots of a table; of ``--shots all`` the mean number of images a class."""
+    shots = table.details["shots"]
+    return int(round(table.details["images_a_class"]) if shots == "all" else shots)
+
+
 def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]]]:
     """Return ``(shots, mean, deviation)`` of the ranking metric by method, ours first.
 
@@ -49,7 +55,7 @@ def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]
     """
     lines: dict[str, dict[int, tuple[int, float, float]]] = {}
     for table in tables:
-        shots = int(table.details["shots"])
+        shots = _images_a_class(table)
         for method in table.methods:
             mean = method.mean(table.best)
             if method.group != "published" and not math.isnan(mean):

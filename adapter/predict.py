@@ -22,9 +22,11 @@ from ..pipeline.errors import UserError
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
 from ..pipeline.settings import read_source
+from . import sort_photos
 from .arrays import texts_as_they_are
-from .asked_classes import AskedClass, asked_classes
+from .asked_classes import AskedClass, asked_classes, say_untrained
 from .config import Config
+from .described_names import with_descriptions
 from .method.adapter import FittedAdapter
 from .open_model import OpenModel
 from .prediction_file import check_format, write_predictions
@@ -79,6 +81,8 @@ def predict(
     min_confidence: float = 0.0,
     out: str | Path | None = None,
     strict: bool = False,
+    describe: bool = False,
+    sort_into: str | Path | None = None,
     *,
     encoder: Encoder | None = None,
 ) -> list[Prediction]:
@@ -101,6 +105,10 @@ def predict(
         min_confidence: below this probability the label is ``"none of these"``.
         out: also write a file: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
         strict: stop at an image that cannot be read; otherwise its prediction has an ``error``.
+        describe: have a language model describe the classes of ``also``, where the run's class
+            texts hold descriptions.
+        sort_into: also copy each photo into a folder here that is named like its best label;
+            nothing is overwritten.
         encoder: an open encoder instead of the one that the run names.
 
     Raises:
@@ -120,6 +128,7 @@ def predict(
     tensors, about = _adapter_of(folder)
     given = _files(images)
     asked = asked_classes(about, classes, also)
+    say_untrained(about, asked)
     encoder = encoder or _encoder(folder, about, str(checkpoint), device)
     if encoder.fingerprint != about["encoder"]:
         raise UserError(
@@ -127,6 +136,8 @@ def predict(
         )
     fitted = FittedAdapter.load(tensors, about)
     text = _class_texts(asked, encoder, tensors, about)
+    if describe:
+        text = with_descriptions(text, asked, encoder, about)
     classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
     features, kept, errors = _features(encoder, given, strict)
     shares = fitted.logits(torch.from_numpy(features), classes_asked).softmax(-1)  # (n, c)
@@ -143,6 +154,9 @@ def predict(
     ]
     if out is not None:
         write_predictions(out, found)
+    if sort_into is not None:
+        for name, count in sorted(sort_photos.sort_into(sort_into, found).items()):
+            step(f"{count:,} {'photo' if count == 1 else 'photos'} in {Path(sort_into) / name}")
     return found
 
 

@@ -8,6 +8,7 @@ that open_clip keeps of its models (``docs/openclip_retrieval_results.csv``).
 from __future__ import annotations
 
 from .results import MethodResult
+from .shots import Shots
 
 # (base, new, H), average over eleven data sets
 AVERAGE_BASE2NEW: dict[str, tuple[tuple[float, float, float], str]] = {
@@ -55,7 +56,7 @@ ZERO_SHOT_RETRIEVAL: dict[tuple[tuple[str, int], str], tuple[float, ...]] = {
 }
 
 
-def published_rows(dataset: str, encoder: str, protocol: str, shots: int) -> list[MethodResult]:
+def published_rows(dataset: str, encoder: str, protocol: str, shots: Shots) -> list[MethodResult]:
     """Return rows that may stand beside ours: same data set, encoder, shots and protocol."""
     if protocol != "base2new" or shots != 16 or "vitb16" not in _plain(encoder):
         return []

@@ -26,6 +26,7 @@ from .curves import write_curves
 from .metrics.accuracy import harmonic_mean
 from .published import published_average
 from .results import MethodResult, Results
+from .shots import Shots, in_names, in_words
 
 ELEVEN = 11  # data sets of the field's average
 
@@ -98,12 +99,12 @@ def _folder(config: Config, out: Path) -> Path:
 
 
 def _run_name(config: Config) -> str:
-    return f"{config.recipe.name}-{config.evaluation.shots}shot"
+    return f"{config.recipe.name}-{in_names(config.evaluation.shots)}"
 
 
 def _units(configs: Sequence[Config], out: Path) -> Iterator[_Unit]:
     """Yield one unit a data set, number of shots and seed."""
-    groups: dict[tuple[str, int], list[Config]] = {}
+    groups: dict[tuple[str, Shots], list[Config]] = {}
     for config in configs:
         groups.setdefault((_data_name(config), config.evaluation.shots), []).append(config)
     for (name, shots), group in groups.items():
@@ -112,7 +113,7 @@ def _units(configs: Sequence[Config], out: Path) -> Iterator[_Unit]:
             for config in group:
                 evaluation = config.evaluation.model_copy(update={"seeds": [seed], "resamples": 0})
                 one.append(config.model_copy(update={"evaluation": evaluation}))
-            yield _Unit(f"{name}, {shots} shots, seed {seed}", tuple(one), out)
+            yield _Unit(f"{name}, {in_words(shots)}, seed {seed}", tuple(one), out)
 
 
 def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Unit, str]]:
@@ -216,6 +217,9 @@ def average_tables(tables: Sequence[Results]) -> Results:
         methods=rows,
         best=first.best,
         units=first.units,
-        details={"shots": first.details["shots"]},
+        details={
+            "shots": first.details["shots"],
+            "images_a_class": float(np.mean([t.details["images_a_class"] for t in tables])),
+        },
         notes=[f"Data sets: {', '.join(table.dataset for table in tables)}."],
     )

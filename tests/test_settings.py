@@ -62,7 +62,10 @@ def test_values_are_read_as_their_setting_wants_them(name, value, found):
         (["lr=8"], "There is no setting 'lr'. Did you mean recipe.lr"),
         (["recipe=literal"], "recipe is a section, not a setting. See: aape options recipe."),
         (["evaluation.shots"], "is not of the form NAME=VALUE"),
-        (["evaluation.shots=0"], "evaluation.shots: Input should be greater than or equal to 1"),
+        (
+            ["evaluation.shots=0"],
+            "evaluation.shots: Value error, it is a number of images a class, 1 or more",
+        ),
         (["recipe.lr=3e-3"], "The recipe 'default' (convex) does not read recipe.lr"),
         (["recipe.seen.residual=false"], "does not read recipe.seen.residual"),
         (["generation.samples=1"], "There is no setting 'generation.samples'"),

@@ -138,7 +138,7 @@ def _trials(data: FewShot) -> list[_Trial]:
     if data.shots < 2:
         return []
     fold = folds(data.y, min(_FOLDS, data.shots))
-    parts = [fold == part for part in fold.unique().tolist()]
+    parts = [fold == part for part in fold.unique().tolist() if part >= 0]
     return [_Trial(data, data.x[~o], data.y[~o], data.x[o], data.y[o]) for o in parts]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ...pipeline.datasets import base_new_classes, few_shot_train_val
 from ...pipeline.encoders.base import KnowsTextNorms
 from ...pipeline.errors import UserError
+from ..shots import ALL, Shots
 from .data import ClassificationData, ClassTexts, LabelledImages
 from .draws import check_shots, no_images, waffle_templates
 
@@ -63,6 +64,11 @@ class BankSource:
         self.dataset = dataset.manifest.name
         self.views, self.waffle, self.repeat = views, waffle, repeat
         self.workers, self.batch_size, self.strict = workers, batch_size, strict
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes."""
+        return self.images.class_names
 
     @cached_property
     def texts(self) -> ClassTexts:
@@ -129,7 +135,7 @@ class BankSource:
         return found, say_left_out(left_out, len(items), "test photos")
 
     def _sample(
-        self, train_items: Sequence[Item], val_items: Sequence[Item], shots: int, seed: int
+        self, train_items: Sequence[Item], val_items: Sequence[Item], shots: Shots, seed: int
     ) -> tuple[LabelledImages, LabelledImages, str]:
         """Sample shots as CoOp does, of the photos that can be read; also return a note.
 
@@ -144,7 +150,11 @@ class BankSource:
             train_items = [item for item in train_items if item.path not in bad]
             val_items = [item for item in val_items if item.path not in bad]
             self._check_shots(train_items, shots)
-            train, val = few_shot_train_val(train_items, val_items, shots, seed)
+            train, val = (
+                (train_items, val_items)
+                if shots == ALL
+                else few_shot_train_val(train_items, val_items, shots, seed)
+            )
             x, new = self._features(train, self.views, seed)
             held, more = self._features(val) if val else (no_images(self.encoder.dim), ())
             if not new and not more:
@@ -153,11 +163,16 @@ class BankSource:
             left_out += dict.fromkeys((*new, *more))
             bad |= {entry.path for entry in left_out}
 
-    def _check_shots(self, train_items: Sequence[Item], shots: int) -> None:
+    def _check_shots(self, train_items: Sequence[Item], shots: Shots) -> None:
         labels = [item.label for item in train_items]
-        check_shots(self.dataset, self.images.class_names, labels, 1 if self.repeat else shots)
+        check_shots(
+            self.dataset,
+            self.images.class_names,
+            labels,
+            1 if self.repeat and shots != ALL else shots,
+        )
 
-    def draw(self, shots: int, seed: int) -> ClassificationData:
+    def draw(self, shots: Shots, seed: int) -> ClassificationData:
         """Sample shots as CoOp does, embed what is not embedded yet."""
         train_items = self.images.items("train")
         self._check_shots(train_items, shots)
@@ -187,7 +202,7 @@ class BankSource:
 
 
 def from_bank(
-    bank: PromptBank, dataset: Dataset, encoder: Encoder, shots: int, seed: int, **options: Any
+    bank: PromptBank, dataset: Dataset, encoder: Encoder, shots: Shots, seed: int, **options: Any
 ) -> ClassificationData:
     """Return one draw of a bank's data set; ``options`` are those of :class:`BankSource`."""
     return BankSource(bank, dataset, encoder, **options).draw(shots, seed)

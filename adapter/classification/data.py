@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...pipeline.errors import UserError
 from ..method.problem import ClassSet, FewShot, no_random_words, other_classes
+from ..shots import ALL, Shots
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.prompt_tower import PromptTower
@@ -114,7 +115,7 @@ class ClassificationData:
     test: LabelledImages
     base_ids: list[int]
     new_ids: list[int]
-    shots: int
+    shots: Shots
     seed: int
     logit_scale: float = 100.0
     notes: list[str] = field(default_factory=list)
@@ -206,10 +207,16 @@ class ClassificationData:
             val_x=tensor(val.x),
             val_y=tensor(val.y),
             scale=self.logit_scale,
-            shots=self.shots,
+            shots=self._typical(train.y, len(ids)),
             tower=self.tower,
             text_norms=None if self.texts.norms is None else tensor(self.texts.norms[ids]),
         )
+
+    def _typical(self, labels: np.ndarray, classes: int) -> int:
+        """Return the shots that rules by shots go by; of unequal numbers the median."""
+        if self.shots != ALL:
+            return self.shots
+        return max(1, int(np.median(np.bincount(labels, minlength=classes))))
 
     def class_set(
         self,
@@ -250,9 +257,15 @@ class ClassificationData:
 
 
 def check_enough(
-    dataset: str, names: Sequence[str], labels: np.ndarray, shots: int, hint: str
+    dataset: str, names: Sequence[str], labels: np.ndarray, shots: Shots, hint: str
 ) -> None:
-    """Raise :class:`UserError` if a class has fewer images than shots; ``hint``: "add images."."""
+    """Raise :class:`UserError` if a class has fewer images than shots; ``hint``: "add images.".
+
+    With ``"all"`` a class needs one image.
+    """
+    if shots == ALL:
+        _check_some(dataset, names, labels)
+        return
     counts = np.bincount(labels, minlength=len(names))
     short = [i for i in range(len(names)) if counts[i] < shots]
     if short:
@@ -262,5 +275,16 @@ def check_enough(
         raise UserError(
             f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
             f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
-            f"{fewer} {hint}",
+            f"{fewer} {hint} Or train on what there is: --shots all.",
+        )
+
+
+def _check_some(dataset: str, names: Sequence[str], labels: np.ndarray) -> None:
+    bare = sorted(set(range(len(names))) - set(labels.tolist()))
+    if bare:
+        some = ", ".join(repr(names[i]) for i in bare[:3])
+        raise UserError(
+            f"{len(bare)} of {len(names)} classes of {dataset} have no training image:"
+            f" {some}{' …' if len(bare) > 3 else ''}.",
+            "Add images of them, or take them out of the data set.",
         )

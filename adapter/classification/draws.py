@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ...pipeline.errors import UserError
+from ..shots import ALL, Shots
 from .data import ClassificationData, LabelledImages, check_enough
 
 WAFFLE_TEXTS = 8
@@ -21,13 +22,18 @@ class Source(Protocol):
 
     dataset: str
 
-    def draw(self, shots: int, seed: int) -> ClassificationData:
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes; the position is the class id."""
+        ...
+
+    def draw(self, shots: Shots, seed: int) -> ClassificationData:
         """Return one draw."""
         ...
 
 
 def check_shots(
-    dataset: str, names: list[str], labels: Sequence[int] | np.ndarray, shots: int
+    dataset: str, names: list[str], labels: Sequence[int] | np.ndarray, shots: Shots
 ) -> None:
     """Stop before anything is sampled with replacement.
 
@@ -50,12 +56,15 @@ def check_shots(
 
 
 def sample_rows(
-    labels: np.ndarray, shots: int, generator: random.Random, repeat: bool = False
+    labels: np.ndarray, shots: Shots, generator: random.Random, repeat: bool = False
 ) -> np.ndarray:
     """Sample row numbers, ``shots`` a class, in the order in which classes first occur.
 
     A class with fewer gives all it has, or with ``repeat`` draws with replacement, as CoOp does.
+    With ``"all"`` nothing is sampled: every row, once, in its order.
     """
+    if shots == ALL:
+        return np.arange(len(labels), dtype=np.int64)
     rows: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         rows.setdefault(label, []).append(row)

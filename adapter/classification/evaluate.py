@@ -32,7 +32,7 @@ from .protocols import Protocol, TestSet, load_protocol
 from .table import Row, build_results
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
-_OUTCOME_VERSION = 3
+_OUTCOME_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
+from ..shots import ALL, Shots
 from .data import ClassificationData, ClassTexts, LabelledImages
 from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
 from .feature_checks import class_ids, class_names, positive, read_features
@@ -73,6 +74,11 @@ class FileSource:
                 f"{self.path.name} names its encoder ({label}) but not its weights; they are taken"
                 f" to be those of {metadata.encoder_fingerprint}"
             )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of all classes."""
+        return self.texts.names
 
     @cached_property
     def texts(self) -> ClassTexts:
@@ -156,7 +162,7 @@ class FileSource:
             raise UserError(f"{self.path} has {name}.features but no {name}.labels.")
         return LabelledImages(x, self.tensors[f"{name}.labels"].astype(np.int64).reshape(-1))
 
-    def draw(self, shots: int, seed: int) -> ClassificationData:
+    def draw(self, shots: Shots, seed: int) -> ClassificationData:
         """Return the fixed draw of that many shots, or a sample of the pool by the seed."""
         notes = list(self.notes)
         if "train.features" in self.tensors:
@@ -192,12 +198,14 @@ class FileSource:
         )
 
     def _sample(
-        self, train: LabelledImages, val: LabelledImages, shots: int, seed: int
+        self, train: LabelledImages, val: LabelledImages, shots: Shots, seed: int
     ) -> tuple[LabelledImages, LabelledImages]:
-        check_shots(self.dataset, self.texts.names, train.y, 1 if self.repeat else shots)
+        check_shots(
+            self.dataset, self.texts.names, train.y, 1 if self.repeat and shots != ALL else shots
+        )
         generator = random.Random(seed)
         chosen = sample_rows(train.y, shots, generator, self.repeat)
-        held = sample_rows(val.y, min(shots, VAL_SHOTS), generator)
+        held = sample_rows(val.y, ALL if shots == ALL else min(shots, VAL_SHOTS), generator)
         return (
             LabelledImages(train.x[chosen], train.y[chosen]),
             LabelledImages(val.x[held], val.y[held]),
@@ -205,7 +213,7 @@ class FileSource:
 
 
 def from_feature_file(
-    path: str | Path, shots: int, seed: int, bank: PromptBank | None = None
+    path: str | Path, shots: Shots, seed: int, bank: PromptBank | None = None
 ) -> ClassificationData:
     """Return one draw of a file of cached features; :class:`FileSource` has its format."""
     return FileSource(path, bank).draw(shots, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_file
 from ...pipeline.paths import is_plain_name
@@ -13,10 +14,12 @@ from ..config import Config
 from ..finish import finish_run
 from ..results import Results
 from ..run import RunFolder
+from ..shots import in_names
 from .bank_source import BankSource
 from .draws import Source
 from .evaluate import evaluate_classification
 from .feature_file import FileSource
+from .protocols import load_protocol
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
@@ -36,6 +39,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     # opened before the lock, so that a misspelt name leaves no folder behind
     source, encoder = open_source(config)
     targets = [_open_target(name, config, encoder) for name in config.data.targets]
+    _say_what_is_not_trained(source, config.evaluation.protocol)
     with run.making(), exclusive(run.path / "run", "training in"):
         run.start(config, ["classification"])
         results = evaluate_classification(
@@ -60,11 +64,25 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     return results
 
 
+def _say_what_is_not_trained(source: Source, protocol: str) -> None:
+    """Say that a protocol holds classes back, which is a surprise where a classifier is wanted."""
+    rule = load_protocol(protocol)
+    if rule.trains_on == "all":
+        return
+    names = source.class_names
+    base, new = base_new_classes(len(names))
+    some = ", ".join(names[i] for i in new[:5]) + (" …" if len(new) > 5 else "")
+    step(
+        f"Protocol {rule.name} trains on {len(base)} of {len(names)} classes and holds {len(new)}"
+        f" back as new ones: {some}. To train all: --protocol fewshot --shots all."
+    )
+
+
 def default_folder(config: Config) -> Path:
     """Return where a run goes when no folder is named: what was trained on, and how."""
     data, evaluation = config.data, config.evaluation
     name = data.dataset or Path(data.features or data.bank).name.split(".")[0]
-    parts = [name, evaluation.protocol, f"{evaluation.shots}shot", config.recipe.name]
+    parts = [name, evaluation.protocol, in_names(evaluation.shots), config.recipe.name]
     return Path("runs") / "-".join(parts)
 
 

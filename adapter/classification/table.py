@@ -16,6 +16,7 @@ from ..metrics.intervals import paired_bootstrap
 from ..metrics.right_and_wrong import pack
 from ..published import published_rows
 from ..results import MethodResult, Results
+from ..shots import in_words
 from .data import ClassificationData, LabelledImages
 from .examples import examples
 from .outcomes import Outcome
@@ -62,7 +63,7 @@ def build_results(
         metrics=metrics,
         methods=[_method(row, protocol, settings, draws) for row in rows],
         best=protocol.best,
-        title=f"{data.dataset}, {protocol.id}, {settings.shots} shots",
+        title=f"{data.dataset}, {protocol.id}, {in_words(settings.shots)}",
         units=dict.fromkeys(metrics, "%"),
         notes=_notes(protocol, settings, draws, skipped),
     )
@@ -72,6 +73,8 @@ def build_results(
     results.details = {
         "seeds": settings.seeds,
         "shots": settings.shots,
+        "trained_classes": len(protocol.trained_ids(data)),
+        "images_a_class": _images_a_class(protocol, data),
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
         "same_images": _same_images(draws),
@@ -86,6 +89,12 @@ def build_results(
     if results.samples:
         results.details["samples"] = f"{rows[0].name}, seed {settings.seeds[0]}"
     return results
+
+
+def _images_a_class(protocol: Protocol, data: ClassificationData) -> float:
+    """Return the mean number of training images of a trained class."""
+    trained = protocol.trained_ids(data)
+    return len(data.train.of(trained)) / len(trained)
 
 
 def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Draws) -> MethodResult:

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..method.recipe import Recipe
     from ..results import Results
+    from ..shots import Shots
 
 _OTHER_TASKS = {"captions": "aape train-captions"}
 
 
 def train(
+    source: str | Path = "",
     bank: str | Path = "",
     features: str | Path = "",
-    shots: int | None = None,
+    shots: Shots | None = None,
     seeds: Sequence[int] = (),
     protocol: str = "",
     recipe: str | Recipe = "",
@@ -47,12 +49,19 @@ def train(
     What is left empty is as ``config`` says, else as ``aape options`` does: 16 shots, seeds 1, 2
     and 3, protocol ``base2new``, recipe ``default``, all baselines, the bank's own encoder.
 
+    ``aape.train("photos/")`` does it all: the photos become a data set, a language model describes
+    the classes, all classes are trained on all training photos, and ``details["summary"]`` of the
+    results says in sentences what was done.
+
     Args:
-        bank: prompt bank; it knows data set and encoder. features: a file of cached features.
-        shots: training images a class. seeds: of the shots. protocol: ``fewshot``, ``base2new``,
-            ``generalized``, ``cross-dataset``, ``domain``. recipe: name, YAML file or recipe.
-        distillation: λ, of recipes that are trained by gradient. control: rows with one thing
-            changed. baselines: names, or ``all``, ``fast``, ``slow``, ``none``.
+        source: a folder of photos, a table of them, or the name of a data set; a bank or a file of
+            features, too. bank: prompt bank; it knows data set and encoder. features: a file of
+            cached features.
+        shots: training images a class, or ``"all"``: every one. seeds: of the shots. protocol:
+            ``fewshot``, ``base2new``, ``generalized``, ``cross-dataset``, ``domain``.
+        recipe: name, YAML file or recipe. distillation: λ, of recipes that are trained by
+            gradient. control: rows with one thing changed.
+        baselines: names, or ``all``, ``fast``, ``slow``, ``none``.
         target: banks or feature files that are only tested on.
         new_classes: ``bank`` (what it says of them), or ``name`` (the template alone).
         repeat_images: fill up classes with too few images.
@@ -68,6 +77,26 @@ def train(
     """
     from .run import default_folder, run_classification
 
+    prepared = None
+    kind = source_kind(source, bank, features)
+    if kind == "bank":
+        bank = source
+    elif kind == "features":
+        features = source
+    elif kind:
+        from .own_photos import DEFAULTS, prepare, split_settings
+
+        values = read_source(config)
+        evaluation = DEFAULTS | (values.get("evaluation") or {})
+        settings, generation = split_settings(assigned(settings))
+        prepared = prepare(
+            source, root, encoder, checkpoint, shots or evaluation["shots"], strict, generation
+        )
+        bank, dataset = prepared.bank, prepared.photos.name
+        root = root or prepared.photos.dataset.root
+        shots = shots or evaluation["shots"]
+        protocol = protocol or evaluation["protocol"]
+        seeds = seeds or evaluation["seeds"]
     given = {
         "data.bank": str(bank) or None, "data.features": str(features) or None,
         "data.dataset": dataset or None, "data.root": str(root) or None,
@@ -82,12 +111,41 @@ def train(
     chosen = configure(
         config, given, settings, recipe=recipe, distillation=distillation, checkpoint=checkpoint
     )
-    return run_classification(chosen, out or default_folder(chosen))
+    folder = Path(out or default_folder(chosen))
+    results = run_classification(chosen, folder)
+    if prepared is not None:
+        from .own_photos import sentences
+
+        results.details["run"] = str(folder)
+        results.details["summary"] = sentences(prepared, results, folder)
+    return results
+
+
+def source_kind(source: str | Path, bank: str | Path, features: str | Path) -> str:
+    """Say what a source is: ``bank``, ``features``, ``photos``, or nothing where none is named.
+
+    Raises:
+        UserError: a bank or features are named beside it.
+
+    >>> source_kind("cars.bank.parquet", "", ""), source_kind("photos/", "", "")
+    ('bank', 'photos')
+    """
+    if not str(source):
+        return ""
+    if str(bank) or str(features):
+        raise UserError(
+            f"Train on {source}, or on {bank or features}?",
+            "Name one: photos, --bank or --features.",
+        )
+    name = str(source).lower()
+    if name.endswith(".safetensors"):
+        return "features"
+    return "bank" if name.endswith(".bank.parquet") else "photos"
 
 
 def sweep(
     sources: Sequence[str | Path],
-    shots: Sequence[int] = (),
+    shots: Sequence[Shots] = (),
     seeds: Sequence[int] = (),
     recipes: Sequence[str | Recipe] = (),
     protocol: str = "",

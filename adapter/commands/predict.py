@@ -35,6 +35,12 @@ def predict_verb(
         Path | None, typer.Option("--out", "-o", help="Write .csv, .json, .jsonl or .parquet.")
     ] = None,
     strict: Strict = False,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="Have a language model describe those of --also.")
+    ] = False,
+    sort_into: Annotated[
+        Path | None, typer.Option(help="Copy photos into folders here, one a label.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Label new photos with a trained adapter; classes it never saw are judged by their names.
@@ -46,7 +52,18 @@ def predict_verb(
     from ..predict import predict
 
     found = predict(
-        run, images, top, classes or (), also or (), checkpoint, device, min_confidence, out, strict
+        run,
+        images,
+        top,
+        classes or (),
+        also or (),
+        checkpoint,
+        device,
+        min_confidence,
+        out,
+        strict,
+        describe,
+        sort_into,
     )
     if as_json:
         print_json(found)

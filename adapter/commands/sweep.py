@@ -26,7 +26,7 @@ def sweep(
     shots: Annotated[
         str,
         typer.Option(
-            help="Training images a class; several make learning curves.", show_default="16"
+            help="Training images a class, or all; several make learning curves.", show_default="16"
         ),
     ] = "",
     seeds: Seeds = "",
@@ -59,12 +59,13 @@ def sweep(
     Learning curves: aape sweep cars.bank.parquet --protocol fewshot --shots 1,2,4,8,16
     """
     from ..classification import verbs
+    from ..shots import read_shots
     from .print_results import print_results
 
     tables = verbs.sweep(
-        sources, whole_numbers(shots, "--shots"), whole_numbers(seeds, "--seeds"),
-        words_of(recipes), protocol, words_of(baselines), words_of(control), repeat_images,
-        processes, ray, device, out, config, settings or (),
+        sources, [some for word in words_of(shots) if (some := read_shots(word))],
+        whole_numbers(seeds, "--seeds"), words_of(recipes), protocol, words_of(baselines),
+        words_of(control), repeat_images, processes, ray, device, out, config, settings or (),
     )  # fmt: skip
     if as_json:
         print_json(tables)

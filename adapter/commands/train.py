@@ -39,14 +39,17 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
 @app.command("train")
 def train(
     context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="Photos: a folder, a table, or a data set's name.")
+    ] = "",
     bank: Annotated[str, typer.Option(help="Prompt bank; it knows data set and encoder.")] = "",
     features: Annotated[str, typer.Option(help="Cached features (safetensors).")] = "",
     task: Annotated[
         str, typer.Option(help="captions: the old name of aape train-captions.", hidden=True)
     ] = "classification",
     shots: Annotated[
-        int | None, typer.Option(min=1, help="Training images a class.", show_default="16")
-    ] = None,
+        str, typer.Option(help="Training images a class, or all: every one.", show_default="16")
+    ] = "",
     seeds: Seeds = "",
     protocol: Protocol = "",
     recipe: Annotated[
@@ -93,7 +96,9 @@ def train(
 ) -> None:
     """Train the adapter and print it beside every baseline on the same features and shots.
 
-    Example: aape train --bank cars.bank.parquet --shots 16 --seeds 1,2,3
+    Your own photos, a folder a class, all of them: aape train photos/
+
+    With a bank: aape train --bank cars.bank.parquet --shots 16 --seeds 1,2,3
 
     The same again, one thing changed: aape train --config RUN/config.yaml --set evaluation.shots=4
 
@@ -109,14 +114,17 @@ def train(
         )  # fmt: skip
         return
     from ..classification import verbs
+    from ..shots import read_shots
 
     results = verbs.train(
-        bank, features, shots, whole_numbers(seeds, "--seeds"), protocol, recipe, distillation,
-        words_of(control), words_of(baselines), target or (), new_classes, repeat_images,
-        init_seed, order_seed, dataset, root, encoder, checkpoint, device, out, config,
-        settings or (), strict,
+        source, bank, features, read_shots(shots), whole_numbers(seeds, "--seeds"), protocol,
+        recipe, distillation, words_of(control), words_of(baselines), target or (), new_classes,
+        repeat_images, init_seed, order_seed, dataset, root, encoder, checkpoint, device, out,
+        config, settings or (), strict,
     )  # fmt: skip
     show(results, as_json)
+    if not as_json:
+        typer.echo("\n".join(["", *results.details.get("summary", [])]).rstrip())
 
 
 @app.command("train-captions")

@@ -55,18 +55,27 @@ def fit_discriminant(x: Tensor, y: Tensor, classes: int) -> Discriminant:
 
 
 def folds(y: Tensor, parts: int, seed: int = 0) -> Tensor:
-    """Return a fold number (n,) per image, every class spread over the folds."""
+    """Return a fold number (n,) per image, every class spread over the folds.
+
+    The single image of a class gets -1: held out, it would leave its class with none.
+    """
     generator = torch.Generator().manual_seed(seed)
     fold = torch.zeros_like(y)
     for label in y.unique():
         rows = (y == label).nonzero()[:, 0]
+        if len(rows) < 2:
+            fold[rows] = -1
+            continue
         order = torch.randperm(len(rows), generator=generator).to(y.device)
         fold[rows[order]] = torch.arange(len(rows), device=y.device) % parts
     return fold
 
 
 def out_of_fold_scores(x: Tensor, y: Tensor, classes: int, parts: int) -> Tensor:
-    """Return the scores (n, c) of each image by a discriminant that did not see its fold."""
+    """Return the scores (n, c) of each image by a discriminant that did not see its fold.
+
+    They are 0 for the single image of a class, so that it has no say in the weight of the scores.
+    """
     fold = folds(y, parts)
     scores = x.new_zeros(len(x), classes)
     for part in range(parts):

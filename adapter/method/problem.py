@@ -73,7 +73,8 @@ class FewShot:
 
     ``val_x`` and ``val_y`` are empty where there is no validation split. ``tower`` is the encoder's
     text tower, where it is open to learned contexts. ``text_norms`` (c,) are the lengths of the
-    template vectors before they were scaled to 1, where known.
+    template vectors before they were scaled to 1, where known. ``shots`` are images a class, of
+    unequal numbers the median: rules by shots go by it.
     """
 
     x: Tensor

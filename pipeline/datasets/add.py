@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
 from .check import SHOWN, check_dataset
+from .dataset import Dataset
 from .hints import Hints
 from .manifest import DEFAULT_QUERIES, Manifest
 from .readers.recognise import look_at
-from .splits import OWN_SHARES
+from .splits import FEW, FEW_SHARES, OWN_SHARES
 
-_HEADER = """\
+HEADER = """\
 # Written by `aape datasets add`. The class names below are what the language model and the encoder
 # read: make the names readable ("long-sleeved shirt", not "longsleeve"); keep folders and order.
 """
@@ -87,7 +89,7 @@ def add_dataset(
     *,
     out: str | Path | None = None,
     force: bool = False,
-    shares: tuple[float, float, float] = OWN_SHARES,
+    shares: tuple[float, float, float] | None = OWN_SHARES,
     hints: Hints | None = None,
     strict: bool = False,
 ) -> Added:
@@ -101,7 +103,8 @@ def add_dataset(
         out: where the manifest goes; by default among the user's manifests, where
             :func:`load_manifest` finds it by name.
         force: overwrite a manifest of that name, edits and all.
-        shares: of train, val and test, where the images have no split of their own.
+        shares: of train, val and test, where the images have no split of their own; None goes by
+            their number, so that classes of few images keep some to train on and to test.
         hints: what the names of columns, splits and configurations do not tell.
         strict: stop at a photo that cannot be read, instead of leaving it out.
 
@@ -128,11 +131,13 @@ def add_dataset(
             "classes": found.classes,
             "layouts": [found.layout],
             "installed": [str(found.root)],
-            "shares": shares,
+            "shares": shares or OWN_SHARES,
             "licence": "not stated: write the terms of your data here",
         },
         "The data set",
     )
+    if shares is None:
+        manifest = _with_fitting_shares(Dataset(manifest, found.root, found.layout))
     check = check_dataset(manifest, found.root, decode=True)
     if check.missing:
         raise UserError(
@@ -147,10 +152,18 @@ def add_dataset(
             f" {check.unreadable[0]}.",
             "Repair or remove them" + (", or leave out --strict." if check.counts else "."),
         )
-    write_text(path, _HEADER + to_yaml(manifest))
+    write_text(path, HEADER + to_yaml(manifest))
     remarks = (*found.remarks, *check.remarks)
     unreadable, warnings = tuple(check.unreadable), tuple(check.warnings)
     return Added(manifest, path, check.counts, remarks, unreadable, warnings)
+
+
+def _with_fitting_shares(dataset: Dataset) -> Manifest:
+    items = (item for some in dataset.contents.items.values() for item in some)
+    sizes = sorted(Counter(item.label for item in items).values())
+    if not sizes or sizes[len(sizes) // 2] >= FEW:
+        return dataset.manifest
+    return dataset.manifest.model_copy(update={"shares": FEW_SHARES})
 
 
 def to_yaml(manifest: Manifest) -> str:

