@@ -14,6 +14,7 @@ _PUBLIC = {
     "Manifest": ".pipeline.datasets.manifest",
     "load_manifest": ".pipeline.datasets",
     "open_dataset": ".pipeline.datasets",
+    "extend": ".adapter.extend",
     "load_encoder": ".pipeline.encoders",
     "generate_prompts": ".pipeline.prompts.generate",
     "Results": ".adapter.results",

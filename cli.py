@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from .adapter.commands import evaluate, predict, report, suites, sweep, train
+from .adapter.commands import evaluate, extend, predict, report, suites, sweep, train
 from .pipeline.commands import bank, datasets, encoders, prompts
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Adapt CLIP-like models to your own images with what language models know about them.",
 )
-for verbs in (prompts, train, predict, sweep, suites, report, encoders):
+for verbs in (prompts, train, predict, extend, sweep, suites, report, encoders):
     app.add_typer(verbs.app)
 app.add_typer(bank.bank_app, name="bank")
 app.add_typer(datasets.datasets_app, name="datasets")

@@ -20,6 +20,10 @@ class DataConfig(Section):
     targets: list[str] = Field(
         default=[], description="other data sets, banks or feature files that are only tested on"
     )
+    unlabelled: str = Field(
+        default="", description="photos without labels: a folder, a file of features, or train"
+    )
+    semi: bool = Field(default=False, description="use the shots too, beside those photos")
     repeat_images: bool = Field(
         default=False, description="draw classes with fewer images than shots with replacement"
     )
@@ -29,7 +33,7 @@ class EvaluationConfig(Section):
     """What is measured, by which rule, against what."""
 
     protocol: str = "base2new"
-    shots: int = Field(default=16, ge=1)
+    shots: int = Field(default=16, ge=0)
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
     init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")

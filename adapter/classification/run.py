@@ -16,6 +16,7 @@ from .bank_source import BankSource
 from .draws import Source
 from .evaluate import evaluate_classification
 from .feature_file import FileSource
+from .protocols import INCREMENTAL
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
@@ -30,6 +31,19 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     Raises:
         UserError: something named in the configuration is absent or does not fit.
     """
+    if config.data.unlabelled:
+        from .unlabelled import run_unlabelled
+
+        return run_unlabelled(config, out)
+    if config.evaluation.shots < 1 or config.data.semi:
+        raise UserError(
+            "Without shots, or with --semi, there must be photos without labels to learn from.",
+            "Name them: --unlabelled FOLDER.",
+        )
+    if config.evaluation.protocol.partition("/")[0] == INCREMENTAL:
+        from .incremental import run_incremental
+
+        return run_incremental(config, out)
     run = RunFolder(out)
     device = _device(config)
     # opened before the lock, so that a misspelt name leaves no folder behind
@@ -47,7 +61,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
             device=device,
         )
         tensors, about = run.load_weights()
-        about |= {"bank": config.data.bank, **_templates(source)}
+        about |= {"bank": config.data.bank, **templates_of(source)}
         if config.data.bank:
             about["bank_sha256"] = hash_file(config.data.bank)
         run.save_weights(tensors, about)
@@ -60,7 +74,11 @@ def default_folder(config: Config) -> Path:
     """Return where a run goes when no folder is named: what was trained on, and how."""
     data, evaluation = config.data, config.evaluation
     name = data.dataset or Path(data.features or data.bank).name.split(".")[0]
-    parts = [name, evaluation.protocol, f"{evaluation.shots}shot", config.recipe.name]
+    protocol = evaluation.protocol
+    if data.unlabelled:
+        protocol = "semi" if data.semi else "unlabelled"
+    shots = 0 if protocol == "unlabelled" else evaluation.shots
+    parts = [name, protocol, f"{shots}shot", config.recipe.name]
     return Path("runs") / "-".join(parts)
 
 
@@ -125,7 +143,7 @@ def _open_target(name: str, config: Config, encoder: Encoder | None) -> Source:
     return _open_bank(PromptBank.open(name), "", "", config, encoder)[0]
 
 
-def _templates(source: Source) -> dict[str, Any]:
+def templates_of(source: Source) -> dict[str, Any]:
     """Return what a name is put into, for classes that are named later."""
     if not isinstance(source, BankSource):
         return {"template": "", "ensemble": []}

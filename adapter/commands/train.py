@@ -26,10 +26,11 @@ def train(
     task: Annotated[str, typer.Option(help="classification, or captions (no bank).")] = (
         "classification"
     ),
-    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
+    shots: Annotated[int, typer.Option(min=0, help="Training images a class.")] = 16,
     seeds: Seeds = "1,2,3",
     protocol: Annotated[
-        str, typer.Option(help="fewshot, base2new, generalized, cross-dataset, domain.")
+        str,
+        typer.Option(help="fewshot, base2new, generalized, cross-dataset, domain, incremental."),
     ] = "base2new",
     recipe: Annotated[
         str, typer.Option(help="default, staged, literal, or a YAML file.")
@@ -55,6 +56,10 @@ def train(
     new_class_prompts: Annotated[
         bool, typer.Option("--new-class-prompts", hidden=True, help="Now --new-classes bank.")
     ] = False,
+    unlabelled: Annotated[
+        str, typer.Option(help="Photos without labels: a folder, features, or train.")
+    ] = "",
+    semi: Annotated[bool, typer.Option("--semi", help="Shots and --unlabelled together.")] = False,
     repeat_images: Annotated[
         bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
     ] = False,
@@ -95,6 +100,7 @@ def train(
     data = {
         "bank": bank, "dataset": dataset, "root": root, "features": features,
         "targets": target or [], "repeat_images": repeat_images,
+        "unlabelled": unlabelled, "semi": semi,
     }  # fmt: skip
     place = {"name": encoder, "checkpoint": checkpoint, "device": device}
     config = Config.parse(
