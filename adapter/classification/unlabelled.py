@@ -165,22 +165,26 @@ def learn(
     t = problem.classes.text(choice)
     classes = problem.classes
     if before is None:
-        logits = problem.scale * pool @ t.T
         recipe = Recipe(name="unlabelled", kind="convex")
         before = FittedAdapter(
             recipe, t, [ZeroShot(problem.scale)], {"zero-shot": (1.0, 1.0)}, problem.scale, choice
         )
         labelled = None
     else:
-        logits = before.logits(pool, classes)
         labelled = ClassStatistics.of(problem.x, problem.y, len(classes))
-    found = fit_unlabelled(pool, logits, t, labelled=labelled, seed=seed)
+    labeller = before
+
+    def label(x: Tensor) -> Tensor:
+        return labeller.logits(x, classes)
+
+    found = fit_unlabelled(pool, label, t, labelled=labelled, seed=seed)
     terms, table = list(before.terms), dict(before.table)
     if found.trusted:
         terms.append(Gaussian(found.discriminant))
         table["gaussian"] = (found.weight, 0.0)
     chosen = before.chosen | {
         "explained": round(found.explained, 4),
+        "explained without classes": round(found.by_chance, 4),
         "agreement of halves": round(found.agreement, 4),
         "trusted": found.trusted,
         "weight of photos": round(found.weight, 4),
@@ -192,10 +196,13 @@ def learn(
 
 def verdict(found: UnlabelledFit) -> str:
     """Return in one sentence whether the pool is used, and why."""
-    share = f"one half of the pool explains {found.explained:.0%} of the labels of the other"
+    share = (
+        f"one half of the pool explains {found.explained:.0%} of the labels of the other, and"
+        f" {found.by_chance:.0%} where there are no classes"
+    )
     if found.trusted:
         return f"The photos are trusted: {share}."
-    return f"The photos are not trusted, and nothing is learned from them: {share} (33 % needed)."
+    return f"The photos are not trusted, and nothing is learned from them: {share}."
 
 
 def read_pool(name: str, source: Source, encoder: Encoder | None) -> Tensor:

@@ -3,16 +3,19 @@
 Class texts give each photo of a pool a pseudo-label, balanced by Sinkhorn's iterations to class
 shares that are themselves estimated. Gaussian classes with one covariance are fitted to them and
 stand beside the logits that made the labels. Whether that may be believed is asked of two halves
-of the pool, and of no label: what is learned on one half has to explain the labels of the other.
+of the pool, and of no label: what is learned on one half has to explain the labels of the other,
+and better than it would in a cloud of the same mean and covariance that has no classes in it.
 
 n images, c classes, d embedding width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .class_statistics import PRIOR, ClassStatistics
@@ -31,12 +34,13 @@ class PseudoLabelChoices:
     Attributes:
         prior: photos that a class text is worth (κ of :meth:`ClassStatistics.discriminant`).
         evenness: from the estimated class shares (0) to equal ones (1), in logarithms.
-        least: of the entropy of the labels of one half, what the other half must explain.
+        margin: how much more of the entropy of one half's labels the other half must explain than
+            in the cloud without classes.
     """
 
     prior: float = PRIOR
     evenness: float = 0.5
-    least: float = 1 / 3
+    margin: float = 0.06
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class UnlabelledFit:
         weight: λ of its scores beside the logits that made the labels; 0 where not trusted.
         shares: (c,) estimated class shares.
         explained: what one half explains of the other's labels, at most 1.
+        by_chance: the same in the cloud without classes.
         agreement: share of photos that both halves call alike.
         trusted: whether the pool is used.
     """
@@ -57,6 +62,7 @@ class UnlabelledFit:
     weight: float
     shares: Tensor
     explained: float
+    by_chance: float
     agreement: float
     trusted: bool
 
@@ -92,7 +98,7 @@ def balanced_labels(logits: Tensor, shares: Tensor) -> Tensor:
 
 def fit_unlabelled(
     x: Tensor,
-    logits: Tensor,
+    label: Callable[[Tensor], Tensor],
     t: Tensor,
     choices: PseudoLabelChoices | None = None,
     labelled: ClassStatistics | None = None,
@@ -102,27 +108,24 @@ def fit_unlabelled(
 
     Args:
         x: (n, d) photos of the pool, unit length. t: (c, d) class texts.
-        logits: (n, c) of what labels them: zero-shot CLIP, or an adapter trained on some labels.
+        label: gives the logits (n, c) that label photos: those of zero-shot CLIP, or of an adapter
+            that was trained on some labels.
         choices: what is fixed.
         labelled: statistics of photos with labels, which join every fit.
-        seed: of the halves.
+        seed: of the halves, and of the cloud.
     """
     choices = choices or PseudoLabelChoices()
-    n, c = logits.shape
-    half = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(x.device) % 2 == 0
-    equal = logits.new_full((c,), 1 / c)
-    # first with equal shares; what the photos then say by themselves gives the shares
-    first, _, _ = _crossed(x, balanced_labels(logits, equal), t, half, choices, labelled)
-    factor, _ = _soft_temperature(first, balanced_labels(logits, equal))
-    shares = class_shares(factor * first)
-    even = (shares.log() * (1 - choices.evenness)).softmax(0)
-    q = balanced_labels(logits, even)
-    crossed, a, b = _crossed(x, q, t, half, choices, labelled)
+    halves = _Halves(x, label(x), t, choices.prior, labelled, seed)
+    q, shares = halves.labels(choices.evenness)
+    crossed, agreement = halves.crossed(q)
     weight, loss = _soft_temperature(crossed, q)
-    marginal = q.mean(0).clamp_min(1e-12)
-    entropy = -float((marginal * marginal.log()).sum())
-    explained = 1 - loss / max(entropy, 1e-9) if n >= LEAST_PHOTOS else 0.0
-    trusted = explained >= choices.least
+    explained, by_chance = _explained(q, loss), 1.0
+    if len(x) >= LEAST_PHOTOS:
+        cloud = classless(x, seed)
+        control = _Halves(cloud, label(cloud), t, choices.prior, labelled, seed)
+        p, _ = control.labels(choices.evenness)
+        by_chance = _explained(p, _soft_temperature(control.crossed(p)[0], p)[1])
+    trusted = explained - by_chance >= choices.margin
     found = ClassStatistics.of(x, q)
     found = found if labelled is None else found.with_photos(labelled)
     return UnlabelledFit(
@@ -131,22 +134,68 @@ def fit_unlabelled(
         weight=weight if trusted else 0.0,
         shares=shares,
         explained=explained,
-        agreement=float((a.argmax(1) == b.argmax(1)).float().mean()) if n else 0.0,
+        by_chance=by_chance,
+        agreement=agreement,
         trusted=trusted,
     )
 
 
-def _crossed(
-    x: Tensor, q: Tensor, t: Tensor, half: Tensor, choices: PseudoLabelChoices,
-    labelled: ClassStatistics | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return scores (n, c) by the half that has not seen a photo, and those by either half."""
-    scores = []
-    for rows in (half, ~half):
-        found = ClassStatistics.of(x[rows], q[rows])
-        found = found if labelled is None else found.with_photos(labelled)
-        scores.append(found.discriminant(t, choices.prior)(x))
-    return torch.where(half[:, None], scores[1], scores[0]), scores[0], scores[1]
+def classless(x: Tensor, seed: int) -> Tensor:
+    """Return as many vectors (n, d) from one Gaussian with mean and covariance of x, unit length.
+
+    A linear classifier learns the labels that texts give to such a cloud as well, although there
+    is nothing in it to learn: this is how much of that is no evidence.
+    """
+    middle = x.mean(0)
+    centred = (x - middle).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / max(len(x), 1))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    drawn = (noise.double() * values.clamp_min(0).sqrt()) @ vectors.T
+    return F.normalize(middle + drawn.to(x), dim=-1)
+
+
+def _explained(q: Tensor, loss: float) -> float:
+    """Return the share of the entropy of labels (n, c) that a cross-entropy leaves explained."""
+    if not len(q):
+        return 0.0
+    marginal = q.mean(0).clamp_min(1e-12)
+    return 1 - loss / max(-float((marginal * marginal.log()).sum()), 1e-9)
+
+
+class _Halves:
+    """A pool in two halves, each of which judges the other."""
+
+    def __init__(
+        self, x: Tensor, logits: Tensor, t: Tensor, prior: float,
+        labelled: ClassStatistics | None, seed: int,
+    ) -> None:  # fmt: skip
+        self.x, self.logits, self.t, self.prior, self.labelled = x, logits, t, prior, labelled
+        generator = torch.Generator().manual_seed(seed)
+        self.half = torch.randperm(len(x), generator=generator).to(x.device) % 2 == 0
+
+    def labels(self, evenness: float) -> tuple[Tensor, Tensor]:
+        """Return pseudo-labels (n, c) and the class shares (c,) that were estimated for them.
+
+        First with equal shares; what the photos then say without the texts gives the shares.
+        """
+        c = self.logits.shape[1]
+        equal = balanced_labels(self.logits, self.logits.new_full((c,), 1 / c))
+        scores, _ = self.crossed(equal)
+        shares = class_shares(_soft_temperature(scores, equal)[0] * scores)
+        even = (shares.log() * (1 - evenness)).softmax(0)
+        return balanced_labels(self.logits, even), shares
+
+    def crossed(self, q: Tensor) -> tuple[Tensor, float]:
+        """Return scores (n, c) by the half that has not seen a photo, and how often both agree."""
+        scores = []
+        for rows in (self.half, ~self.half):
+            found = ClassStatistics.of(self.x[rows], q[rows])
+            found = found if self.labelled is None else found.with_photos(self.labelled)
+            scores.append(found.discriminant(self.t, self.prior)(self.x))
+        first, second = scores
+        alike = first.argmax(1) == second.argmax(1)
+        agreement = float(alike.float().mean()) if len(alike) else 0.0
+        return torch.where(self.half[:, None], second, first), agreement
 
 
 def _soft_temperature(scores: Tensor, q: Tensor) -> tuple[float, float]:
