@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy_world import world
 
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.incremental import evaluate_incremental, sessions_of
@@ -18,7 +19,6 @@ from aape.adapter.method.class_statistics import ClassStatistics
 from aape.adapter.method.problem import ClassSet
 from aape.adapter.method.recipe import DEFAULT
 from aape.pipeline.errors import UserError
-from toy_world import world
 
 CLASSES = 24
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from toy_world import world
 
 from aape.adapter.baselines.label_free import transclip
 from aape.adapter.classification.feature_file import FileSource
@@ -23,7 +24,6 @@ from aape.adapter.method.unlabelled import (
     classless,
     fit_unlabelled,
 )
-from toy_world import world
 
 SCALE = 100.0
 
