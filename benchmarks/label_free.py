@@ -72,13 +72,13 @@ def pets(data: Path, out: Path) -> Path:
     return write(out / "pets.safetensors", found, [names[i] for i in ids])
 
 
-def lvis(data: Path, out: Path, texts: str) -> Path:
-    """Write three photos a class as a pool and one to test; texts: ensemble or both."""
+def lvis(data: Path, out: Path, texts: str, fold: int = 3) -> Path:
+    """Write three photos a class as a pool, the one of ``fold`` to test; ensemble or both."""
     tensors, about = read_features(data / "clip_vitb32" / "lvis_imagenet.safetensors")
     y = tensors["train_4shot.labels"].astype(np.int64)
     x = unit(tensors["train_4shot.features"])
     order = np.argsort(y, kind="stable").reshape(-1, 4)
-    pool, test = order[:, :3].reshape(-1), order[:, 3]
+    pool, test = np.delete(order, fold, axis=1).reshape(-1), order[:, fold]
     found = {
         "train.features": x[pool], "train.labels": y[pool],
         "test.features": x[test], "test.labels": y[test],
