@@ -29,6 +29,7 @@ _PUBLIC = {
     "PromptBank": ".pipeline.bank",
     "Manifest": ".pipeline.datasets.manifest",
     "Prediction": ".adapter.predict",
+    "extend": ".adapter.extend",
     "Results": ".adapter.results",
     "RunFolder": ".adapter.run",
     "UserError": ".pipeline.errors",

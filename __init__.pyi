@@ -25,6 +25,7 @@ from .adapter.captions.search import search as search
 from .adapter.compare import compare as compare
 from .adapter.doctor import doctor as doctor
 from .adapter.explain import explain as explain
+from .adapter.extend import extend as extend
 from .adapter.export import export as export
 from .adapter.method.recipe import (
     Recipe as Recipe,

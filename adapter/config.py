@@ -23,6 +23,10 @@ class DataConfig(Section):
     targets: list[str] = Field(
         default=[], description="other data sets, banks or feature files that are only tested on"
     )
+    unlabelled: str = Field(
+        default="", description="photos without labels: a folder, a file of features, or train"
+    )
+    semi: bool = Field(default=False, description="use the shots too, beside those photos")
     repeat_images: bool = Field(
         default=False, description="draw classes with fewer images than shots with replacement"
     )
@@ -33,9 +37,12 @@ class EvaluationConfig(Section):
 
     protocol: str = Field(
         default="base2new",
-        description="rule of evaluation: fewshot, base2new, generalized, cross-dataset, domain",
+        description="rule of evaluation: fewshot, base2new, generalized, cross-dataset, domain,"
+        " incremental",
     )
-    shots: Shots = Field(default=16, description="training images a class, or all: every one")
+    shots: Shots = Field(
+        default=16, description="training images a class, or all: every one; 0 with unlabelled"
+    )
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
     init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")

@@ -16,9 +16,9 @@ def _number_or_all(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, str) and value.strip().isdecimal():
         whole, value = True, int(value)
-    if value == ALL or (whole and value >= 1):
+    if value == ALL or (whole and value >= 0):
         return value
-    raise ValueError("it is a number of images a class, 1 or more, or all")
+    raise ValueError("it is a number of images a class, or all")
 
 
 # with "all" classes may have different numbers of images
@@ -29,7 +29,7 @@ def read_shots(word: str) -> Shots | None:
     """Return what is typed after ``--shots``; None for nothing.
 
     Raises:
-        UserError: it is neither a number from 1 on nor ``all``.
+        UserError: it is neither a number nor ``all``.
 
     >>> read_shots("16"), read_shots("all"), read_shots("")
     (16, 'all', None)
@@ -39,7 +39,7 @@ def read_shots(word: str) -> Shots | None:
         return None
     if text == ALL:
         return ALL
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal():
         raise UserError(f"--shots takes a number of images a class, or all, not {word!r}.")
     return int(text)
 

@@ -20,6 +20,8 @@ from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
 from ..config import EvaluationConfig
 from ..method.adapter import FittedAdapter
+from ..method.class_statistics import ClassStatistics
+from ..method.gaussian_weight import choose_gaussian_weight
 from ..method.problem import ClassText
 from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
 from ..method.train import Seeds, fit
@@ -309,7 +311,13 @@ def _install_adapter(
     if choice != ClassText():  # predict has no bank to ask
         classes = data.class_set(range(len(data.texts.names)), trained)
         tensors["class_texts"] = classes.text(choice)
+    problem = data.few_shot(trained)
+    texts = problem.classes.text(choice)
+    # what aape extend needs to add classes without these photos
+    tensors |= ClassStatistics.of(problem.x, problem.y, len(trained)).tensors()
+    weight, temperature = choose_gaussian_weight(problem.x, problem.y, texts, problem.scale)
     config |= {
+        "gaussian": {"weight": weight, "temperature": temperature},
         "dataset": data.dataset,
         "encoder": data.encoder,
         "protocol": protocol.id,

@@ -192,6 +192,17 @@ PROTOCOLS = {
     )
 }  # fmt: skip
 
+INCREMENTAL = "incremental"  # a table of its own: adapter/classification/incremental.py
+# not chosen by --protocol: they follow from what a run is given
+UNLABELLED = Protocol(
+    "unlabelled", 1, "all", ("accuracy",), "",
+    "learned from class texts and photos without labels; tested on all classes",
+)  # fmt: skip
+SEMI = Protocol(
+    "semi", 1, "all", ("accuracy",), "",
+    "learned from the shots and more photos without labels; tested on all classes",
+)  # fmt: skip
+
 
 def load_protocol(name: str) -> Protocol:
     """Return a protocol by name; a version may follow a slash.

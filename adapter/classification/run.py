@@ -19,7 +19,7 @@ from .bank_source import BankSource
 from .draws import Source
 from .evaluate import evaluate_classification
 from .feature_file import FileSource
-from .protocols import load_protocol
+from .protocols import INCREMENTAL, load_protocol
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
@@ -34,6 +34,19 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     Raises:
         UserError: something named in the configuration is absent or does not fit.
     """
+    if config.data.unlabelled:
+        from .unlabelled import run_unlabelled
+
+        return run_unlabelled(config, out)
+    if config.evaluation.shots == 0 or config.data.semi:
+        raise UserError(
+            "Without shots, or with --semi, there must be photos without labels to learn from.",
+            "Name them: --unlabelled FOLDER.",
+        )
+    if config.evaluation.protocol.partition("/")[0] == INCREMENTAL:
+        from .incremental import run_incremental
+
+        return run_incremental(config, out)
     run = RunFolder(out)
     device = _device(config)
     # opened before the lock, so that a misspelt name leaves no folder behind
@@ -52,7 +65,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
             device=device,
         )
         tensors, about = run.load_weights()
-        about |= {"bank": config.data.bank, **_templates(source)}
+        about |= {"bank": config.data.bank, **templates_of(source)}
         if config.data.bank:
             about["bank_sha256"] = hash_file(config.data.bank)
         if config.data.features:
@@ -82,7 +95,11 @@ def default_folder(config: Config) -> Path:
     """Return where a run goes when no folder is named: what was trained on, and how."""
     data, evaluation = config.data, config.evaluation
     name = data.dataset or Path(data.features or data.bank).name.split(".")[0]
-    parts = [name, evaluation.protocol, in_names(evaluation.shots), config.recipe.name]
+    protocol = evaluation.protocol
+    if data.unlabelled:
+        protocol = "semi" if data.semi else "unlabelled"
+    shots = 0 if protocol == "unlabelled" else evaluation.shots
+    parts = [name, protocol, in_names(shots), config.recipe.name]
     return Path("runs") / "-".join(parts)
 
 
@@ -150,7 +167,7 @@ def _open_target(name: str, config: Config, encoder: Encoder | None) -> Source:
     return _open_bank(PromptBank.open(name), "", "", config, encoder)[0]
 
 
-def _templates(source: Source) -> dict[str, Any]:
+def templates_of(source: Source) -> dict[str, Any]:
     """Return what a name is put into, for classes that are named later."""
     if not isinstance(source, BankSource):
         return {"template": "", "ensemble": []}

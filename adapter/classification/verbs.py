@@ -43,6 +43,8 @@ def train(
     config: Source = None,
     settings: Assignments = (),
     strict: bool = False,
+    unlabelled: str | Path = "",
+    semi: bool = False,
 ) -> Results:
     """Train the adapter and compare it with every baseline on the same features and shots.
 
@@ -71,6 +73,8 @@ def train(
         out: the run folder. config: a file, such as the ``config.yaml`` of a run, or values.
         settings: ``{"evaluation.resamples": 0}``, or ``["evaluation.resamples=0"]``; they win.
         strict: stop at a photo that cannot be read; else it is left out, counted and named.
+        unlabelled: photos without labels to learn from: a folder, a file of features, or ``train``.
+        semi: use the shots beside them.
 
     Raises:
         UserError: something named is absent or does not fit, or a setting would not be read.
@@ -101,6 +105,7 @@ def train(
         "data.bank": str(bank) or None, "data.features": str(features) or None,
         "data.dataset": dataset or None, "data.root": str(root) or None,
         "data.targets": list(target) or None, "data.repeat_images": repeat_images or None,
+        "data.unlabelled": str(unlabelled) or None, "data.semi": semi or None,
         "encoder.name": encoder or None, "encoder.device": device or None,
         "encoder.strict": strict or None,
         "evaluation.shots": shots, "evaluation.seeds": list(seeds) or None,

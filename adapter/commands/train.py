@@ -27,7 +27,8 @@ Distillation = Annotated[
 Protocol = Annotated[
     str,
     typer.Option(
-        help="fewshot, base2new, generalized, cross-dataset, domain.", show_default="base2new"
+        help="fewshot, base2new, generalized, cross-dataset, domain, incremental.",
+        show_default="base2new",
     ),
 ]
 Root = Annotated[str, typer.Option(help="Folder of the images.")]
@@ -78,6 +79,10 @@ def train(
     new_class_prompts: Annotated[
         bool, typer.Option("--new-class-prompts", hidden=True, help="Now --new-classes bank.")
     ] = False,
+    unlabelled: Annotated[
+        str, typer.Option(help="Photos without labels: a folder, features, or train.")
+    ] = "",
+    semi: Annotated[bool, typer.Option("--semi", help="Shots and --unlabelled together.")] = False,
     repeat_images: Annotated[
         bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
     ] = False,
@@ -120,7 +125,7 @@ def train(
         source, bank, features, read_shots(shots), whole_numbers(seeds, "--seeds"), protocol,
         recipe, distillation, words_of(control), words_of(baselines), target or (), new_classes,
         repeat_images, init_seed, order_seed, dataset, root, encoder, checkpoint, device, out,
-        config, settings or (), strict,
+        config, settings or (), strict, unlabelled, semi,
     )  # fmt: skip
     show(results, as_json)
     if not as_json:
