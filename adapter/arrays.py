@@ -92,7 +92,7 @@ class ClassRows:
     def class_set(self, seen: Sequence[int], device: Any) -> ClassSet:
         """Return the classes as the method sees them; ``seen`` are positions, -1 for new ones."""
         total = (self.prompts * self.mask[..., None]).sum(1)
-        some = self.mask.any(1)
+        some = np.any(self.mask, axis=1)
         described = np.where(some[:, None], unit_length(total), self.text)
         text = torch.from_numpy(self.text).to(device)
         return ClassSet(

@@ -72,6 +72,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         ['tabby']
     """
 
+    n_features_in_: int
+
     def __init__(
         self,
         recipe: str | Recipe = "default",
@@ -121,7 +123,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         from .method.recipe import Recipe, load_recipe
         from .method.train import fit
 
-        features, labels = validate_data(self, x, y, dtype=np.float32, ensure_min_samples=1)
+        given: Any = (x, y)  # scikit-learn checks what they are
+        features, labels = validate_data(self, *given, dtype=np.float32, ensure_min_samples=1)
         check_classification_targets(labels)
         self.classes_, positions = np.unique(labels, return_inverse=True)
         recipe = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(str(self.recipe))
@@ -152,7 +155,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         if x is None or y is None:
             return np.zeros((0, self.n_features_in_), np.float32), np.zeros(0, np.int64)
-        features, labels = validate_data(self, x, y, dtype=np.float32, reset=False)
+        given: Any = (x, y)
+        features, labels = validate_data(self, *given, dtype=np.float32, reset=False)
         positions = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
         if (self.classes_[positions] != labels).any():
             raise BadValue("val_y has labels that y has not.", "Leave those images out.")
@@ -204,7 +208,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         import torch
 
         check_is_fitted(self)
-        features = validate_data(self, x, dtype=np.float32, reset=False)
+        given: Any = x
+        features: Any = validate_data(self, given, dtype=np.float32, reset=False)
         asked, labels = self._asked(class_text, prompts, classes)
         tensor = torch.from_numpy(self._unit(features)).to(self._device)
         return self.adapter_.logits(tensor, asked).cpu().numpy(), labels

@@ -294,7 +294,8 @@ def test_training_gives_the_same_adapter(trained: tuple[str, Path], features: Pa
     }
     expected = golden(f"adapter-{name}", found)
     assert found["config"] == expected["config"]
-    assert found["tensors"].keys() == expected["tensors"].keys()
+    # what was kept then is kept now; the statistics of classes came later, for aape extend
+    assert found["tensors"].keys() >= expected["tensors"].keys()
     for key, tensor in expected["tensors"].items():
         assert found["tensors"][key]["shape"] == tensor["shape"], key
         for figure in ("length", "begins", "order"):

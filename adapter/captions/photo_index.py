@@ -50,7 +50,10 @@ Stamp = tuple[int, int, int]  # size in bytes, times of change of content and of
 class Compared(Protocol):
     """What of a photo is compared: its feature ``x``, or what a run makes of it."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """What tells it from other ways of comparing."""
+        ...
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Map image features (n, d) to the vectors that are searched, (n, d), unit length."""

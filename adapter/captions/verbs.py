@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +188,7 @@ def eval_vqa(
 
 def _prefix(
     language_model: str, steps: int | None, grid: int | None, slots: int | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     return {
         "language_model": language_model or None,
         "steps": steps,

@@ -61,7 +61,7 @@ def explain(
             "aape explain RUN PHOTO, or aape explain RUN --class NAME.",
         )
     if picture:
-        from .picture import require_picture_name
+        from ..explain.picture import require_picture_name
 
         require_picture_name(picture)
     opened = open_run(run, bank=bank, features=features, encoder=encoder, checkpoint=checkpoint)
@@ -72,17 +72,17 @@ def explain(
         photos, why = training_photos(opened, root)
         found = explain_class_of(opened, number, photos, why)
         if picture:
-            from .picture import draw_class
+            from ..explain.picture import draw_class
 
             draw_class(found, picture)
         return found
     assert photo is not None
-    from .photo import explain_features
+    from ..explain.photo import explain_features
 
     x, truth = _features(opened, photo)
     explained = explain_features(opened, x, str(photo), top=top, truth=truth)
     if picture:
-        from .picture import draw_photo
+        from ..explain.picture import draw_photo
 
         draw_photo(explained, picture)
     return explained

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .photo import NearSentence, PhotoExplanation
 
 _KINDS = (".svg", ".png")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a sentence may hold dollars
     "font.family": "sans-serif",

@@ -93,7 +93,8 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str], name: str) 
     wrong = counts - np.diag(np.diag(counts))
     if c > _CLASSES:
         kept = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_CLASSES])
-        counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
+        counts = counts[np.ix_(kept, kept)]
+        names = [names[int(i)] for i in kept]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = len(counts)
     from matplotlib.patches import Rectangle

@@ -30,7 +30,7 @@ COLOURS = {
     "good": "#090909",
 }
 _PIXELS = 98  # of an inch
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called "$x$"
     "font.family": "sans-serif",

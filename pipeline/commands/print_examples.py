@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from ..datasets.dataset import open_dataset
 from ..datasets.manifest import Manifest
@@ -64,14 +64,14 @@ def example_paths(manifest: Manifest, number: int = N_EXAMPLES) -> list[tuple[st
 
 def print_examples(manifest: Manifest, stream: TextIO | None = None) -> None:
     """Print a few photos with what they show: drawn on a terminal that can, else by path."""
-    stream = sys.stdout if stream is None else stream
-    protocol = protocol_of(os.environ, is_terminal=stream.isatty())
+    out: Any = sys.stdout if stream is None else stream
+    protocol = protocol_of(os.environ, is_terminal=out.isatty())
     for text, path in example_paths(manifest):
         printable = "".join(c for c in f"  example: {text}: {path}" if c.isprintable())
-        stream.write(f"{printable}\n")
+        out.write(f"{printable}\n")
         picture = _small_png(path) if protocol else b""
         if picture:
-            stream.write(escape(picture, protocol) + "\n")
+            out.write(escape(picture, protocol) + "\n")
 
 
 def _small_png(path: Path) -> bytes:
