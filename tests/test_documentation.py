@@ -219,6 +219,23 @@ def test_every_page_is_in_the_site() -> None:
     assert listed == pages
 
 
+def test_the_tree_of_files_is_the_present_one() -> None:
+    import runpy
+
+    module = runpy.run_path(str(REPOSITORY / "docs" / "tree_of_files.py"))
+    page = text_of("CONTRIBUTING.md")
+    assert module["written"](page) == page, "run: python docs/tree_of_files.py"
+
+
+def test_the_api_page_names_all_that_is_public() -> None:
+    import runpy
+
+    module = runpy.run_path(str(REPOSITORY / "docs" / "public_names.py"))
+    assert sorted(module["public_names"]()) == sorted(aape.__all__)
+    page = module["on_page_markdown"](text_of("docs/api.md"))
+    assert page.count("\n::: aape.") == len(aape.__all__)
+
+
 def test_the_list_of_environment_variables_is_complete() -> None:
     said = set(re.findall(r"^\| `([A-Z_]+)`", text_of("docs/environment.md"), re.MULTILINE))
     code = "\n".join(
