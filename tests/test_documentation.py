@@ -161,6 +161,23 @@ def test_commands_are_found_at_all() -> None:
 
 
 @EVERY_PAGE
+def test_every_option_that_is_named_is_one(name: str) -> None:
+    import typer
+
+    from aape.cli import app
+
+    def options(command) -> Iterator[str]:
+        for option in command.params:
+            yield from (*option.opts, *option.secondary_opts)
+        for child in getattr(command, "commands", {}).values():
+            yield from options(child)
+
+    known = {*options(typer.main.get_command(app)), "--help"}
+    said = {word for span in _SPAN.findall(prose(text_of(name))) for word in span.split()[:1]}
+    assert not {word for word in said if word.startswith("--")} - known
+
+
+@EVERY_PAGE
 def test_every_make_target_is_one(name: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
     text = text_of(name)
@@ -262,8 +279,11 @@ def python_blocks() -> list[tuple[str, int, str]]:
     ]
 
 
-@pytest.mark.parametrize(("name", "index", "body"), python_blocks())
-def test_every_snippet_calls_what_there_is(name: str, index: int, body: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [pytest.param(name, body, id=f"{name}-{index}") for name, index, body in python_blocks()],
+)
+def test_every_snippet_calls_what_there_is(name: str, body: str) -> None:
     """It compiles, and each call of a public function fits that function's signature."""
     for node in ast.walk(ast.parse(body)):
         if not isinstance(node, ast.Call):
