@@ -41,6 +41,13 @@ class EvaluationConfig(Section):
     new_class_prompts: bool = Field(default=False, description="of older runs: now the default")
     resamples: int = Field(default=1000, ge=0, description="of the paired bootstrap; 0 is none")
 
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed occurs twice: it would count twice in mean and deviation")
+        return seeds
+
     @field_validator("controls", mode="before")
     @classmethod
     def _spell_out(cls, names: Any) -> Any:

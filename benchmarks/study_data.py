@@ -20,7 +20,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from aape.adapter.classification.draws import waffle_templates
-from aape.adapter.classification.feature_file import read_features
+from aape.adapter.classification.feature_checks import read_features
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 
 from aape.adapter.baselines import BASELINES, GROUPS
-from aape.adapter.classification.feature_file import FileSource, read_features
+from aape.adapter.classification.feature_checks import read_features
+from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.protocols import load_protocol
 from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.recipe import DEFAULT, controlled

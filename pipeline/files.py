@@ -8,15 +8,16 @@ import json
 import math
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .leftovers import temporary_file
 
 _CHUNK = 1 << 20
+_FULL = "No space left on device"
 _UNWRITABLE = (
     errno.EACCES,
     errno.EEXIST,
@@ -58,13 +59,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = temporary_file(path)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        # mkstemp makes private files; the result gets the permissions any new file would have
+        # a temporary file is private; the result gets the permissions any new file would have
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
@@ -72,8 +71,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         _remove(temporary)
         raise disk_error(error, path) from error
-    except BaseException:
+    except BaseException as error:
         _remove(temporary)
+        if isinstance(error, Exception) and _FULL in str(error):  # safetensors' and faiss's own
+            raise disk_error(OSError(errno.ENOSPC, _FULL), path) from error
         raise
 
 

@@ -148,7 +148,7 @@ def test_options_reach_vllm() -> None:
 
 def test_the_worker_needs_the_standard_library_alone() -> None:
     """It must import without this package and without vllm, and never import its neighbours."""
-    path = REPOSITORY / "pipeline" / "engines" / "vllm_worker.py"
+    path = REPOSITORY / "pipeline" / "prompts" / "engines" / "vllm_worker.py"
     code = f"import runpy; runpy.run_path({str(path)!r}, run_name='worker'); import sys; " + (
         "assert not {'aape', 'torch', 'numpy'} & set(sys.modules)"
     )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aape.pipeline import leftovers
 from aape.pipeline.config import GenerationConfig, SamplingConfig
 from aape.pipeline.errors import UserError, unknown_name
 from aape.pipeline.files import (
@@ -171,3 +172,25 @@ def test_nothing_of_one_system_is_imported_at_the_top() -> None:
     for path in (*root.glob("pipeline/**/*.py"), *root.glob("adapter/**/*.py"), root / "cli.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not line.startswith(("import fcntl", "import resource", "import pwd")), path
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from aape.pipeline.files import *\n"
+        "with atomic_path(Path(sys.argv[1])) as part: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / "bank.parquet"
+    subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    (left,) = tmp_path.iterdir()
+    mine = leftovers.temporary_file(tmp_path / "other")  # of a process that lives
+    leftovers._swept.discard(tmp_path)
+    write_text(target, "whole")
+    assert set(tmp_path.iterdir()) == {target, mine}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_a_full_disk_is_one_sentence_whoever_says_it(tmp_path: Path, kind) -> None:
+    with pytest.raises(UserError, match="No space left"), atomic_path(tmp_path / "x"):
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir())

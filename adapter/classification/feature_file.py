@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from functools import cached_property
@@ -15,6 +14,7 @@ from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
 from .data import ClassificationData, ClassTexts, LabelledImages
 from .draws import VAL_SHOTS, check_shots, no_images, sample_rows
+from .feature_checks import class_ids, class_names, positive, read_features
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
@@ -78,9 +78,7 @@ class FileSource:
     def texts(self) -> ClassTexts:
         """Class texts of the file and the prompts of the bank or the file."""
         template = self._array("class_text.features", self._text("name", "template", "class"))
-        names = json.loads(self.metadata.get("classnames", "[]")) or [
-            f"class {i}" for i in range(len(template))
-        ]
+        names = class_names(self.path, self.metadata, len(template))
         if self.bank is not None:
             if list(self.bank.metadata.class_names) != names:
                 raise UserError(
@@ -120,18 +118,9 @@ class FileSource:
         raw = np.linalg.norm(self.tensors[name].astype(np.float32), axis=-1)
         if np.abs(raw - 1).max() > _UNIT_TOLERANCE:
             return raw
-        given = self.metadata.get("text_norm")
-        if given is None:
+        if "text_norm" not in self.metadata:
             return None
-        try:
-            norm = float(given)
-        except ValueError:
-            norm = float("nan")
-        if not 0 < norm < float("inf"):
-            raise UserError(
-                f"{self.path} gives {given!r} as text_norm.",
-                "It is the mean length of the class texts before scaling, a number above 0.",
-            )
+        norm = positive(self.path, self.metadata, "text_norm", 1.0)
         return np.full(count, norm, np.float32)
 
     def _text(self, *kinds: str) -> np.ndarray | None:
@@ -184,7 +173,8 @@ class FileSource:
                 f" (it has {', '.join(found) or 'no training features'}).",
                 "Choose --shots accordingly.",
             )
-        base, new = base_new_classes(len(self.texts.names))
+        count = len(self.texts.names)
+        base, new = base_new_classes(count)
         return ClassificationData(
             dataset=self.dataset,
             encoder=self.metadata.get("encoder_fingerprint")
@@ -193,11 +183,11 @@ class FileSource:
             train=train,
             val=val,
             test=self.split("test"),
-            base_ids=json.loads(self.metadata.get("base_ids", "null")) or base,
-            new_ids=json.loads(self.metadata.get("new_ids", "null")) or new,
+            base_ids=class_ids(self.path, self.metadata, "base_ids", base, count),
+            new_ids=class_ids(self.path, self.metadata, "new_ids", new, count),
             shots=shots,
             seed=seed,
-            logit_scale=float(self.metadata.get("logit_scale", 100.0)),
+            logit_scale=positive(self.path, self.metadata, "logit_scale", 100.0),
             notes=list(dict.fromkeys(notes + self.notes)),
         )
 
@@ -219,24 +209,6 @@ def from_feature_file(
 ) -> ClassificationData:
     """Return one draw of a file of cached features; :class:`FileSource` has its format."""
     return FileSource(path, bank).draw(shots, seed)
-
-
-def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read all tensors and the metadata of a safetensors file.
-
-    Raises:
-        UserError: the file is absent or of another format.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    try:
-        with safe_open(path, framework="np") as stream:
-            names = list(stream.keys())
-            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file: {error}.") from error
 
 
 def _same_name(label: str, encoder_id: str) -> bool:

@@ -105,7 +105,7 @@ def softmax_regression(
         start: (r, c), where to begin; zero by default.
         iterations: at most.
         tolerance: stop when the gradient in those coordinates is shorter than this times √n, or
-            when a step gains less than this, squared, of the value.
+            when two steps gain less than a tenth of its square, of the value.
 
     Returns:
         W (r, c) in the coordinates of ``features``.
@@ -127,7 +127,7 @@ def softmax_regression(
         return float(loss), like.gather(z.T @ residual) * scale + penalty * v
 
     v = torch.zeros_like(scale) if start is None else like.gather(start) / scale
-    v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2)
+    v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2 / 10)
     return like.spread(v * scale)
 
 
@@ -142,6 +142,7 @@ def lbfgs(
     """Minimise a convex function of a tensor, given as ``v -> (value, gradient)``."""
     value, gradient = function(v)
     steps: list[tuple[Tensor, Tensor, float]] = []
+    small = 0
     for _ in range(iterations):
         if float(gradient.norm()) <= tolerance:
             break
@@ -166,8 +167,9 @@ def lbfgs(
         curve = float((s * t).sum())
         if curve > 0:
             steps = [*steps[1 - memory :], (s, t, 1.0 / curve)]
-        small = value - new_value <= gain * abs(value)
+        # one short step may be a poor direction, two in a row are the end
+        small = small + 1 if value - new_value <= gain * abs(value) else 0
         v, value, gradient = new, new_value, new_gradient
-        if small:
+        if small == 2:
             break
     return v

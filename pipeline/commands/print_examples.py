@@ -64,7 +64,7 @@ def example_paths(manifest: Manifest, number: int = N_EXAMPLES) -> list[tuple[st
 
 def print_examples(manifest: Manifest, stream: TextIO | None = None) -> None:
     """Print a few photos with what they show: drawn on a terminal that can, else by path."""
-    stream = stream or sys.stdout
+    stream = sys.stdout if stream is None else stream
     protocol = protocol_of(os.environ, is_terminal=stream.isatty())
     for text, path in example_paths(manifest):
         printable = "".join(c for c in f"  example: {text}: {path}" if c.isprintable())

@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import cache_folder, disk_error, exclusive, hash_file, write_json
+from ..leftovers import temporary_folder
 from ..progress import step
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _write_embedded(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = temporary_folder(target)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         with redirect_stderr(StringIO()):  # a bar of its own that no setting turns off

@@ -138,7 +138,9 @@ class Photos:
         found = split_by_class(
             Path(), by_class, self.manifest.shares, key=lambda _, item: keys[item.path]
         )
-        chosen = {(item.path, item.label): split for split, some in found.items() for item in some}
+        chosen: dict[tuple[Path, int], Split] = {
+            (item.path, item.label): split for split, some in found.items() for item in some
+        }
         for photo in photos:
             if photo.label is not None:
                 photo.split = chosen[photo.path, photo.label]

@@ -94,8 +94,9 @@ def text_of(message: Any) -> str | None:
         return content
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        if all(isinstance(part, str) for part in parts):
-            return "".join(parts)
+        words = [part for part in parts if isinstance(part, str)]
+        if len(words) == len(parts):
+            return "".join(words)
     refusal = getattr(message, "refusal", None)
     return refusal if isinstance(refusal, str) and refusal else None
 
@@ -115,8 +116,9 @@ def reason_of(choice: Any) -> str:
 def tokens_of(reply: Any) -> int:
     """Return how many tokens a text has, or 0 where a server says something odd."""
     count = getattr(getattr(reply, "usage", None), "completion_tokens", None)
-    whole = isinstance(count, int) and not isinstance(count, bool)
-    return count if whole and 0 <= count < 2**31 else 0
+    if not isinstance(count, int) or isinstance(count, bool):
+        return 0
+    return count if 0 <= count < 2**31 else 0
 
 
 def pause_of(header: str) -> float:
