@@ -145,7 +145,7 @@ def test_every_command_is_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "whole"),
     [
-        ("aape fly", True), ("aape train --bnak x", True), ("aape train --shots many", True),
+        ("aape fly", True), ("aape train --bnak x", True), ("aape bank search x -k many", True),
         ("aape bank fly", False), ("aape train --bnak", False), ("aape predict", True),
         ("aape --fly", False),
     ],
@@ -328,6 +328,28 @@ def test_the_notebook_runs(tmp_path) -> None:
         text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path) -> None:
+    """Strictly: every link, anchor and documented name exists, and nothing is fetched."""
+    pytest.importorskip("material", reason="the site needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "-d", str(tmp_path)]
+    environment = {
+        **os.environ,
+        "NO_MKDOCS_2_WARNING": "1",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert 'id="aape.pipeline.bank.PromptBank"' in page
+    loaded = re.findall(
+        r'(?:src|href)="(https?://[^"]+)"[^>]*(?:rel="stylesheet"|></script>)', page
+    )
+    assert not loaded
 
 
 def test_the_readme_is_short() -> None:
