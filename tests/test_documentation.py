@@ -352,6 +352,24 @@ def test_the_site_is_built_without_a_warning(tmp_path) -> None:
     assert not loaded
 
 
+def test_pip_installs_every_package_and_every_file_beside_it() -> None:
+    """`pip install .` is what the README says; a folder that is not listed would be missing."""
+    from setuptools.config.pyprojecttoml import read_configuration
+
+    settings = read_configuration(REPOSITORY / "pyproject.toml")["tool"]["setuptools"]
+    lost = []
+    for path in REPOSITORY.glob("[a-z]*/**/*"):
+        parts = path.relative_to(REPOSITORY).parts
+        if parts[0] not in ("adapter", "pipeline", "data_manifests") or "__pycache__" in parts:
+            continue
+        package = ".".join(["aape", *parts[:-1]])
+        patterns = settings["package-data"].get(package, [])
+        shipped = path.suffix == ".py" or any(path.match(pattern) for pattern in patterns)
+        if path.is_file() and not (package in settings["packages"] and shipped):
+            lost.append(path.relative_to(REPOSITORY).as_posix())
+    assert not lost
+
+
 def test_the_readme_is_short() -> None:
     words = re.sub(r"\]\([^)]*\)", "]", text_of("README.md")).split()
     assert len([word for word in words if re.search(r"\w", word)]) <= 900
