@@ -1,44 +1,146 @@
-"""The command line: the verbs of the two floors below, put together. Nothing else.
+"""The command line: the verbs of the two floors below, put together; errors and ends in words.
 
 Heavy imports stay inside the verbs, so that ``aape --help`` is instant.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from .adapter.commands import evaluate, predict, report, suites, sweep, train
+from .adapter.commands import (
+    caption,
+    evaluate,
+    explain,
+    options,
+    predict,
+    report,
+    search,
+    suites,
+    sweep,
+    train,
+)
 from .pipeline.commands import bank, datasets, encoders, prompts
 
 app = typer.Typer(
     name="aape",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Adapt CLIP-like models to your own images with what language models know about them.",
+    epilog="-q and -v may stand anywhere. Settings: aape options. In Python: import aape.",
 )
-for verbs in (prompts, train, predict, sweep, suites, report, encoders):
+for verbs in (
+    prompts,
+    train,
+    predict,
+    explain,
+    search,
+    caption,
+    sweep,
+    suites,
+    report,
+    options,
+    encoders,
+):
     app.add_typer(verbs.app)
 app.add_typer(bank.bank_app, name="bank")
 app.add_typer(datasets.datasets_app, name="datasets")
 app.add_typer(evaluate.eval_app, name="eval")
+INTERRUPTED, STOPPED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_ANYWHERE = {"-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose"}
+_verbose = False
 
 
-def main() -> None:
-    """Run the command line: a :class:`UserError` is one clear sentence and exit status 2."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"aape {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors alone.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Times, and where an error arose.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Take the options that every verb has."""
+    global _verbose
+    _verbose = verbose
+    if quiet or verbose:
+        from .pipeline import progress
+
+        progress.speak(quiet=quiet, times=verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every end has its exit status.
+
+    0: done. 1: a check found something. 2: bad input, in one sentence. 130: interrupted, 143:
+    stopped by SIGTERM; the same command goes on where it was.
+    """
     from .pipeline.errors import UserError
 
+    stopped: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    words = _first(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        app(standalone_mode=True)
+        status = app(words, prog_name="aape", standalone_mode=False)
     except UserError as error:
-        typer.secho(f"aape: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("aape: interrupted; run the same command again to go on.", err=True)
-        sys.exit(130)
+        if _verbose:
+            import traceback
+
+            traceback.print_exc()
+        _say(f"aape: {error}", error=True)
+        status = 2
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
     except BrokenPipeError:
-        sys.exit(0)
+        # what is left in the buffer has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        show = getattr(error, "show", None)  # a misspelt option; typer's own class of it varies
+        if show is None:
+            raise
+        show(file=sys.stderr)
+        status = getattr(error, "exit_code", 2)
+    if status == INTERRUPTED:
+        _say(
+            f"aape: {'stopped' if stopped else 'interrupted'}. Run the same command again to go"
+            " on: finished work is kept."
+        )
+        status = STOPPED if stopped else INTERRUPTED
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _first(words: list[str]) -> list[str]:
+    """Put -q and -v before the verb, where the app looks for them."""
+    end = words.index("--") if "--" in words else len(words)
+    moved = [_ANYWHERE[word] for word in words[:end] if word in _ANYWHERE]
+    rest = [word for word in words[:end] if word not in _ANYWHERE]
+    return [*moved, *rest, *words[end:]]
+
+
+def _say(text: str, error: bool = False) -> None:
+    colour = error and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    typer.echo(f"\033[31m{text}\033[0m" if colour else text, err=True)
 
 
 if __name__ == "__main__":

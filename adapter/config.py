@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from ..pipeline.config import EncoderConfig, GenerationConfig, Section
-from .method.recipe import CONTROL_GROUPS, Control, Recipe
+from ..pipeline.config import EncoderConfig, Section
+from ..pipeline.errors import UserError
+from .method.recipe import CONTROL_GROUPS, Control, Recipe, load_recipe
 
 
 class DataConfig(Section):
@@ -28,13 +30,18 @@ class DataConfig(Section):
 class EvaluationConfig(Section):
     """What is measured, by which rule, against what."""
 
-    protocol: str = "base2new"
-    shots: int = Field(default=16, ge=1)
+    protocol: str = Field(
+        default="base2new",
+        description="rule of evaluation: fewshot, base2new, generalized, cross-dataset, domain",
+    )
+    shots: int = Field(default=16, ge=1, description="training images a class")
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
     init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
     order_seed: int | None = Field(default=None, description="of batches; by default the shots'")
     controls: list[Control] = Field(default=[], description="groups of controls are spelt out")
-    baselines: list[str] = Field(default=["all"])
+    baselines: list[str] = Field(
+        default=["all"], description="names, or all, fast, slow, literal, none"
+    )
     new_classes: Literal["bank", "name"] = Field(
         default="bank", description="new classes have the bank's prompts, or the template alone"
     )
@@ -59,9 +66,47 @@ class EvaluationConfig(Section):
 class Config(Section):
     """Everything that decides a run."""
 
-    task: Literal["classification"] = "classification"
+    task: Literal["classification"] = Field(
+        default="classification", description="what the run is for"
+    )
     data: DataConfig = Field(default_factory=DataConfig)
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
-    generation: GenerationConfig = Field(default_factory=GenerationConfig)
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: Recipe = Field(default_factory=lambda: load_recipe("default"))
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, values: Any) -> Any:
+        """Leave out what older runs wrote down and nothing read: how a bank was once made."""
+        if isinstance(values, dict) and "generation" in values:
+            return {name: value for name, value in values.items() if name != "generation"}
+        return values
+
+
+# what recipes of a kind read; the rest is of the other kind
+_READ_BY_ALL = ("name", "kind")
+_OF_CONVEX = ("class_text", "convex")
+
+
+def refuse_unread(recipe: Recipe, names: Iterable[str]) -> None:
+    """Stop where a setting was asked for that the recipe does not read.
+
+    Args:
+        names: dotted, such as ``recipe.lr``; those of other sections are not looked at.
+
+    Raises:
+        UserError: the recipe is of the other kind.
+    """
+    for name in names:
+        section, _, rest = name.partition(".")
+        field = rest.split(".")[0]
+        if section != "recipe" or not field or field in _READ_BY_ALL:
+            continue
+        if (field in _OF_CONVEX) != (recipe.kind == "convex"):
+            other = "a recipe trained by gradient, such as --recipe staged"
+            if field in _OF_CONVEX:
+                other = "the recipe default"
+            raise UserError(
+                f"The recipe {recipe.name!r} ({recipe.kind}) does not read {name}.",
+                f"It is a setting of {other}.",
+            )

@@ -5,11 +5,9 @@ n images, c classes, d embedding width, k labels an image.
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,39 +21,47 @@ from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
+from ..pipeline.settings import read_source
+from .arrays import texts_as_they_are
+from .asked_classes import AskedClass, asked_classes
 from .config import Config
 from .method.adapter import FittedAdapter
-from .method.problem import ClassSet
+from .prediction_file import check_format, write_predictions
 from .run import RunFolder, own_weights
 
 if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
 
 
+NONE = "none of these"
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The likeliest labels of one image, with their probabilities, best first.
 
-    ``path`` is nothing for a picture or array that was given open. ``error`` says why an image
-    could not be read; it then has no labels.
+    ``class_ids`` are those of the run's data set; a class that was only named has none. Where the
+    best is less likely than was asked for, the only label is ``"none of these"``, and its figure is
+    that of the best. ``path`` is nothing for a picture or array that was given open. ``error`` says
+    why an image could not be read; it then has no labels.
     """
 
     path: Path | None
     labels: list[str]
     probabilities: list[float]
+    class_ids: list[int | None] = field(default_factory=list)
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON shows."""
-        pairs = zip(self.labels, self.probabilities)
-        return {
-            "path": str(self.path) if self.path else None,
-            "labels": [{"label": a, "p": b} for a, b in pairs],
-            "error": self.error or None,
-        }
+        ids = self.class_ids or [None] * len(self.labels)
+        triples = zip(self.labels, ids, self.probabilities)
+        labels = [{"label": a, "class_id": i, "p": p} for a, i, p in triples]
+        path = str(self.path) if self.path else None
+        return {"path": path, "labels": labels, "error": self.error or None}
 
     def line(self) -> str:
-        """Return what the command line shows."""
+        """Return what a terminal shows."""
         best = zip(self.labels, self.probabilities)
         said = ", ".join(f"{label} {p:.0%}" for label, p in best)
         return f"{self.path}  {said or 'cannot be read: ' + self.error}"
@@ -64,36 +70,99 @@ class Prediction:
 def predict(
     run: str | Path,
     images: Sequence[Any],
-    *,
     top: int = 3,
     classes: Sequence[str] = (),
-    more: Sequence[str] = (),
-    encoder: Encoder | None = None,
-    checkpoint: str = "",
+    also: Sequence[str] = (),
+    checkpoint: str | Path = "",
+    device: str = "",
+    min_confidence: float = 0.0,
+    out: str | Path | None = None,
     strict: bool = False,
+    *,
+    encoder: Encoder | None = None,
 ) -> list[Prediction]:
     """Label images with the adapter of a run.
 
-    Classes that were trained have their own terms. All others are new classes, judged by their
-    names alone: those of the data set that were held back, and any ``more`` that you name.
+    Classes that were trained have their own terms. All others are new classes: those of the data
+    set that were held back, and any that you name with ``also``.
 
     Args:
         run: a run folder of classification that was trained on a bank.
         images: files, folders that are searched at any depth, patterns such as ``photos/*.jpg``,
             Pillow's images, or arrays (h, w), (h, w, 3) or (h, w, 4).
         top: k, labels to return for each image.
-        classes: names to choose from; by default all of the run's data set.
-        more: further names, of which no photo was ever seen.
-        encoder: an open encoder instead of the one that the run names.
+        classes: names or class ids to choose from; by default all of the run's data set.
+        also: further names, of which no photo was ever seen.
         checkpoint: local weights of the encoder, where the run was made with such; where they lie
             is never taken from the run.
+        device: ``auto``, ``cpu``, ``cuda``; by default the run's.
+        min_confidence: below this probability the label is ``"none of these"``.
+        out: also write a file: ``.csv``, ``.json``, ``.jsonl`` or ``.parquet``.
         strict: stop at an image that cannot be read; otherwise its prediction has an ``error``.
+        encoder: an open encoder instead of the one that the run names.
 
     Raises:
         UserError: the run has no adapter of classification, was trained on a file of features,
             belongs to another encoder, there are no images, or with ``strict`` one cannot be read.
     """
+    if out is not None:
+        check_format(out)
     folder = RunFolder.open(run)
+    tensors, about = _adapter_of(folder)
+    given = _files(images)
+    asked = asked_classes(about, classes, also)
+    encoder = encoder or _encoder(folder, about, str(checkpoint), device)
+    if encoder.fingerprint != about["encoder"]:
+        raise UserError(
+            f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
+        )
+    fitted = FittedAdapter.load(tensors, about)
+    text = _class_texts(asked, encoder, tensors, about)
+    classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
+    features, kept, errors = _features(encoder, given, strict)
+    shares = fitted.logits(torch.from_numpy(features), classes_asked).softmax(-1)  # (n, c)
+    best = shares.topk(min(top, len(asked)), dim=-1)
+    labelled = {
+        place: _prediction(
+            _path_of(given[place]), [asked[i] for i in which], values, min_confidence
+        )
+        for place, which, values in zip(kept, best.indices.tolist(), best.values.tolist())
+    }
+    found = [
+        labelled.get(place) or Prediction(_path_of(image), [], [], error=errors.get(place, ""))
+        for place, image in enumerate(given)
+    ]
+    if out is not None:
+        write_predictions(out, found)
+    return found
+
+
+def _path_of(image: Any) -> Path | None:
+    return image if isinstance(image, Path) else None
+
+
+def _prediction(
+    path: Path | None, classes: list[AskedClass], shares: list[float], least: float
+) -> Prediction:
+    rounded = [round(share, 4) for share in shares]
+    if shares[0] < least:
+        return Prediction(path, [NONE], rounded[:1], [None])
+    return Prediction(
+        path, [entry.label for entry in classes], rounded, [entry.class_id for entry in classes]
+    )
+
+
+def _adapter_of(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and description of a run that can label photos.
+
+    Raises:
+        UserError: it cannot; what it is, and what to do with it.
+    """
+    if read_source(folder.path / "config.yaml").get("task") == "captions":
+        raise UserError(
+            f"{folder.path} is a run trained on captions: it has no classes to predict.",
+            f"Use it with: aape eval retrieval {folder.path} (or captioning, vqa).",
+        )
     tensors, about = folder.load_weights()
     if about.get("kind") != "classification":
         raise UserError(
@@ -105,63 +174,27 @@ def predict(
             f"{folder.path} was trained on a file of features, which says nothing of photos.",
             "Train on a bank: aape train --bank BANK.",
         )
-    asked = _files(images)
-    encoder = encoder or _encoder(folder, about, checkpoint)
-    if encoder.fingerprint != about["encoder"]:
-        raise UserError(
-            f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
-        )
-    trained: list[str] = about["class_names"]
-    names = list(dict.fromkeys([*(classes or about["all_class_names"]), *more]))
-    fitted = FittedAdapter.load(tensors, about)
-    text = _class_texts(names, encoder, tensors, about)
-    seen = torch.tensor([trained.index(name) if name in trained else -1 for name in names])
-    texts = ClassSet(text, text, text, None, seen, tuple(names))
-    features, kept, errors = _features(encoder, asked, strict)
-    shares = fitted.logits(torch.from_numpy(features), texts).softmax(-1)  # (n, c)
-    best = shares.topk(min(top, len(names)), dim=-1)
-    found = {
-        place: ([names[i] for i in which], [round(p, 4) for p in values])
-        for place, which, values in zip(kept, best.indices.tolist(), best.values.tolist())
-    }
-    return [
-        Prediction(
-            given if isinstance(given, Path) else None,
-            *found.get(place, ([], [])),
-            error=errors.get(place, ""),
-        )
-        for place, given in enumerate(asked)
-    ]
+    return tensors, about
 
 
 def _class_texts(
-    names: Sequence[str], encoder: Encoder, tensors: dict[str, Tensor], about: dict[str, Any]
+    asked: Sequence[AskedClass],
+    encoder: Encoder,
+    tensors: dict[str, Tensor],
+    about: dict[str, Any],
 ) -> Tensor:
     """Return the texts (c, d) that the adapter wants: kept ones, and for other names templates."""
     ensemble = about.get("class_text", {}).get("base") == "ensemble"
     templates = about["ensemble"] if ensemble else [about["template"]]
+    names = [entry.name for entry in asked]
     text = torch.from_numpy(class_embeddings(encoder, names, templates))
-    kept: list[str] = about["all_class_names"] if "class_texts" in tensors else []
-    where = {name: row for row, name in reversed(list(enumerate(kept)))}
-    for i, name in enumerate(names):
-        if name in where:
-            text[i] = tensors["class_texts"][where[name]]
+    kept = tensors.get("class_texts")
+    for i, entry in enumerate(asked):
+        if entry.seen >= 0:
+            text[i] = tensors["text"][entry.seen]
+        elif kept is not None and entry.class_id is not None:
+            text[i] = kept[entry.class_id]
     return text
-
-
-def to_csv(predictions: Sequence[Prediction]) -> str:
-    """Return a table: the path, label and probability of each rank, why an image has none."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    ranks = range(1, max((len(row.labels) for row in predictions), default=0) + 1)
-    writer.writerow(
-        ["path", *[f"{name}_{rank}" for rank in ranks for name in ("label", "p")], "error"]
-    )
-    for row in predictions:
-        cells = [value for pair in zip(row.labels, row.probabilities) for value in pair]
-        cells += [""] * (2 * len(ranks) - len(cells))
-        writer.writerow([row.path or "", *cells, row.error])
-    return stream.getvalue()
 
 
 def _files(images: Sequence[Any]) -> list[Any]:
@@ -244,10 +277,12 @@ def _features(
     return np.concatenate(parts), kept, errors
 
 
-def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str) -> Encoder:
+def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str, device: str) -> Encoder:
     """Open the encoder that the run was trained with."""
     from ..pipeline.encoders import load_encoder
 
     wanted = Config.from_yaml(folder.path / "config.yaml").encoder
     name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(name, own_weights(name, wanted.checkpoint, checkpoint), wanted.device)
+    return load_encoder(
+        name, own_weights(name, wanted.checkpoint, checkpoint), device or wanted.device
+    )

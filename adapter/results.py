@@ -115,12 +115,16 @@ class Results:
         return cls(methods=methods, **value)
 
     def cell(self, method: MethodResult, metric: str, plus_minus: str = " ± ") -> str:
-        """Return ``mean ± std`` as text, ``"–"`` where the method has no such figure."""
+        """Return ``mean ± std`` as text, ``"–"`` where the method has no such figure.
+
+        Where all seeds had the same images, what is the same for all has no deviation to show.
+        """
         mean = method.mean(metric)
         if math.isnan(mean):
             return "–"
-        text = f"{mean:.2f}"
-        return f"{text}{plus_minus}{method.std(metric):.2f}" if len(method.seeds) > 1 else text
+        text, std = f"{mean:.2f}", method.std(metric)
+        shown = len(method.seeds) > 1 and not (std == 0 and self.details.get("same_images"))
+        return f"{text}{plus_minus}{std:.2f}" if shown else text
 
     def to_markdown(self) -> str:
         """Return a Markdown table, the best mean of the ranking metric in bold, notes below."""

@@ -1,8 +1,8 @@
 """The run folder: everything a later reader needs to trust, repeat or use a result.
 
-``config.yaml`` (resolved), ``environment.json``, ``results.json`` or ``results/<task>.json``,
-``metrics.jsonl``, ``adapter.safetensors`` with ``adapter_config.json``, ``README.md`` (model card)
-and ``report.html``.
+``config.yaml`` (resolved), ``environment.json``, ``results/<task>.*``, ``metrics.jsonl`` and
+``adapter.safetensors`` with ``adapter_config.json``; made of them at the end (:mod:`.finish`):
+``results.json`` with all tables, ``README.md`` (model card) and ``report.html``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,9 @@ _PACKAGES = (
     "aape", "torch", "torchvision", "open_clip_torch", "transformers", "vllm", "faiss-cpu",
     "faiss-gpu", "pyarrow", "duckdb", "numpy", "timm", "ray",
 )  # fmt: skip
+
+_SUMMARIES = ("report.html", "README.md", "results.json")
+_BEGINNINGS = ("config.yaml", "environment.json", "metrics.jsonl", "stages.json")
 
 
 def environment() -> dict[str, Any]:
@@ -89,10 +95,41 @@ class RunFolder:
             )
         return run
 
-    def start(self, config: Section) -> None:
-        """Write the resolved configuration and the environment."""
-        write_text(self.path / "config.yaml", config.to_yaml())
+    def start(self, config: Section, tasks: Sequence[str] = ()) -> None:
+        """Write the resolved configuration and the environment.
+
+        Where another configuration was there, what it led to goes: report, model card and the
+        tables of ``tasks``. Finished trainings stay; they are kept by all that decided them.
+        """
+        known, text = self.path / "config.yaml", config.to_yaml()
+        if known.exists() and _without_marks(known) != _without_marks(text):
+            for name in _SUMMARIES:
+                (self.path / name).unlink(missing_ok=True)
+            for task in tasks:
+                for path in (self.path / "results").glob(f"{task}.*"):
+                    path.unlink()
+        write_text(known, text)
         write_json(self.path / "environment.json", environment())
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Take a folder away again that was made for work which failed before any was finished."""
+        was_there = self.path.exists()
+        parent_was_there = self.path.parent.exists()
+        try:
+            yield
+        except BaseException:
+            if not was_there and self.path.is_dir() and not self._has_work():
+                shutil.rmtree(self.path, ignore_errors=True)
+                if not parent_was_there:
+                    with suppress(OSError):  # others may have put something there
+                        self.path.parent.rmdir()
+            raise
+
+    def _has_work(self) -> bool:
+        """Say whether there is anything but what every run begins with."""
+        files = (path for path in self.path.rglob("*") if path.is_file())
+        return any(path.name not in _BEGINNINGS and path.suffix != ".lock" for path in files)
 
     def log(self, **values: Any) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -127,3 +164,9 @@ class RunFolder:
         if not path.exists():
             raise UserError(f"{self.path} has no trained adapter.", "Run aape train first.")
         return read_tensors(path)[0], read_record(self.path / "adapter_config.json")
+
+
+def _without_marks(source: Path | str) -> list[str]:
+    """Return the lines of a configuration that say something."""
+    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    return [line for line in text.splitlines() if not line.startswith("#")]

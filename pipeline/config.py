@@ -111,11 +111,13 @@ def read_yaml(path: str | Path) -> Any:
 class SamplingConfig(Section):
     """How the language model samples. Defaults: CuPL's temperature (Huang et al., section 4)."""
 
-    temperature: float = Field(default=0.99, ge=0)
+    temperature: float = Field(
+        default=0.99, ge=0, description="of the language model; 0 takes the likeliest word"
+    )
     top_p: float = Field(
         default=0.95, gt=0, le=1, description="below 1: small models wander off in the far tail"
     )
-    max_tokens: int = Field(default=60, ge=1)
+    max_tokens: int = Field(default=60, ge=1, description="longest answer")
     stop: tuple[str, ...] = Field(default=(), description="texts at which an answer ends")
 
 
@@ -125,12 +127,14 @@ class VllmConfig(Section):
     python: str = Field(
         default="", description="always empty: --engine-python or $AAPE_VLLM_PYTHON name it"
     )
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    dtype: str = "auto"
-    max_model_len: int = Field(default=1024, ge=64)
-    quantization: str = ""
-    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
-    enforce_eager: bool | None = None
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the model")
+    dtype: str = Field(default="auto", description="of the weights; auto is the model's")
+    max_model_len: int = Field(default=1024, ge=64, description="tokens of question and answer")
+    quantization: str = Field(default="", description="method of vLLM; empty is the model's own")
+    gpu_memory_utilization: float = Field(
+        default=0.85, gt=0, le=1, description="share of the memory that vLLM may take"
+    )
+    enforce_eager: bool | None = Field(default=None, description="without CUDA graphs")
     options: dict[str, Any] = Field(default={}, description="any other argument of vllm.LLM")
     start_timeout: float = Field(default=1800, gt=0, description="seconds to load the model")
 
@@ -167,8 +171,10 @@ class RayConfig(Section):
     """Generation on a Ray cluster: every actor holds one engine."""
 
     address: str = Field(default="", description="empty: $RAY_ADDRESS or a local cluster")
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    actors: int = Field(default=1, ge=1)
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto", description="of each actor"
+    )
+    actors: int = Field(default=1, ge=1, description="engines at once")
     cpus: float = Field(default=1, gt=0, description="processors of an actor")
     gpus: float = Field(default=0, ge=0, description="GPUs of an actor")
     batch_size: int = Field(default=64, ge=1, description="requests handed to an actor at once")
@@ -185,8 +191,8 @@ class VerdictConfig(Section):
     )
     other_classes: bool = Field(default=True, description="drop texts that name another class")
     language: str = Field(default="en", description="language asked for; empty: any")
-    refusals: bool = True
-    preambles: bool = True
+    refusals: bool = Field(default=True, description="drop answers that refuse")
+    preambles: bool = Field(default=True, description="drop what only announces an answer")
 
 
 class TopUpConfig(Section):
@@ -201,11 +207,13 @@ class TopUpConfig(Section):
 class GenerationConfig(Section):
     """Which language model writes the prompts, through which engine, and how many."""
 
-    engine: Literal["auto", "vllm", "transformers", "openai", "ray"] = "auto"
+    engine: Literal["auto", "vllm", "transformers", "openai", "ray"] = Field(
+        default="auto", description="what runs the language model"
+    )
     model: str = Field(default="auto", description="smollm2, a folder, or a model id")
-    revision: str = ""
+    revision: str = Field(default="", description="of the model on its hub")
     samples: int = Field(default=10, ge=1, description="samples per query and class")
-    seed: int = 0
+    seed: int = Field(default=0, description="other texts, as reproducible")
     instruction: str = Field(
         default="Answer with one short sentence about what it looks like.",
         description="appended to every query; empty: the query alone, as CuPL did",
@@ -229,10 +237,10 @@ class GenerationConfig(Section):
 class EncoderConfig(Section):
     """Which dual encoder embeds texts and images, and where it runs."""
 
-    name: str = "auto"
-    checkpoint: str = ""
-    device: str = "auto"
-    batch_size: int = Field(default=64, ge=1)
+    name: str = Field(default="auto", description="lite, MODEL/TAG of open_clip, or auto")
+    checkpoint: str = Field(default="", description="local file of its weights")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
+    batch_size: int = Field(default=64, ge=1, description="images or texts at once")
     workers: int = Field(default=2, ge=0, description="image decoding processes")
     strict: bool = Field(
         default=False, description="stop at a photo that cannot be read; else it is left out"

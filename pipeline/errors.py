@@ -22,6 +22,10 @@ class UserError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
+class BadValue(UserError, ValueError):
+    """Bad input to an estimator, which libraries such as scikit-learn expect as a ValueError."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for a name that is not in a closed list: the nearest named, all listed."""
     names = sorted(known)

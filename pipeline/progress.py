@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -12,7 +12,16 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 
 T = TypeVar("T")
 
-_console = Console(file=sys.stderr)
+_console = Console(stderr=True)  # whatever standard error is by then
+_start = time.monotonic()
+_times = False
+
+
+def speak(*, quiet: bool = False, times: bool = False) -> None:
+    """Say nothing at all on standard error, or put before each step when it was said."""
+    global _times
+    _console.quiet = quiet
+    _times = times
 
 
 def bar() -> Progress:
@@ -39,4 +48,6 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 def step(message: str) -> None:
     """Print one line about what is going on, on standard error."""
+    if _times:
+        message = f"{time.monotonic() - _start:7.1f} s  {message}"
     _console.print(message, highlight=False, markup=False, soft_wrap=True)

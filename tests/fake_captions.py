@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class FakeDataset:
 
     manifest: Any = _Manifest()
     layout: Any = _Layout()
+    contents: Any = SimpleNamespace(remarks=(), captions={"train": True})
 
     def __init__(self, folder: Path, images: int = 48) -> None:
         rng = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from aape.adapter.metrics.accuracy import (
     most_confused,
     per_class_accuracy,
 )
-from aape.adapter.metrics.bootstrap import paired_bootstrap
 from aape.adapter.metrics.calibration import expected_calibration_error
+from aape.adapter.metrics.intervals import paired_bootstrap
 
 PREDICTED, TRUTH = np.array([0, 1, 1, 2, 0]), np.array([0, 1, 2, 2, 2])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fake_captions import COLOURS, FakeDataset
 from fakes import ColourEncoder, unit_rows
+from safetensors.torch import save_file
 
 from aape.adapter.captions.data import (
     caption_set,
@@ -20,7 +22,7 @@ from aape.adapter.captions.retrieval import contrast_accuracy, evaluate_retrieva
 from aape.adapter.captions.train import (
     CaptionAdapter,
     CaptionConfig,
-    CaptionGenerator,
+    caption_generator,
     caption_loss,
     false_negatives,
     train_captions,
@@ -28,6 +30,7 @@ from aape.adapter.captions.train import (
 from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import hash_value, write_json
 
 
 def unit(rows: list[list[float]]) -> torch.Tensor:
@@ -69,13 +72,13 @@ def test_equal_captions_do_not_push() -> None:
 def test_forms_start_where_they_say() -> None:
     text, image = unit([[1, 2, 3, 4]])[0], unit([[4, 3, 2, 1]])[0]
     x = torch.randn(5, 4)
-    moved = CaptionGenerator(4, CaptionConfig(form="image"), text, image)(x)
+    moved = caption_generator(CaptionConfig(form="image"), text, image)(x)
     torch.testing.assert_close(moved, x - image + text)
-    mean = CaptionGenerator(4, CaptionConfig(form="mean"), text, image)(x)
+    mean = caption_generator(CaptionConfig(form="mean"), text, image)(x)
     torch.testing.assert_close(mean, text.expand(5, 4))
-    literal = CaptionGenerator(4, CaptionConfig(form="literal"), text, image)
+    literal = caption_generator(CaptionConfig(form="literal"), text, image)
     assert float(literal(x).std(0).min()) > 0
-    assert float(literal.mlp.mean_text.abs().max()) == 0
+    assert float(literal.mean_text.abs().max()) == 0
 
 
 def test_shared_captions_join_images() -> None:
@@ -92,7 +95,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     config = CaptionConfig(epochs=4, batch_size=8, lr=0.01)
     whole = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "whole"))
 
-    from aape.adapter.captions.train import train as captions
+    from aape.adapter.captions import train as captions
 
     kept, calls = captions.save_checkpoint, []
 
@@ -144,7 +147,7 @@ def test_training_helps_and_the_table_says_so(
 def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:
     encoder = ColourEncoder()
     mean = torch.zeros(encoder.dim)
-    generator = CaptionGenerator(encoder.dim, CaptionConfig(), mean, mean)
+    generator = caption_generator(CaptionConfig(), mean, mean)
     adapter = CaptionAdapter(generator, CaptionConfig(), "fake", encoder.fingerprint)
     adapter.save(tmp_path)
     again = CaptionAdapter.load(tmp_path)
@@ -153,7 +156,7 @@ def test_adapter_is_kept_and_refuses_another_encoder(tmp_path: Path) -> None:
     encoder.weights_hash = "f" * 64
     with pytest.raises(UserError, match="trained on features of"):
         again.check_encoder(encoder)
-    with pytest.raises(UserError, match="aape train --task captions"):
+    with pytest.raises(UserError, match="aape train-captions"):
         CaptionAdapter.load(tmp_path / "nothing")
 
 
@@ -219,3 +222,32 @@ def test_validation_is_held_out_where_there_is_none(tmp_path: Path) -> None:
     assert len(train) + len(val) == len(everything) + 50
     whole = FakeDataset(tmp_path)
     assert training_and_validation(whole) == (whole.captions("train"), whole.captions("val"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["image", "mean", "literal"])
+def test_adapters_of_older_versions_still_load(form: Any, tmp_path: Path) -> None:
+    """Then ``h`` was a class around an MLP: other names of tensors, the same sums."""
+    generator = torch.Generator().manual_seed(0)
+    names = {"inner.weight": (64, 4), "inner.bias": (64,), "outer.weight": (4, 64),
+             "outer.bias": (4,), "mean_text": (4,), "mean_image": (4,)}  # fmt: skip
+    old = {f"mlp.{name}": torch.randn(*shape, generator=generator) for name, shape in names.items()}
+    save_file(old, tmp_path / "caption_adapter.safetensors")
+    config = CaptionConfig(form=form)
+    about = {"config": config.model_dump(mode="json"), "dataset": "fake", "encoder": "e@1"}
+    write_json(tmp_path / "caption_adapter.json", about)
+    loaded = CaptionAdapter.load(tmp_path)
+    x = torch.randn(5, 4, generator=generator)
+    inner = torch.relu(
+        (x - old["mlp.mean_image"]) @ old["mlp.inner.weight"].T + old["mlp.inner.bias"]
+    )
+    h = old["mlp.mean_text"] + inner @ old["mlp.outer.weight"].T + old["mlp.outer.bias"]
+    h = h + x - old["mlp.mean_image"] if form == "image" else h
+    expected = torch.nn.functional.normalize(h, dim=-1).numpy()
+    np.testing.assert_allclose(loaded.h(x.numpy()), expected, atol=1e-6)
+    # prefixes that were trained on it are found by this hash
+    sums = {name: value.double().sum().item() for name, value in old.items()}
+    assert loaded.hash == hash_value(sums)[:16]
+    loaded.save(tmp_path / "again")
+    again = CaptionAdapter.load(tmp_path / "again")
+    assert again.hash == loaded.hash
+    np.testing.assert_array_equal(again.h(x.numpy()), loaded.h(x.numpy()))

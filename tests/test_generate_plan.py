@@ -16,7 +16,7 @@ def test_words_win_over_the_file(tmp_path: Path) -> None:
     file.write_text("samples: 3\nengine: vllm\nvllm: {dtype: float16}\n")
     made = plan(
         ["pets"],
-        config_file=file,
+        config=file,
         out=tmp_path,
         options={"engine": "openai", "model": "", "samples": None, "vllm.quantization": "fp8"},
     )
@@ -27,7 +27,7 @@ def test_words_win_over_the_file(tmp_path: Path) -> None:
 
 def test_a_whole_configuration_has_a_section(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("generation: {samples: 3}\n")
-    assert plan(["pets"], config_file=tmp_path / "c.yaml").config.samples == 3
+    assert plan(["pets"], config=tmp_path / "c.yaml").config.samples == 3
 
 
 def test_banks_of_several_and_of_all(tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_banks_of_several_and_of_all(tmp_path: Path) -> None:
         ({"datasets": ["pets"], "options": {"engine": "import"}}, "--from"),
         ({"datasets": ["pets"], "source": Path("x.json")}, "--engine import"),
         ({"datasets": ["pets"], "options": {"engine": "vlm"}}, "command line is not valid: engine"),
-        ({"datasets": ["pets"], "config_file": Path("absent.yaml")}, "does not exist"),
-        ({"datasets": ["pets"], "config_file": Path()}, "is a folder"),
+        ({"datasets": ["pets"], "config": Path("absent.yaml")}, "does not exist"),
+        ({"datasets": ["pets"], "config": Path()}, "is a folder"),
         ({"datasets": ["pets"], "queries": Path("absent.txt")}, "does not exist"),
         ({"datasets": ["pets"], "queries": Path()}, "is a folder"),
     ],

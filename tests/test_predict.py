@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aape.adapter.predict import Prediction, predict, to_csv
+from aape.adapter.predict import Prediction, predict
+from aape.adapter.prediction_file import to_csv
 from aape.pipeline.datasets import open_dataset
 from aape.pipeline.errors import UserError
 
@@ -58,6 +60,29 @@ def test_photos_get_labels(aape, trained: tuple[Path, dict[str, str]]) -> None:
     truth = [dataset.class_names[item.label] for item in items]
     hits = sum(row["labels"][0]["label"] == name for row, name in zip(rows, truth))
     assert hits > 3 * len(items) / len(dataset.class_names), "far above chance"
+
+
+def test_explanations_and_labels_agree_on_trained_classes(
+    aape, trained: tuple[Path, dict[str, str]]
+) -> None:
+    folder, env = trained
+    about = json.loads((folder / "run" / "adapter_config.json").read_text())
+    path = open_dataset("shapes").items("test")[7].path
+    words = [word for name in about["class_names"] for word in ("--class", name)]
+    done = aape("predict", "run", path, *words, "--top", "99", "--json", cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    predicted = {row["label"]: row["p"] for row in json.loads(done.stdout)[0]["labels"]}
+    done = aape("explain", "run", path, "--top", "99", "--json", cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for answer in found["classes"]:
+        assert sum(answer["terms"].values()) == pytest.approx(answer["logit"], abs=1e-3)
+    # within trained classes the shift between groups is the same for all
+    logits = {c["name"]: c["logit"] for c in found["classes"] if c["seen"]}
+    total = sum(math.exp(value) for value in logits.values())
+    assert len(predicted) == len(logits) == len(about["class_names"])
+    for name, p in predicted.items():
+        assert p == pytest.approx(math.exp(logits[name]) / total, abs=2e-3)
 
 
 def test_classes_can_be_chosen_and_added(aape, trained: tuple[Path, dict[str, str]]) -> None:

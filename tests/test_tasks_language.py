@@ -20,8 +20,9 @@ from aape.adapter.captions.captioning import (
 )
 from aape.adapter.captions.decode import DecodeConfig
 from aape.adapter.captions.prefix import logged_answers
+from aape.adapter.captions.question_training import VqaConfig, prompt_of
 from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
-from aape.adapter.captions.vqa import VqaConfig, evaluate_vqa, prompt_of
+from aape.adapter.captions.vqa import evaluate_vqa
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage, Question

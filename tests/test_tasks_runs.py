@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from aape import cli
 from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.captioning import CaptioningConfig
+from aape.adapter.captions.question_training import VqaConfig
 from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
 from aape.adapter.captions.train import CaptionConfig
-from aape.adapter.captions.vqa import VqaConfig
 from aape.adapter.commands.print_results import print_results
 from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
@@ -61,7 +61,7 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
         (["train", "--task", "captions"], "--dataset shapes"),
         (["train", "--task", "caption", "--dataset", "shapes"], "Did you mean 'captions'?"),
         (["train", "--task", "captions", "--dataset", "shape"], "Did you mean 'shapes'?"),
-        (["eval", "vqa", "nowhere"], "aape train --task captions"),
+        (["eval", "vqa", "nowhere"], "aape train-captions"),
     ],
 )
 def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path) -> None:

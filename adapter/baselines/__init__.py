@@ -51,6 +51,12 @@ GROUPS = {
 _BY_WORD = {word.lower(): entry for entry in BASELINES.values() for word in (entry.id, entry.name)}
 
 
+def register(entry: Baseline) -> None:
+    """Let a baseline be chosen by its id or name; in the group ``all`` are those of aape alone."""
+    BASELINES[entry.name] = entry
+    _BY_WORD.update({word.lower(): entry for word in (entry.id, entry.name)})
+
+
 def choose_baselines(names: Sequence[str]) -> list[Baseline]:
     """Return baselines by id or printed name, in upper or lower case.
 

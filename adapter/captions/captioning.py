@@ -20,6 +20,7 @@ from ..metrics.meteor_spice import available, java_scores
 from ..metrics.ngrams import bleu, cider_d, rouge_l
 from ..metrics.tokenize import tokenize_captions
 from ..results import MethodResult, Results
+from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
 from .data import some
 from .decode import DecodeConfig
 from .lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
@@ -45,9 +46,11 @@ METRICS = ["CIDEr-D", "BLEU-4", "BLEU-1", "ROUGE-L", "CLIPScore", "RefCLIPScore"
 class CaptioningConfig(PrefixConfig):
     """Training of the prefix, language model and decoding."""
 
-    language_model: str = "smollm2"
+    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
+    rows: list[Kind] = Field(
+        default=list(KINDS), min_length=1, description="what the language model is shown"
+    )
     java: bool = Field(default=False, description="METEOR and SPICE too, where Java has them")
 
 
@@ -124,6 +127,7 @@ def evaluate_captioning(
     references = [[text for text in image.captions if text.strip()] for image in test]
     lm = lm or FrozenLM.load(config.language_model)
 
+    choice = caption_choice(lm, source or dataset, encoder, config, run, adapters[0])
     methods = [_method(kind) for kind in config.rows]
     each: dict[Kind, list[np.ndarray]] = {}
     shown: list[str] = []
@@ -132,6 +136,8 @@ def evaluate_captioning(
         seed = adapter.config.seed
         for kind, method in zip(config.rows, methods):
             row = caption_row(lm, kind, texts, adapter, config, run)
+            if (loss := choice.judge(row, adapter)) is not None:
+                method.details.setdefault("validation loss", []).append(round(loss, 4))
             with torch.no_grad():
                 prefixes = row.prefix(test_inputs)
             written = logged_generate(
@@ -153,6 +159,7 @@ def evaluate_captioning(
                 write_coco_results(row.folder / "captions_results.json", test, captions)
             each.setdefault(kind, []).append(cider)
             shown = captions
+    chosen = choice.keep()
     last = each[config.rows[-1]][-1]
     columns = methods[-1].seeds[-1]
     java = [name for name, reason in available().items() if config.java and not reason]
@@ -172,6 +179,7 @@ def evaluate_captioning(
             " images; rows of a seed see the same batches",
             *cut_note(methods, len(test), config.decode.max_tokens),
             f"CLIPScore and RefCLIPScore (times 100) are of {encoder.id}, not of OpenAI's ViT-B/32",
+            *([f"for new photos: {chosen.sentence()}"] if chosen else []),
             *([encoder.notes] if encoder.notes else []),
         ],
         intervals=_intervals(each),
@@ -185,6 +193,43 @@ def evaluate_captioning(
     if run:
         run.save_results(results)
     return results
+
+
+def caption_choice(
+    lm: FrozenLM,
+    dataset: Dataset,
+    encoder: Encoder,
+    config: PrefixConfig,
+    run: RunFolder | None,
+    adapter: CaptionAdapter,
+) -> PrefixChoice:
+    """Return what judges the rows of a run on validation captions, as many as ``h`` had at most."""
+    texts = validation_captions(dataset, encoder, config.grid, adapter.config.max_validation)
+    what = f"{len(texts.x)} validation captions" if texts else "there are no validation captions"
+    folder = run.path / "captioning" if run else None
+    return PrefixChoice("captioning", lm, encoder, config, texts, what, folder)
+
+
+def train_caption_prefix(
+    dataset: Dataset,
+    encoder: Encoder,
+    adapter: CaptionAdapter,
+    config: PrefixConfig,
+    run: RunFolder,
+    lm: FrozenLM,
+) -> ChosenPrefix:
+    """Train the rows that see the image, of one seed, and keep the one that validation chooses.
+
+    Raises:
+        UserError: no training image has captions.
+    """
+    texts = caption_texts(dataset, encoder, config.grid, adapter.config.max_images)
+    choice = caption_choice(lm, dataset, encoder, config, run, adapter)
+    for kind in PHOTO_ROWS:
+        choice.judge(caption_row(lm, kind, texts, adapter, config, run), adapter)
+    chosen = choice.keep()
+    assert chosen is not None
+    return chosen
 
 
 def _method(kind: Kind) -> MethodResult:

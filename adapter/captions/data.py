@@ -124,6 +124,20 @@ def training_and_validation(
     )
 
 
+def training_part(dataset: Dataset) -> list[CaptionedImage]:
+    """Return the captioned training images without those that are held out for validation.
+
+    A single image is trained on, whether or not another one could be held out.
+
+    Raises:
+        UserError: there are none.
+    """
+    try:
+        return training_and_validation(dataset)[0]
+    except UserError:
+        return dataset.captions("train")
+
+
 def some(rows: Sequence[T], count: int) -> list[T]:
     """Return ``count`` rows, always the same ones, in their order; all if ``count`` is 0."""
     if not count or count >= len(rows):

@@ -54,10 +54,10 @@ class PrefixConfig(Section):
     )
     opening: str = Field(default="Image caption:", description="where the bias of the slots starts")
     ridge: float = Field(default=0.1, gt=0, description="of the warm start, relative")
-    lr: float = Field(default=3e-2, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=16, ge=1)
-    steps: int = Field(default=100, ge=0)
+    lr: float = Field(default=3e-2, gt=0, description="learning rate at its peak")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
+    batch_size: int = Field(default=16, ge=1, description="images of a step")
+    steps: int = Field(default=100, ge=0, description="of training the prefix")
 
 
 class FrozenLM:

@@ -18,7 +18,7 @@ from ...pipeline.embed.images import cannot_be_read, check_there, image_features
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.progress import bar, step
-from .data import some
+from .data import some, training_part
 from .decode import DecodeConfig, answer
 from .lm import (
     NAMES,
@@ -47,7 +47,7 @@ _CUT = "cut at max_tokens"
 
 
 def image_inputs(
-    encoder: Encoder, paths: Sequence[Path], grid: int, what: str, strict: bool
+    encoder: Encoder, paths: Sequence[Path], grid: int, what: str = "training", strict: bool = False
 ) -> tuple[Tensor, np.ndarray, list[int]]:
     """Return tokens and features of the n images that can be read, and which of ``paths`` they are.
 
@@ -96,11 +96,13 @@ def caption_texts(
     """Return the captioned training images of a data set, ``limit`` of them (0 is all).
 
     Those that cannot be read are left out, unless ``strict``.
+    Images that are held out for validation, where there is no such split, are left out here as in
+    the training of ``h``: what is chosen on them was not trained on them.
 
     Raises:
         UserError: it has none.
     """
-    train = some(dataset.captions("train"), limit)
+    train = some(training_part(dataset), limit)
     train = [image for image in train if any(text.strip() for text in image.captions)]
     if not train:
         raise UserError(f"{dataset.manifest.name} has no captioned images to train on.")

@@ -71,6 +71,11 @@ def image_hits(there: np.ndarray, back: np.ndarray, owner: np.ndarray) -> np.nda
 
 def choose_weight(val: CaptionSet, h: np.ndarray) -> float:
     """Return the weight of ``h(x)`` with the best mean recall on validation; ties to the lower."""
+    return WEIGHTS[int(np.argmax(weight_scores(val, h)))]
+
+
+def weight_scores(val: CaptionSet, h: np.ndarray) -> list[float]:
+    """Return the mean recall on validation with each of :data:`WEIGHTS`, in percent."""
     texts, owner, _ = val.flat()
     groups = relevance_groups([image.captions for image in val.images])
     x = val.x.numpy()
@@ -78,7 +83,7 @@ def choose_weight(val: CaptionSet, h: np.ndarray) -> float:
     for weight in WEIGHTS:
         ranks = retrieval_ranks(mixture(x, h, weight), texts, groups, owner)
         scores.append(retrieval_row(*ranks)["mean R"])
-    return WEIGHTS[int(np.argmax(scores))]
+    return scores
 
 
 def evaluate_retrieval(

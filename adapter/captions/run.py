@@ -13,20 +13,23 @@ from ...pipeline.encoders import load_encoder
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_value
 from ...pipeline.progress import step
+from ..finish import finish_run
 from ..results import MethodResult, Results
 from ..run import RunFolder, own_weights
 from .captioning import CaptioningConfig, evaluate_captioning
+from .choose_query import keep_query
 from .data import training_and_validation
+from .question_training import VqaConfig
 from .retrieval import evaluate_contrasts, evaluate_retrieval
 from .train import CaptionAdapter, CaptionConfig, train_captions
-from .vqa import VqaConfig, evaluate_vqa
+from .vqa import evaluate_vqa
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
 
 
 class CaptionRunConfig(Section):
-    """What ``aape train --task captions`` was asked for; kept as the run's ``config.yaml``."""
+    """What ``aape train-captions`` was asked for; kept as the run's ``config.yaml``."""
 
     task: Literal["captions"] = "captions"
     dataset: str
@@ -52,21 +55,27 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         step(note)
     config = config.model_copy(update=_places(config))
     encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
-    with exclusive(folder.path / "captions", "training in"):
+    with folder.making(), exclusive(folder.path / "captions", "training in"):
         kept = config.encoder.model_copy(update={"name": encoder.id})
-        folder.start(config.model_copy(update={"encoder": kept}))
+        folder.start(
+            config.model_copy(update={"encoder": kept}),
+            ["captions", "retrieval", "contrasts", "captioning", "vqa"],
+        )
         start = MethodResult("h(x) before training", [])
         trained = MethodResult("h(x)", [], group="ours")
+        adapters = []
         for seed in config.seeds:
             settings = config.captions.model_copy(update={"seed": seed})
             adapter = train_captions(
                 dataset, encoder, config=settings, run=folder, strict=config.encoder.strict
             )
+            adapters.append(adapter)
             history = adapter.details["val_recall"]
             start.seeds.append({"seed": seed, "mean R": history[0]})
             trained.seeds.append({"seed": seed, "mean R": max(history)})
             trained.parameters = adapter.parameters
-    return Results(
+        query = keep_query(folder, dataset, encoder, adapters)
+    results = Results(
         task="captions",
         protocol="captions/1",
         dataset=dataset.manifest.name,
@@ -76,8 +85,11 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         best="mean R",
         title="Validation recall of the generator trained on captions",
         units={"mean R": "%"},
-        notes=[*notes, f"next: aape eval retrieval {folder.path}"],
+        notes=[*notes, query.sentence(), f"next: aape eval retrieval {folder.path}"],
     )
+    folder.save_results(results)
+    finish_run(folder)
+    return results
 
 
 def _places(config: CaptionRunConfig) -> dict[str, str]:
@@ -130,21 +142,24 @@ def evaluate_run(
     values = settings or {}
     with exclusive(folder.path / task, "evaluating"):
         if task == "retrieval":
-            return evaluate_retrieval(
+            results = evaluate_retrieval(
                 data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict
             )
-        if task == "contrasts":
-            return evaluate_contrasts(data, encoder, adapters, run=run, strict=strict)
-        if task == "captioning":
-            return evaluate_captioning(
+        elif task == "contrasts":
+            results = evaluate_contrasts(data, encoder, adapters, run=run, strict=strict)
+        elif task == "captioning":
+            results = evaluate_captioning(
                 data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict,
                 config=CaptioningConfig.parse(values, "The command line"),
             )  # fmt: skip
-        return evaluate_vqa(
-            data, encoder, adapters, run=run, max_questions=limit, source=source, strict=strict,
-            first_stage=folder,  # question sets share it, and captioning's where settings are equal
-            config=VqaConfig.parse(values, "The command line"),
-        )  # fmt: skip
+        else:
+            results = evaluate_vqa(
+                data, encoder, adapters, run=run, max_questions=limit, source=source, strict=strict,
+                first_stage=folder,  # question sets share it, captioning's where settings are equal
+                config=VqaConfig.parse(values, "The command line"),
+            )  # fmt: skip
+        finish_run(folder)
+    return results
 
 
 def _name_of(data: Dataset, same_name: bool) -> str:
@@ -172,12 +187,12 @@ def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdap
     """Return the configuration and the generators of a run, one a seed.
 
     Raises:
-        UserError: the run was not made by ``aape train --task captions``, or is unfinished.
+        UserError: the run was not made by ``aape train-captions``, or is unfinished.
     """
     from ...pipeline.config import read_yaml
 
     path = folder.path / "config.yaml"
-    make = "Make such a run with: aape train --task captions --dataset NAME --out FOLDER."
+    make = "Make such a run with: aape train-captions --dataset NAME --out FOLDER."
     if not path.exists():
         raise UserError(f"{folder.path} is not a run folder (it has no config.yaml).", make)
     values = read_yaml(path)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from ..run import RunFolder
 
 WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
+_STATES = 2  # version of the training states
+_FIRST_NAMES = "mlp."  # what the names of tensors began with when h had a class of its own here
 
 
 class CaptionConfig(Section):
@@ -47,7 +49,9 @@ class CaptionConfig(Section):
         description="h(x) is x moved by the mean gap + MLP, the mean caption + MLP, or MLP alone",
     )
     width: int = Field(default=64, ge=1, description="hidden units of h")
-    aggregator: Literal["attention", "mean", "random", "mlp"] = "attention"
+    aggregator: Literal["attention", "mean", "random", "mlp"] = Field(
+        default="attention", description="of the captions of an image"
+    )
     identity: bool = Field(default=True, description="start the aggregator at the mean caption")
     distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
     reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
@@ -55,11 +59,11 @@ class CaptionConfig(Section):
         default=0.97, gt=0, le=1, description="cosine from which two captions are one"
     )
     temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    batch_size: int = Field(default=64, ge=2)
-    epochs: int = Field(default=10, ge=1)
-    seed: int = 1
+    lr: float = Field(default=1e-3, gt=0, description="learning rate at its peak")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
+    batch_size: int = Field(default=64, ge=2, description="images of a step")
+    epochs: int = Field(default=10, ge=1, description="times through all images")
+    seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
@@ -92,27 +96,21 @@ def caption_loss(h: Tensor, p: Tensor, mask: Tensor, scale: float, near_equal: f
     return -((to_text * weight).sum() / len(h) + to_image.mean()) / 2
 
 
-class CaptionGenerator(torch.nn.Module):
-    """``h(x)`` in one of three forms; the residual ones start useful, their MLP at zero."""
+def caption_generator(config: CaptionConfig, mean_text: Tensor, mean_image: Tensor) -> Generator:
+    """Return ``h`` in one of three forms; the residual ones start useful, their MLP at zero.
 
-    def __init__(self, dim: int, config: CaptionConfig, mean_text: Tensor, mean_image: Tensor):
-        super().__init__()
-        self.form = config.form
-        literal = config.form == "literal"
-        means = {} if literal else {"mean_text": mean_text, "mean_image": mean_image}
-        self.mlp = Generator(dim, config.width, residual=not literal, **means)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return h (b, d), not normalised, for x (b, d)."""
-        h = self.mlp(x)
-        return h + (x - self.mlp.mean_image) if self.form == "image" else h
+    The means are those of the training captions and images, each (d,).
+    """
+    dim, literal = len(mean_text), config.form == "literal"
+    means = {} if literal else {"mean_text": mean_text, "mean_image": mean_image}
+    return Generator(dim, config.width, residual=not literal, skip=config.form == "image", **means)
 
 
 @dataclass
 class CaptionAdapter:
     """What stays after training: ``h``; and where it came from."""
 
-    generator: CaptionGenerator
+    generator: Generator
     config: CaptionConfig
     dataset: str
     encoder_fingerprint: str
@@ -127,7 +125,9 @@ class CaptionAdapter:
     def hash(self) -> str:
         """Tell two adapters apart, by their weights."""
         state = self.generator.state_dict()
-        return hash_value({n: v.double().sum().item() for n, v in state.items()})[:16]
+        # under the names of the first files, so that prefixes trained on them are still found
+        sums = {_FIRST_NAMES + name: v.double().sum().item() for name, v in state.items()}
+        return hash_value(sums)[:16]
 
     def h(self, x: np.ndarray) -> np.ndarray:
         """Return h(x) of unit length, (n, d), for image features (n, d)."""
@@ -177,13 +177,13 @@ class CaptionAdapter:
         if not (folder / DESCRIPTION).exists():
             raise UserError(
                 f"{folder} has no adapter trained on captions.",
-                "Make one with: aape train --task captions --dataset NAME --out FOLDER.",
+                "Make one with: aape train-captions --dataset NAME --out FOLDER.",
             )
         about = read_json(folder / DESCRIPTION)
         config = CaptionConfig.parse(about["config"], str(folder / DESCRIPTION))
-        state = load_file(folder / WEIGHTS)
-        dim = state["mlp.mean_text"].shape[0]
-        generator = CaptionGenerator(dim, config, torch.zeros(dim), torch.zeros(dim))
+        stored = load_file(folder / WEIGHTS)
+        state = {name.removeprefix(_FIRST_NAMES): value for name, value in stored.items()}
+        generator = caption_generator(config, state["mean_text"], state["mean_image"])
         generator.load_state_dict(state)
         return cls(
             generator.eval(), config, about["dataset"], about["encoder"], about.get("details", {})
@@ -228,28 +228,28 @@ def train_captions(
     train = caption_set(encoder, images, "training", strict)
     val = caption_set(encoder, validation, "validation", strict)
     scale = config.temperature or encoder.logit_scale
-    checkpoint = folder / f"training-{key[:16]}.safetensors" if folder else None
+    # a state of an older version, whose tensors had other names, is not gone on from
+    checkpoint = folder / f"training-{key[:16]}-{_STATES}.safetensors" if folder else None
     generator, details = _fit(train, val, scale, config, checkpoint)
     name = dataset.manifest.name
     adapter = CaptionAdapter(generator, config, name, encoder.fingerprint, {"key": key, **details})
     if folder:
         adapter.save(folder)
-        if checkpoint:
-            checkpoint.unlink(missing_ok=True)
+        for state in folder.glob(f"training-{key[:16]}*.safetensors"):
+            state.unlink(missing_ok=True)
     return adapter
 
 
 def _fit(
     train: CaptionSet, val: CaptionSet, scale: float, config: CaptionConfig, checkpoint: Path | None
-) -> tuple[CaptionGenerator, dict[str, Any]]:
+) -> tuple[Generator, dict[str, Any]]:
     torch.manual_seed(config.seed)
-    dim = train.x.shape[1]
-    mean_text = train.p[train.mask].mean(0)
-    generator = CaptionGenerator(dim, config, mean_text, train.x.mean(0))
-    aggregator = Aggregator(dim, config.aggregator, identity=config.identity)
+    mean_text, mean_image = train.p[train.mask].mean(0), train.x.mean(0)
+    generator = caption_generator(config, mean_text, mean_image)
+    aggregator = Aggregator(len(mean_text), config.aggregator, identity=config.identity)
     module = torch.nn.ModuleDict({"generator": generator, "aggregator": aggregator})
     best = {name: value.clone() for name, value in generator.state_dict().items()}
-    module["best"] = CaptionGenerator(dim, config, mean_text, train.x.mean(0))
+    module["best"] = caption_generator(config, mean_text, mean_image)
     trained = [*generator.parameters(), *aggregator.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     history = [_validate(generator, val)]
@@ -291,7 +291,7 @@ def _fit(
     return generator.eval(), {"val_recall": history, "best_epoch": best_epoch}
 
 
-def _validate(generator: CaptionGenerator, val: CaptionSet) -> float:
+def _validate(generator: Generator, val: CaptionSet) -> float:
     """Return the mean of R@1, R@5 and R@10 over both directions with h(x), in percent."""
     with torch.no_grad():
         h = F.normalize(generator(val.x), dim=-1).numpy()

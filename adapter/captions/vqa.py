@@ -9,36 +9,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value
-from ...pipeline.progress import step
 from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.vqa import mean_by, write_submission
 from ..metrics.wups import WordNet
 from ..results import MethodResult, Results
 from .answer_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
 from .data import some
-from .decode import DecodeConfig
-from .lm import KINDS, NAMES, Example, FrozenLM, Kind, PrefixConfig, PrefixInputs
+from .lm import NAMES, FrozenLM, Kind, PrefixInputs
 from .prefix import (
     CaptionTexts,
     TrainedRow,
-    caption_row,
-    caption_texts,
     count_cut,
     cut_note,
     image_inputs,
     logged_answers,
-    trained_row,
     with_h,
+)
+from .question_training import (
+    QuestionTexts,
+    VqaConfig,
+    answered,
+    captions_before,
+    distinct_images,
+    of_images,
+    prompt_of,
+    question_choice,
+    question_row,
+    question_texts,
+    training_questions,
 )
 from .train import CaptionAdapter
 
@@ -46,44 +51,6 @@ if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset, Question
     from ...pipeline.encoders.base import Encoder
     from ..run import RunFolder
-
-
-class VqaConfig(PrefixConfig):
-    """Training of the prefix, language model, prompt and decoding."""
-
-    language_model: str = "smollm2"
-    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
-    rows: list[Kind] = Field(default=list(KINDS), min_length=1)
-    train_on: Literal["questions", "captions"] = "questions"
-    caption_steps: int = Field(
-        default=100, ge=0, description="steps on captions, where there are some, before questions"
-    )
-    shots: list[NonNegativeInt] = Field(
-        default=[0], min_length=1, description="answered questions shown"
-    )
-    vocabulary: int = Field(
-        default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
-    )
-    wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
-
-    def on_captions(self) -> PrefixConfig:
-        """Return the settings of the first stage; captioning shares its products if its are equal.
-
-        Without questions to learn from it is the only stage, and gets all its steps.
-        """
-        values = {name: getattr(self, name) for name in PrefixConfig.model_fields}
-        if self.train_on == "questions":
-            values["steps"] = self.caption_steps
-        return PrefixConfig.model_validate(values)
-
-
-def prompt_of(question: str) -> str:
-    """Return the text between the image and the answer.
-
-    >>> prompt_of("what is on the desk")
-    ' Q: what is on the desk? A:'
-    """
-    return f" Q: {' '.join(question.split()).rstrip('?').rstrip()}? A:"
 
 
 def evaluate_vqa(
@@ -117,47 +84,34 @@ def evaluate_vqa(
         raise UserError("Question answering needs at least one adapter trained on captions.")
     for adapter in adapters:
         adapter.check_encoder(encoder)
-    train = _answered(dataset.questions("train"), "training")
-    train = _of_some_images(train, adapters[0].config.max_images)
-    test = some(_answered(dataset.questions("test"), "test"), max_questions)
-    captions = _captions(source or dataset, encoder, config, adapters[0].config.max_images, strict)
-    about = _images(train)
-    train_tokens, train_x, kept = image_inputs(encoder, about, config.grid, "training", strict)
-    train, train_row = _of_images(train, [about[i] for i in kept])
-    about = _images(test)
+    limit = adapters[0].config.max_images
+    asked = training_questions(dataset, limit)
+    train = question_texts(encoder, asked, config.grid, "training", strict)
+    asked = some(answered(dataset.questions("test"), "test"), max_questions)
+    captions = captions_before(source or dataset, encoder, config, limit, strict)
+    about, _ = distinct_images(asked)
     test_tokens, test_x, kept = image_inputs(encoder, about, config.grid, "test", strict)
-    test, test_row = _of_images(test, [about[i] for i in kept])
-    examples = [
-        Example(train_row[i], prompt_of(q.question), f" {usual_answer(q.answers)}")
-        for i, q in enumerate(train)
-    ]
+    test, test_row = of_images(asked, [about[i] for i in kept])
     lm = lm or FrozenLM.load(config.language_model)
-    counted = Counter(usual_answer(question.answers) for question in train)
+    counted = Counter(usual_answer(question.answers) for question in train.questions)
     vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
     scorer = Scorer(test, WordNet.find(config.wordnet or None))
-    baseline = most_frequent(train, test)
+    baseline = most_frequent(train.questions, test)
     methods = [MethodResult(BASELINE, [scorer.row(baseline, None)])]
     each: dict[str, list[np.ndarray]] = {BASELINE: [scorer.each(baseline)]}
-    key = [encoder.fingerprint, hash_value([[q.question_id, *q.answers] for q in train])]
     folder = run.path / "vqa" if run else None
+    choice = question_choice(lm, dataset, encoder, config, run, source)
     shown: list[str] = []
     for adapter in adapters:
         seed = adapter.config.seed
-        inputs = with_h(train_tokens, train_x, adapter)
+        inputs = with_h(train.tokens, train.x, adapter)
         asked = with_h(test_tokens, test_x, adapter)
         for kind in config.rows:
-            row = None
-            if captions:
-                stage, place = config.on_captions(), first_stage or run
-                row = caption_row(lm, kind, captions, adapter, stage, place)
-            if row is None or config.train_on == "questions":
-                row = trained_row(
-                    lm, kind, inputs, examples, config,
-                    seed=seed, folder=folder, key=[*key, adapter.hash], start=row,
-                )  # fmt: skip
+            row = question_row(lm, kind, train, captions, adapter, config, run, first_stage)
+            loss = choice.judge(row, adapter)
             for shots in config.shots:
                 name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
-                contexts = _Contexts(lm, row, inputs, asked, train, train_row, test, test_row)
+                contexts = _Contexts(lm, row, inputs, asked, train, test, test_row)
                 texts = logged_answers(
                     lm,
                     [question.question_id for question in test],
@@ -170,6 +124,8 @@ def evaluate_vqa(
                 shown = [text for text, _, _ in texts]
                 ranked = [vocabulary[place] for _, _, place in texts] if vocabulary else None
                 method = _find_or_add(methods, name, kind, row)
+                if loss is not None:
+                    method.details.setdefault("validation loss", []).append(round(loss, 4))
                 method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
                 count_cut(method, [ended for _, ended, _ in texts])
                 for what, groups in scorer.groups.items():
@@ -179,6 +135,7 @@ def evaluate_vqa(
                 if folder:
                     path = folder / row.name / f"submission-{shots}-shot.json"
                     write_submission(path, [q.question_id for q in test], shown)
+    chosen = choice.keep()
     metrics = list(methods[-1].seeds[0])[1:]
     results = Results(
         task="vqa",
@@ -193,16 +150,17 @@ def evaluate_vqa(
         notes=[
             *small_set_note(len(test), "questions"),
             accuracy_note(test),
-            _training_note(config, captions, len(train), len(train_x)),
+            _training_note(config, captions, len(train.questions), len(train.images)),
             *cut_note(methods, len(test), config.decode.max_tokens),
             *scorer.notes,
+            *([f"for new photos: {chosen.sentence()}"] if chosen else []),
             *([encoder.notes] if encoder.notes else []),
         ],
         intervals=_intervals(each),
         samples=_samples(test, shown, scorer.each(shown)),
         details={
             "config": config.model_dump(mode="json"),
-            "train questions": len(train),
+            "train questions": len(train.questions),
             "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}",
         },
     )
@@ -220,13 +178,12 @@ class _Contexts:
         row: TrainedRow,
         inputs: PrefixInputs,
         asked: PrefixInputs,
-        train: Sequence[Question],
-        train_row: Sequence[int],
+        train: QuestionTexts,
         test: Sequence[Question],
         test_row: Sequence[int],
     ) -> None:
         self.lm, self.train, self.test = lm, train, test
-        self.train_row, self.test_row = train_row, test_row
+        self.test_row = test_row
         self.row, self.inputs = row, inputs
         with torch.no_grad():
             self.asked = row.prefix(asked)
@@ -236,11 +193,11 @@ class _Contexts:
 
         def context(index: int) -> Tensor:
             parts = []
-            chosen = np.random.default_rng([seed, index]).permutation(len(self.train))[:shots]
-            for other in chosen:
-                question = self.train[other]
+            order = np.random.default_rng([seed, index]).permutation(len(self.train.questions))
+            for other in order[:shots]:
+                question = self.train.questions[other]
                 with torch.no_grad():
-                    shown = self.row.prefix(self.inputs.take([self.train_row[other]]))[0]
+                    shown = self.row.prefix(self.inputs.take([self.train.place[other]]))[0]
                 text = f"{prompt_of(question.question)} {usual_answer(question.answers)}\n"
                 parts += [shown, self.lm.embed(self.lm.ids(text))]
             text = prompt_of(self.test[index].question)
@@ -248,55 +205,6 @@ class _Contexts:
             return torch.cat([part.to(self.lm.device, self.lm.embedding.dtype) for part in parts])
 
         return context
-
-
-def _answered(questions: Sequence[Question], what: str) -> list[Question]:
-    kept = [question for question in questions if any(a.strip() for a in question.answers)]
-    if len(kept) < len(questions):
-        step(f"{len(questions) - len(kept)} {what} questions have no answer and are left out.")
-    if not kept:
-        raise UserError(f"No {what} question has an answer.", "Check the annotation file.")
-    return kept
-
-
-def _of_some_images(questions: list[Question], limit: int) -> list[Question]:
-    images = list(dict.fromkeys(question.image_id for question in questions))
-    chosen = set(some(images, limit))
-    return [question for question in questions if question.image_id in chosen]
-
-
-def _images(questions: Sequence[Question]) -> list[Path]:
-    return list(dict.fromkeys(question.path for question in questions))
-
-
-def _of_images(
-    questions: Sequence[Question], images: Sequence[Path]
-) -> tuple[list[Question], list[int]]:
-    """Return the questions about some images, and for each the position of its image."""
-    place = {path: number for number, path in enumerate(images)}
-    kept = [question for question in questions if question.path in place]
-    return kept, [place[question.path] for question in kept]
-
-
-def _captions(
-    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int, strict: bool
-) -> CaptionTexts | None:
-    """Return the captions that the prefix learns first; none where there are none."""
-    wanted = config.train_on == "captions"
-    if not wanted and not config.caption_steps:
-        return None
-    try:
-        train = dataset.captions("train")
-    except UserError:
-        train = []
-    if any(text.strip() for image in train for text in image.captions):
-        return caption_texts(dataset, encoder, config.grid, limit, strict)
-    if wanted:
-        raise UserError(
-            f"{dataset.manifest.name} has no captions to train the prefix on.",
-            "Use train_on: questions, or a run that was trained on captions that are here.",
-        )
-    return None
 
 
 def _training_note(

@@ -315,6 +315,7 @@ def _install_adapter(
         "protocol": protocol.id,
         "shots": data.shots,
         "class_names": [data.texts.names[i] for i in trained],
+        "class_ids": list(trained),
         "all_class_names": data.texts.names,
     }
     run.save_weights(tensors, config)

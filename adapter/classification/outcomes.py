@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
+from ..method.problem import ClassSet
 from ..metrics.accuracy import accuracy
 from .protocols import TestSet
 
@@ -27,6 +28,7 @@ class Outcome:
     Attributes:
         predicted: one array of positions a test set. confidence: of those predictions, in [0, 1].
         facts: seconds, parameters and chosen settings, as JSON.
+        uncalibrated: confidence before the chosen temperatures, where a method chose any.
         reused: it was read, not computed.
     """
 
@@ -34,6 +36,7 @@ class Outcome:
     confidence: list[np.ndarray]
     facts: Facts
     reused: bool = False
+    uncalibrated: list[np.ndarray] = field(default_factory=list)
 
     def correct(self, tests: list[TestSet]) -> list[np.ndarray]:
         """Return right and wrong a test set."""
@@ -56,13 +59,32 @@ class Facts:
 @torch.no_grad()
 def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Facts) -> Outcome:
     """Predict every test set."""
-    predicted, confidence = [], []
+    predicted, confidence, uncalibrated = [], [], []
     for test in tests:
         logits = predictor.logits(torch.from_numpy(test.images.x).to(device), test.classes)
         top = F.softmax(logits, -1).max(-1)
         predicted.append(top.indices.cpu().numpy().astype(np.int32))
         confidence.append(top.values.cpu().numpy().astype(np.float32))
-    return Outcome(predicted, confidence, facts)
+        temperature = chosen_temperature(facts.chosen, test.classes)
+        if temperature:
+            raw = F.softmax(logits / temperature, -1).max(-1).values
+            uncalibrated.append(raw.cpu().numpy().astype(np.float32))
+    if len(uncalibrated) < len(tests):  # a figure over some of the test sets would mislead
+        uncalibrated = []
+    return Outcome(predicted, confidence, facts, uncalibrated=uncalibrated)
+
+
+def chosen_temperature(chosen: dict[str, Any], classes: ClassSet) -> float | None:
+    """Return the factor that validation gave all logits; None where two mix, or none was chosen.
+
+    Seen and new classes have one each, so that the logits of both at once have no single one.
+    """
+    seen = (classes.seen >= 0).cpu()
+    if bool(seen.any()) and not bool(seen.all()):
+        return None
+    part = chosen.get("seen" if bool(seen.all()) else "new")
+    value = part.get("temperature") if isinstance(part, dict) else None
+    return float(value) if value else None
 
 
 def save_outcome(path: Path, outcome: Outcome) -> None:
@@ -70,6 +92,7 @@ def save_outcome(path: Path, outcome: Outcome) -> None:
     tensors = {}
     for i, (predicted, confidence) in enumerate(zip(outcome.predicted, outcome.confidence)):
         tensors |= {f"{i}.predicted": predicted, f"{i}.confidence": confidence}
+    tensors |= {f"{i}.uncalibrated": raw for i, raw in enumerate(outcome.uncalibrated)}
     write_tensors(path, tensors, {"facts": json.dumps(asdict(outcome.facts))})
 
 
@@ -80,7 +103,9 @@ def load_outcome(path: Path) -> Outcome | None:
         return None
     tensors, notes = found
     facts = Facts(**json.loads(notes["facts"]))
-    sets = range(len(tensors) // 2)
+    sets = range(sum(name.endswith(".predicted") for name in tensors))
     predicted = [tensors[f"{i}.predicted"] for i in sets]
     confidence = [tensors[f"{i}.confidence"] for i in sets]
-    return Outcome(predicted, confidence, facts, reused=True)
+    kept = [name for i in sets if (name := f"{i}.uncalibrated") in tensors]
+    uncalibrated = [tensors[name] for name in kept]
+    return Outcome(predicted, confidence, facts, reused=True, uncalibrated=uncalibrated)

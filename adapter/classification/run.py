@@ -10,6 +10,7 @@ from ...pipeline.files import exclusive, hash_file
 from ...pipeline.paths import is_plain_name
 from ...pipeline.progress import step
 from ..config import Config
+from ..finish import finish_run
 from ..results import Results
 from ..run import RunFolder
 from .bank_source import BankSource
@@ -25,7 +26,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     """Train and evaluate as configured; finished work in ``out`` (or ``work``) is reused.
 
     Writes the run folder: configuration, environment, ``results/classification.*``, the learning
-    curves, and the adapter of the first seed.
+    curves, the adapter of the first seed, the model card and the report.
 
     Raises:
         UserError: something named in the configuration is absent or does not fit.
@@ -35,8 +36,8 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     # opened before the lock, so that a misspelt name leaves no folder behind
     source, encoder = open_source(config)
     targets = [_open_target(name, config, encoder) for name in config.data.targets]
-    with exclusive(run.path / "run", "training in"):
-        run.start(config)
+    with run.making(), exclusive(run.path / "run", "training in"):
+        run.start(config, ["classification"])
         results = evaluate_classification(
             source,
             config.recipe,
@@ -50,8 +51,11 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
         about |= {"bank": config.data.bank, **_templates(source)}
         if config.data.bank:
             about["bank_sha256"] = hash_file(config.data.bank)
+        if config.data.features:
+            about["features_sha256"] = hash_file(config.data.features)
         run.save_weights(tensors, about)
         run.save_results(results)
+        finish_run(run)
     step(f"Run folder: {run.path}")
     return results
 

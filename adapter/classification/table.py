@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 
 from ..config import EvaluationConfig
 from ..metrics.accuracy import confusion_matrix, most_confused, per_class_accuracy
-from ..metrics.bootstrap import paired_bootstrap
-from ..metrics.calibration import expected_calibration_error
+from ..metrics.calibration import expected_calibration_error, reliability
+from ..metrics.intervals import paired_bootstrap
+from ..metrics.right_and_wrong import pack
 from ..published import published_rows
 from ..results import MethodResult, Results
-from .data import ClassificationData
+from .data import ClassificationData, LabelledImages
+from .examples import examples
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
 
@@ -61,7 +64,7 @@ def build_results(
         best=protocol.best,
         title=f"{data.dataset}, {protocol.id}, {settings.shots} shots",
         units=dict.fromkeys(metrics, "%"),
-        notes=_notes(protocol, settings, data, skipped),
+        notes=_notes(protocol, settings, draws, skipped),
     )
     if settings.resamples:
         results.intervals = _intervals(protocol, settings, draws, rows)
@@ -71,9 +74,17 @@ def build_results(
         "shots": settings.shots,
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
+        "same_images": _same_images(draws),
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
+        "labels_sha256": {
+            test.name: hashlib.sha256(test.images.y.astype("<i8").tobytes()).hexdigest()
+            for test in tests
+        },
     }
+    results.samples = examples(rows[0].outcomes[0], tests)
+    if results.samples:
+        results.details["samples"] = f"{rows[0].name}, seed {settings.seeds[0]}"
     return results
 
 
@@ -97,6 +108,8 @@ def _method(row: Row, protocol: Protocol, settings: EvaluationConfig, draws: Dra
             "chosen": [outcome.facts.chosen for outcome in row.outcomes],
             "per_class": _per_class(row, draws),
             "confusion": _confusion(row, draws),
+            "reliability": _reliability(row, draws),
+            "right": _right(row, draws),
         }
         | _share_of_seen(protocol, row, draws),
     )
@@ -141,6 +154,28 @@ def _confusion(row: Row, draws: Draws) -> dict[str, Any]:
     return found
 
 
+def _reliability(row: Row, draws: Draws) -> dict[str, dict[str, list]]:
+    """Return the reliability diagram over all test sets and seeds, after calibration and before."""
+    pairs = list(zip(row.outcomes, draws))
+    right = np.concatenate([part for o, (_, tests) in pairs for part in o.correct(tests)])
+    after = np.concatenate([part for outcome in row.outcomes for part in outcome.confidence])
+    found = {"after": reliability(after, right)}
+    if all(outcome.uncalibrated for outcome in row.outcomes):
+        before = np.concatenate([part for o in row.outcomes for part in o.uncalibrated])
+        ece = expected_calibration_error(before, right)
+        found["before"] = reliability(before, right) | {"ece": [round(ece, 4)]}
+    return found
+
+
+def _right(row: Row, draws: Draws) -> dict[str, list[str]]:
+    """Return right and wrong of every image, one text a seed and test set, to pair runs by."""
+    found: dict[str, list[str]] = {}
+    for outcome, (_, tests) in zip(row.outcomes, draws):
+        for test, right in zip(tests, outcome.correct(tests)):
+            found.setdefault(test.name, []).append(pack(right))
+    return found
+
+
 def _share_of_seen(protocol: Protocol, row: Row, draws: Draws) -> dict[str, Any]:
     """Return, for ``generalized``, how many images of each half were called a seen class."""
     if protocol.name != "generalized":
@@ -182,10 +217,17 @@ def _intervals(
 def _notes(
     protocol: Protocol,
     settings: EvaluationConfig,
-    data: ClassificationData,
+    draws: Draws,
     skipped: dict[str, str],
 ) -> list[str]:
+    data, tests = draws[0]
+    counts = ", ".join(f"{test.name} {len(test.images):,}" for test in tests)
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
+    notes.append(f"Test images: {counts}.")
+    if _same_images(draws):
+        notes.append(
+            "All seeds have the same training images, so what no seed changes has no ± deviation."
+        )
     if protocol.trains_on == "base" or protocol.summary == "mean":
         notes.append(
             "New classes have the bank's prompts where a method reads them (--new-classes bank)."
@@ -198,6 +240,20 @@ def _notes(
         )
     notes += [f"{name} is left out: {reason}" for name, reason in skipped.items()]
     return notes
+
+
+def _same_images(draws: Draws) -> bool:
+    """Say whether several seeds drew the same training images, as from a fixed draw or all."""
+    first = draws[0][0].train
+    return len(draws) > 1 and all(
+        np.array_equal(_sorted(data.train), _sorted(first)) for data, _ in draws[1:]
+    )
+
+
+def _sorted(images: LabelledImages) -> np.ndarray:
+    """Return features and labels (n, d + 1) in an order that is the same for any draw of them."""
+    rows = np.concatenate([images.x, images.y[:, None].astype(np.float32)], axis=1)
+    return rows[np.lexsort(rows.T[::-1])]
 
 
 def _prompt_check(results: Results) -> dict[str, float]:

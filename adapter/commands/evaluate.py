@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Checkpoint, Strict, whole_numbers, words_of
-from .suites import run_named
+from ...pipeline.commands.options import (
+    AsJson,
+    Checkpoint,
+    Config,
+    Settings,
+    Strict,
+    whole_numbers,
+    words_of,
+)
 
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate one of the four tasks, or all.")
-CaptionRun = Annotated[Path, typer.Argument(help="A run folder of aape train --task captions.")]
+CaptionRun = Annotated[Path, typer.Argument(help="A run folder of aape train-captions.")]
 OtherData = Annotated[str, typer.Option("--dataset", help="Test data, if not the run's own.")]
 OtherRoot = Annotated[str, typer.Option("--root", help="Its folder.")]
 LanguageModel = Annotated[
-    str, typer.Option("--language-model", help="smollm2, a folder, or a model of the hub.")
+    str,
+    typer.Option(
+        "--language-model",
+        help="smollm2, a folder, or a model of the hub.",
+        show_default="smollm2",
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=0, help="Training steps of the prefix.")]
 Grid = Annotated[int | None, typer.Option(min=1, help="Image tokens: grid x grid.")]
 AapeTokens = Annotated[
     int | None, typer.Option(min=1, help="Slots that the AAPE fills; the paper has one.")
 ]
-Strategy = Annotated[str, typer.Option(help="greedy, beam or sample.")]
+Strategy = Annotated[str, typer.Option(help="greedy, beam or sample.", show_default="greedy")]
 
 
 @eval_app.command("classification")
@@ -33,36 +45,20 @@ def eval_classification(
     control: Annotated[str, typer.Option(help="Controls to add, comma-separated.")] = "",
     target: Annotated[list[str] | None, typer.Option(help="As for aape train.")] = None,
     checkpoint: Checkpoint = "",
+    config: Config = None,
+    settings: Settings = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a run again, or by another protocol; what is finished is reused."""
-    from ..classification.run import run_classification
-    from ..config import Config
-    from ..run import RunFolder, own_weights
+    from ..classification import verbs
+    from .print_results import show
 
-    folder = RunFolder.open(run)
-    values = Config.from_yaml(folder.path / "config.yaml").model_dump()
-    changes = {
-        "protocol": protocol,
-        "baselines": words_of(baselines),
-        "controls": words_of(control),
-    }
-    place = values["encoder"]
-    place["checkpoint"] = own_weights(place["name"], place["checkpoint"], checkpoint)
-    place["strict"] = strict or place["strict"]
-    values["evaluation"] |= {name: value for name, value in changes.items() if value}
-    values["data"]["targets"] = target or values["data"]["targets"]
-    _show(run_classification(Config.parse(values, "The command line"), folder.path), as_json)
-
-
-def prefix_settings(
-    language_model: str, steps: int | None, grid: int | None, slots: int | None, **more: Any
-) -> dict[str, Any]:
-    """Collect the settings that were given."""
-    own = {"language_model": language_model, "steps": steps, "grid": grid, "aape_tokens": slots}
-    given = {**own, **more}
-    return {name: value for name, value in given.items() if value is not None}
+    results = verbs.eval_classification(
+        run, protocol, words_of(baselines), words_of(control), target or (), checkpoint, config,
+        settings or (), strict,
+    )  # fmt: skip
+    show(results, as_json)
 
 
 @eval_app.command("retrieval")
@@ -79,21 +75,11 @@ def eval_retrieval(
     as_json: AsJson = False,
 ) -> None:
     """Image-text retrieval with x, h(x) and their mixture, both directions."""
-    from ..captions.run import evaluate_run
+    from ..captions import verbs
+    from .print_results import show
 
-    task = "contrasts" if contrasts else "retrieval"
-    _show(
-        evaluate_run(
-            run,
-            task,
-            dataset=dataset,
-            root=root,
-            limit=max_images,
-            checkpoint=checkpoint,
-            strict=strict,
-        ),
-        as_json,
-    )
+    results = verbs.eval_retrieval(run, dataset, root, max_images, contrasts, checkpoint, strict)
+    show(results, as_json)
 
 
 @eval_app.command("captioning")
@@ -101,41 +87,30 @@ def eval_captioning(
     run: CaptionRun,
     dataset: OtherData = "",
     root: OtherRoot = "",
-    language_model: LanguageModel = "smollm2",
+    language_model: LanguageModel = "",
     steps: Steps = None,
     grid: Grid = None,
     aape_tokens: AapeTokens = None,
-    strategy: Strategy = "greedy",
-    beams: Annotated[int, typer.Option(min=1)] = 4,
-    max_tokens: Annotated[int, typer.Option(min=1)] = 24,
+    strategy: Strategy = "",
+    beams: Annotated[int | None, typer.Option(min=1, show_default="4")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, show_default="24")] = None,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE too.")] = False,
     max_images: Annotated[int, typer.Option(min=0, help="Test images; 0 is all.")] = 0,
     checkpoint: Checkpoint = "",
+    config: Config = None,
+    settings: Settings = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Captions by a frozen language model: no image, image tokens, AAPE, both."""
-    from ..captions.run import evaluate_run
+    from ..captions import verbs
+    from .print_results import show
 
-    decode = {"strategy": strategy, "beams": beams, "max_tokens": max_tokens}
-    settings = {
-        **prefix_settings(language_model, steps, grid, aape_tokens),
-        "decode": decode,
-        "java": java,
-    }
-    _show(
-        evaluate_run(
-            run,
-            "captioning",
-            dataset=dataset,
-            root=root,
-            settings=settings,
-            limit=max_images,
-            checkpoint=checkpoint,
-            strict=strict,
-        ),
-        as_json,
-    )
+    results = verbs.eval_captioning(
+        run, dataset, root, language_model, steps, grid, aape_tokens, strategy, beams, max_tokens,
+        java, max_images, checkpoint, config, settings or (), strict,
+    )  # fmt: skip
+    show(results, as_json)
 
 
 @eval_app.command("vqa")
@@ -143,64 +118,53 @@ def eval_vqa(
     run: CaptionRun,
     dataset: OtherData = "",
     root: OtherRoot = "",
-    language_model: LanguageModel = "smollm2",
+    language_model: LanguageModel = "",
     steps: Steps = None,
     grid: Grid = None,
     aape_tokens: AapeTokens = None,
-    shots: Annotated[str, typer.Option(help="Answered questions shown, comma-separated.")] = "0",
-    train_on: Annotated[str, typer.Option(help="questions, or captions (zero-shot).")] = (
-        "questions"
-    ),
+    shots: Annotated[
+        str, typer.Option(help="Answered questions shown, comma-separated.", show_default="0")
+    ] = "",
+    train_on: Annotated[
+        str, typer.Option(help="questions, or captions (zero-shot).", show_default="questions")
+    ] = "",
     caption_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps on captions before those on questions.")
     ] = None,
     wordnet: Annotated[str, typer.Option(help="Folder of WordNet's files, for WUPS.")] = "",
     max_questions: Annotated[int, typer.Option(min=0, help="Test questions; 0 is all.")] = 0,
     checkpoint: Checkpoint = "",
+    config: Config = None,
+    settings: Settings = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Answers by a frozen language model, beside the most frequent answer per type."""
-    from ..captions.run import evaluate_run
+    from ..captions import verbs
+    from .print_results import show
 
-    settings = {
-        **prefix_settings(
-            language_model, steps, grid, aape_tokens, caption_steps=caption_steps
-        ),
-        "shots": whole_numbers(shots, "--shots"), "train_on": train_on, "wordnet": wordnet,
-    }  # fmt: skip
-    _show(
-        evaluate_run(
-            run,
-            "vqa",
-            dataset=dataset,
-            root=root,
-            settings=settings,
-            limit=max_questions,
-            checkpoint=checkpoint,
-            strict=strict,
-        ),
-        as_json,
-    )
+    results = verbs.eval_vqa(
+        run, dataset, root, language_model, steps, grid, aape_tokens,
+        whole_numbers(shots, "--shots"), train_on, caption_steps, wordnet, max_questions,
+        checkpoint, config, settings or (), strict,
+    )  # fmt: skip
+    show(results, as_json)
 
 
 @eval_app.command("all")
 def eval_all(
-    name: Annotated[
-        str, typer.Option("--suite", help="A suite's name (aape suites) or a YAML file.")
+    suite: Annotated[
+        str,
+        typer.Option("--suite", "--config", help="A suite's name (aape suites) or a YAML file."),
     ] = "embedded",
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the results go.")] = Path("runs"),
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out data sets that are not here.")
     ] = False,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite: banks, all tasks on all its data sets, one report."""
-    run_named(name, out, skip_missing, as_json)
+    from .suites import run_and_show
 
-
-def _show(results: Any, as_json: bool) -> None:
-    """Print a results table for a reader or for a program."""
-    from .print_results import show as show_results
-
-    show_results(results, as_json)
+    run_and_show(suite, out, skip_missing, settings or (), as_json)

@@ -20,13 +20,20 @@ def predict_verb(
     ],
     top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Choose among these alone; repeat it.")
+        list[str] | None,
+        typer.Option("--class", help="Choose among these alone, by name or id; repeat it."),
     ] = None,
     also: Annotated[
         list[str] | None, typer.Option(help="A class without any photo, by name; repeat it.")
     ] = None,
     checkpoint: Checkpoint = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a CSV file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda; else the run's.")] = "",
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Below it the label is 'none of these'.")
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write .csv, .json, .jsonl or .parquet.")
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -36,24 +43,14 @@ def predict_verb(
 
     The run: aape train --bank products.bank.parquet --protocol fewshot --out runs/products
     """
-    from ...pipeline.files import write_text
-    from ..predict import predict, to_csv
+    from ..predict import predict
 
     found = predict(
-        run,
-        images,
-        top=top,
-        classes=classes or (),
-        more=also or (),
-        checkpoint=checkpoint,
-        strict=strict,
+        run, images, top, classes or (), also or (), checkpoint, device, min_confidence, out, strict
     )
-    if out:
-        write_text(out, to_csv(found))
     if as_json:
-        print_json([row.as_dict() for row in found])
+        print_json(found)
     elif out:
         typer.echo(out)
     else:
-        for row in found:
-            typer.echo(row.line())
+        typer.echo("\n".join(row.line() for row in found))

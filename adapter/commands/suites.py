@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,34 +26,34 @@ def demo(
     Uses the embedded default: SmolLM2 writes, the encoder `lite` embeds, the data set is `shapes`.
     It is the suite `embedded` of aape eval all. Run it again and it says what it reuses.
     """
-    run_named(f"embedded{'-fast' if fast else ''}", out, skip_missing=False, as_json=as_json)
+    run_and_show(f"embedded{'-fast' if fast else ''}", out, False, (), as_json)
 
 
 @app.command("suites")
 def suites(as_json: AsJson = False) -> None:
     """List the suites that `aape eval all --suite NAME` runs, and what is in them."""
-    from ..suite.plan import SUITES
+    from ..suite import verbs
 
+    known = verbs.suites()
     if as_json:
-        print_json({name: item.model_dump(mode="json") for name, item in SUITES.items()})
+        print_json({name: item.model_dump(mode="json") for name, item in known.items()})
         return
-    for name, item in SUITES.items():
+    for name, item in known.items():
         jobs = "; ".join(f"{job.folder} ({', '.join(job.tasks)})" for job in item.jobs)
         typer.echo(f"{name}: {item.title}\n    {jobs}")
 
 
-def run_named(name: str, out: Path, skip_missing: bool, as_json: bool) -> None:
+def run_and_show(
+    suite: str, out: Path, skip_missing: bool, settings: Sequence[str], as_json: bool
+) -> None:
     """Run a suite below ``out`` and print its tables."""
-    from dataclasses import asdict
-
-    from ..suite.plan import load_suite
-    from ..suite.run import run_suite
+    from ..suite import verbs
     from .print_results import print_results
 
-    chosen = load_suite(name)
-    results = run_suite(chosen, out / chosen.name, skip_missing=skip_missing)
+    chosen = verbs.chosen_suite(suite, settings)
+    results = verbs.eval_all(chosen, out, skip_missing)
     if as_json:
-        print_json([asdict(item) for item in results])
+        print_json(results)
         return
     for item in results:
         print_results(item)

@@ -7,22 +7,34 @@ from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, print_json, whole_numbers, words_of
-from .train import Baselines, Seeds
+from ...pipeline.commands.options import (
+    AsJson,
+    Config,
+    Settings,
+    print_json,
+    whole_numbers,
+    words_of,
+)
+from .train import Baselines, Device, Protocol, Seeds
 
 app = typer.Typer()
 
 
 @app.command("sweep")
-def sweep_verb(
+def sweep(
     sources: Annotated[list[str], typer.Argument(help="Banks and feature files.")],
     shots: Annotated[
-        str, typer.Option(help="Training images a class; several make learning curves.")
-    ] = "16",
-    seeds: Seeds = "1,2,3",
-    recipes: Annotated[str, typer.Option(help="Names or YAML files, comma-separated.")] = "default",
-    protocol: Annotated[str, typer.Option(help="As for aape train.")] = "base2new",
-    baselines: Baselines = "all",
+        str,
+        typer.Option(
+            help="Training images a class; several make learning curves.", show_default="16"
+        ),
+    ] = "",
+    seeds: Seeds = "",
+    recipes: Annotated[
+        str, typer.Option(help="Names or YAML files, comma-separated.", show_default="default")
+    ] = "",
+    protocol: Protocol = "",
+    baselines: Baselines = "",
     control: Annotated[str, typer.Option(help="As for aape train.")] = "",
     repeat_images: Annotated[
         bool, typer.Option("--repeat-images", help="Fill up classes with too few images.")
@@ -32,10 +44,12 @@ def sweep_verb(
         str | None,
         typer.Option(help="Run on a Ray cluster: host:port, auto, or local to start one."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    device: Device = "",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all runs.")] = Path(
         "runs/sweep"
     ),
+    config: Config = None,
+    settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on many data sets and seeds in parallel; a finished training is never repeated.
@@ -44,38 +58,17 @@ def sweep_verb(
 
     Learning curves: aape sweep cars.bank.parquet --protocol fewshot --shots 1,2,4,8,16
     """
-    from dataclasses import asdict
-
-    from ..config import Config
-    from ..method.recipe import load_recipe
-    from ..sweep import sweep
+    from ..classification import verbs
     from .print_results import print_results
 
-    evaluation = {
-        "protocol": protocol, "seeds": whole_numbers(seeds, "--seeds"),
-        "controls": words_of(control), "baselines": words_of(baselines),
-    }  # fmt: skip
-    configs = [
-        Config.parse(
-            {
-                "data": {
-                    "features" if s.endswith(".safetensors") else "bank": s,
-                    "repeat_images": repeat_images,
-                },
-                "encoder": {"device": device},
-                "recipe": load_recipe(recipe).model_dump(),
-                "evaluation": evaluation | {"shots": number},
-            },
-            "The command line",
-        )
-        for recipe in words_of(recipes)
-        for number in whole_numbers(shots, "--shots")
-        for s in sources
-    ]
-    address = "" if ray == "local" else ray
-    tables, averages = sweep(configs, out, processes, address)
+    tables = verbs.sweep(
+        sources, whole_numbers(shots, "--shots"), whole_numbers(seeds, "--seeds"),
+        words_of(recipes), protocol, words_of(baselines), words_of(control), repeat_images,
+        processes, ray, device, out, config, settings or (),
+    )  # fmt: skip
     if as_json:
-        print_json([asdict(table) for table in [*tables, *averages]])
+        print_json(tables)
         return
-    for table in [*tables, *(averages if len(sources) > 1 else [])]:
-        print_results(table)
+    for table in tables:
+        if len(sources) > 1 or not table.dataset.startswith("average of"):
+            print_results(table)

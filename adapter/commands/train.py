@@ -1,43 +1,59 @@
-"""aape train: adapters for classification and for captions."""
+"""aape train and train-captions: adapters for classification and for captions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ...pipeline.commands.options import AsJson, Strict, whole_numbers, words_of
+from ...pipeline.commands.options import AsJson, Config, Settings, Strict, whole_numbers, words_of
 
 app = typer.Typer()
 Baselines = Annotated[
     str,
     typer.Option(
         help="Comma-separated ids (gda, proker, tip-adapter-f …; docs/baselines.md lists them), or"
-        " all, fast (no training), slow (CoOp, CoCoOp), none."
+        " all, fast (no training), slow (CoOp, CoCoOp), none.",
+        show_default="all",
     ),
 ]
-Seeds = Annotated[str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.")]
+Seeds = Annotated[
+    str, typer.Option(help="Of the shots, comma-separated; 0 is a seed.", show_default="1,2,3")
+]
+Distillation = Annotated[
+    float | None, typer.Option("--lambda", min=0, help="Weight of the distillation.")
+]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        help="fewshot, base2new, generalized, cross-dataset, domain.", show_default="base2new"
+    ),
+]
+Root = Annotated[str, typer.Option(help="Folder of the images.")]
+Checkpoint = Annotated[str, typer.Option(help="Local weights of the encoder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", show_default="auto")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")]
 
 
 @app.command("train")
 def train(
+    context: typer.Context,
     bank: Annotated[str, typer.Option(help="Prompt bank; it knows data set and encoder.")] = "",
     features: Annotated[str, typer.Option(help="Cached features (safetensors).")] = "",
-    task: Annotated[str, typer.Option(help="classification, or captions (no bank).")] = (
-        "classification"
-    ),
-    shots: Annotated[int, typer.Option(min=1, help="Training images a class.")] = 16,
-    seeds: Seeds = "1,2,3",
-    protocol: Annotated[
-        str, typer.Option(help="fewshot, base2new, generalized, cross-dataset, domain.")
-    ] = "base2new",
-    recipe: Annotated[
-        str, typer.Option(help="default, staged, literal, or a YAML file.")
-    ] = "default",
-    distillation: Annotated[
-        float | None, typer.Option("--lambda", min=0, help="Weight of the distillation.")
+    task: Annotated[
+        str, typer.Option(help="captions: the old name of aape train-captions.", hidden=True)
+    ] = "classification",
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Training images a class.", show_default="16")
     ] = None,
+    seeds: Seeds = "",
+    protocol: Protocol = "",
+    recipe: Annotated[
+        str,
+        typer.Option(help="default, staged, literal, or a YAML file.", show_default="default"),
+    ] = "",
+    distillation: Distillation = None,
     control: Annotated[
         str,
         typer.Option(
@@ -46,13 +62,16 @@ def train(
             "aggregators (random-prompt, mean-prompt, mlp-prompt), or their single names."
         ),
     ] = "",
-    baselines: Baselines = "all",
+    baselines: Baselines = "",
     target: Annotated[
         list[str] | None, typer.Option(help="Banks or feature files that are only tested on.")
     ] = None,
     new_classes: Annotated[
-        str, typer.Option(help="bank (what it says of them), or name (the template alone).")
-    ] = "bank",
+        str,
+        typer.Option(
+            help="bank (what it says of them), or name (the template alone).", show_default="bank"
+        ),
+    ] = "",
     new_class_prompts: Annotated[
         bool, typer.Option("--new-class-prompts", hidden=True, help="Now --new-classes bank.")
     ] = False,
@@ -62,67 +81,100 @@ def train(
     init_seed: Annotated[int | None, typer.Option(help="Of weights; else the shots'.")] = None,
     order_seed: Annotated[int | None, typer.Option(help="Of batches; else the shots'.")] = None,
     dataset: Annotated[str, typer.Option(help="One data set of a bank of several.")] = "",
-    root: Annotated[str, typer.Option(help="Folder of the images.")] = "",
-    encoder: Annotated[str, typer.Option(help="The bank's by default.")] = "auto",
-    checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    root: Root = "",
+    encoder: Annotated[str, typer.Option(help="The bank's by default.", show_default="auto")] = "",
+    checkpoint: Checkpoint = "",
+    device: Device = "",
+    out: Out = None,
+    config: Config = None,
+    settings: Settings = None,
     strict: Strict = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapter and print it beside every baseline on the same features and shots.
 
     Example: aape train --bank cars.bank.parquet --shots 16 --seeds 1,2,3
 
-    With captions: aape train --task captions --dataset coco; then aape eval retrieval RUN.
+    The same again, one thing changed: aape train --config RUN/config.yaml --set evaluation.shots=4
+
+    With captions: aape train-captions --dataset coco; then aape eval retrieval RUN.
     """
+    from .print_results import show
+
     if task != "classification":
-        place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
-        asked = {"dataset": dataset, "root": root, "encoder": place, "distillation": distillation}
-        _show(train_on_captions(task, asked, whole_numbers(seeds, "--seeds"), out), as_json)
+        refuse_others(context, task)
+        train_captions(
+            dataset, root, seeds, distillation, encoder, checkpoint, device, out, config, settings,
+            strict, as_json,
+        )  # fmt: skip
         return
-    from ..classification.run import default_folder, run_classification
-    from ..config import Config
-    from ..method.recipe import load_recipe
+    from ..classification import verbs
 
-    values = load_recipe(recipe).model_dump()
-    if distillation is not None:
-        values["distillation"] = distillation
-    evaluation = {
-        "protocol": protocol, "shots": shots, "seeds": whole_numbers(seeds, "--seeds"),
-        "init_seed": init_seed, "order_seed": order_seed, "controls": words_of(control),
-        "baselines": words_of(baselines), "new_classes": new_classes,
-        "new_class_prompts": new_class_prompts,
-    }  # fmt: skip
-    data = {
-        "bank": bank, "dataset": dataset, "root": root, "features": features,
-        "targets": target or [], "repeat_images": repeat_images,
-    }  # fmt: skip
-    place = {"name": encoder, "checkpoint": checkpoint, "device": device, "strict": strict}
-    config = Config.parse(
-        {"data": data, "encoder": place, "recipe": values, "evaluation": evaluation},
-        "The command line",
-    )
-    _show(run_classification(config, out or default_folder(config)), as_json)
+    results = verbs.train(
+        bank, features, shots, whole_numbers(seeds, "--seeds"), protocol, recipe, distillation,
+        words_of(control), words_of(baselines), target or (), new_classes, repeat_images,
+        init_seed, order_seed, dataset, root, encoder, checkpoint, device, out, config,
+        settings or (), strict,
+    )  # fmt: skip
+    show(results, as_json)
 
 
-def train_on_captions(task: str, asked: dict[str, Any], seeds: list[int], out: Path | None) -> Any:
-    """Train on captions for the verb ``train``."""
+@app.command("train-captions")
+def train_captions(
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="With captions.")] = "",
+    root: Root = "",
+    seeds: Seeds = "",
+    distillation: Distillation = None,
+    encoder: Annotated[str, typer.Option(help="Dual encoder.", show_default="auto")] = "",
+    checkpoint: Checkpoint = "",
+    device: Device = "",
+    out: Out = None,
+    config: Config = None,
+    settings: Settings = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train on captioned images: one generator for retrieval, captioning and answering.
+
+    Example: aape train-captions --dataset coco --out runs/coco; then aape eval retrieval runs/coco.
+    """
+    from ..captions import verbs
+    from .print_results import show
+
+    results = verbs.train_captions(
+        dataset, root, whole_numbers(seeds, "--seeds"), distillation, encoder, checkpoint, device,
+        out, config, settings or (), strict,
+    )  # fmt: skip
+    show(results, as_json)
+
+
+_OF_CAPTIONS = {
+    "task", "dataset", "root", "seeds", "distillation", "encoder", "checkpoint", "device", "out",
+    "config", "settings", "strict", "as_json",
+}  # fmt: skip
+
+
+def refuse_others(context: typer.Context, task: str) -> None:
+    """Stop at options that training on captions would not read; say what the verb is called now.
+
+    Raises:
+        UserError: the task is unknown, or an option does not belong to it.
+    """
     from ...pipeline.errors import UserError, unknown_name
-    from ..captions.run import CaptionRunConfig, run_captions
+    from ...pipeline.progress import step
 
     if task != "captions":
         raise unknown_name("task of train", task, ["classification", "captions"])
-    if not asked["dataset"]:
-        raise UserError("Training on captions needs a data set.", "Name one: --dataset shapes.")
-    weight = asked.pop("distillation")
-    captions = {} if weight is None else {"distillation": weight}
-    values = {**asked, "captions": captions, "seeds": seeds}
-    return run_captions(CaptionRunConfig.parse(values, "The command line"), out)
-
-
-def _show(results: Any, as_json: bool) -> None:
-    """Print a results table for a reader or for a program."""
-    from .print_results import show as show_results
-
-    show_results(results, as_json)
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in _OF_CAPTIONS
+        and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise UserError(
+            f"Training on captions does not read {', '.join(given)}.",
+            "See: aape train-captions --help.",
+        )
+    step("aape train --task captions is now aape train-captions; this version knows both.")

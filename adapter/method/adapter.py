@@ -52,9 +52,10 @@ class FittedAdapter:
         """Return a term by its name, or None where the adapter has none of it."""
         return next((term for term in self.terms if term.name == name), None)
 
-    @torch.no_grad()
     def contributions(self, x: Tensor, classes: ClassSet) -> dict[str, Tensor]:
         """Return what each term adds to the logits, (b, c) each; together they are the logits.
+
+        Gradients flow through it, where a term has any to give.
 
         Where seen and new classes stand side by side, ``group`` shifts each of the two as a whole.
         """
@@ -74,7 +75,7 @@ class FittedAdapter:
             weight = torch.where(seen, of_seen, of_new).to(scores)
             added[term.name] = weight * scores
             if rule != "none" and judges:
-                group_scores += judges * scores
+                group_scores = group_scores + judges * scores
         if rule != "none":
             added["group"] = group_shift(total(added), group_scores, seen)
         return added
@@ -149,7 +150,7 @@ def total(added: dict[str, Tensor]) -> Tensor:
     parts = list(added.values())
     out = parts[0].clone()
     for part in parts[1:]:
-        out += part
+        out = out + part
     return out
 
 

@@ -107,6 +107,7 @@ class Generator(nn.Module):
 
     ``residual`` starts at the mean text feature and sees centred images:
     ``h(x) = t̄ + W₂ relu(W₁ (x − x̄) + b₁) + b₂`` with ``W₂`` and ``b₂`` zero at the start.
+    ``skip`` adds ``x − x̄``: then ``h`` starts as the image, moved by the gap between the means.
     """
 
     def __init__(
@@ -116,8 +117,10 @@ class Generator(nn.Module):
         residual: bool = False,
         mean_text: Tensor | None = None,
         mean_image: Tensor | None = None,
+        skip: bool = False,
     ) -> None:
         super().__init__()
+        self.skip = skip
         self.inner, self.outer = nn.Linear(dim, width), nn.Linear(width, dim)
         self.mean_text: Tensor
         self.mean_image: Tensor
@@ -128,7 +131,9 @@ class Generator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return h (b, d), not normalised, for x (b, d)."""
-        return self.mean_text + self.outer(F.relu(self.inner(x - self.mean_image)))
+        centred = x - self.mean_image
+        h = self.mean_text + self.outer(F.relu(self.inner(centred)))
+        return h + centred if self.skip else h
 
 
 class Head(nn.Module):

@@ -52,9 +52,13 @@ CONTROL_GROUPS: dict[str, list[str]] = {
 class AggregatorRecipe(Section):
     """How reference prompts become one target vector (Eq. 1)."""
 
-    kind: Literal["attention", "mean", "random", "mlp"] = "attention"
-    query: Literal["literal", "image", "free"] = "literal"
-    heads: int = Field(default=8, ge=1)
+    kind: Literal["attention", "mean", "random", "mlp"] = Field(
+        default="attention", description="attention (the paper), or its ablations"
+    )
+    query: Literal["literal", "image", "free"] = Field(
+        default="literal", description="starts at the mean prompt, sees the image too, or is free"
+    )
+    heads: int = Field(default=8, ge=1, description="of the attention")
     ffn: int = Field(default=0, ge=0, description="hidden width of the layer; 0 is d")
     identity: bool = Field(default=True, description="start exactly at the mean prompt")
     reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
@@ -67,9 +71,13 @@ class SeenRecipe(Section):
 
     residual: bool = Field(default=True, description="w_i + δ_i, averaged with the generator")
     penalty: float = Field(default=10.0, ge=0, description="of mean ‖δ‖²")
-    residual_lr: float = Field(default=1e-3, gt=0)
+    residual_lr: float = Field(default=1e-3, gt=0, description="learning rate of δ")
     discriminant: bool = Field(default=True, description="add α·(x·Σ⁻¹μ_i + b_i)")
-    alphas: list[float] = Field(default=[0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], min_length=1)
+    alphas: list[float] = Field(
+        default=[0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+        min_length=1,
+        description="weights of the Gaussian term to choose from",
+    )
     fallback_alpha: float = Field(default=0.1, ge=0, description="where no validation is possible")
 
 
@@ -116,7 +124,11 @@ class ConvexRecipe(Section):
         min_length=1,
         description="variances of the map B from texts, in the problem of seen classes",
     )
-    whiten: list[bool] = Field(default=[False, True], min_length=1)
+    whiten: list[bool] = Field(
+        default=[False, True],
+        min_length=1,
+        description="scale images by the spread within classes, or not",
+    )
     new_whiten: list[bool] = Field(default=[False], min_length=1, description="for new classes")
     new_own: float = Field(default=30.0, ge=0, description="variance of δ beside the map below")
     new_shared: list[float] = Field(
@@ -149,7 +161,7 @@ class ConvexRecipe(Section):
 class Recipe(Section):
     """One way to train. ``to_yaml`` writes all of it, and that file is a recipe again."""
 
-    name: str = "default"
+    name: str = Field(default="default", description="as tables print it")
     kind: Literal["trained", "convex"] = Field(
         default="trained", description="by gradient, as the paper; or two convex problems"
     )
@@ -157,9 +169,13 @@ class Recipe(Section):
     convex: ConvexRecipe = Field(default_factory=ConvexRecipe)
     # the parts of the trained kind
     aggregator: AggregatorRecipe = Field(default_factory=AggregatorRecipe)
-    generator: Literal["residual", "literal", "none"] = "residual"
+    generator: Literal["residual", "literal", "none"] = Field(
+        default="residual", description="form of h: with a residual, as written, or none"
+    )
     width: int = Field(default=32, ge=1, description="hidden units of h")
-    head: Literal["residual", "literal"] = "residual"
+    head: Literal["residual", "literal"] = Field(
+        default="residual", description="form of g: with a residual, or as written"
+    )
     rank: int = Field(default=32, ge=1, description="hidden units of g")
     normalise_h: bool = Field(default=True, description="unit-length h before it enters g")
     seen: SeenRecipe = Field(default_factory=SeenRecipe)
@@ -181,11 +197,13 @@ class Recipe(Section):
     zero_shot: float = Field(default=0.5, ge=0, description="weight of KL to zero-shot CLIP")
     temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
     # the optimiser
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    batch_size: int = Field(default=64, ge=1)
+    optimiser: Literal["adamw", "sgd"] = Field(default="adamw", description="of the trained kind")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate at its peak")
+    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
+    schedule: Literal["one-cycle", "cosine"] = Field(
+        default="one-cycle", description="of the learning rate"
+    )
+    batch_size: int = Field(default=64, ge=1, description="images of a step")
     epochs: int = Field(default=6, ge=0, description="0 is CoOp's rule: 200, 100 or 50 by shots")
     views: int = Field(default=0, ge=0, description="augmented views per image in the cache")
 

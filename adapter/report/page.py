@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import read_json, write_text
+from . import figures, origin
+from .sections import TITLES, section
 
 if TYPE_CHECKING:
-    from ..results import MethodResult, Results
+    from ..results import Results
 
-_THUMBNAIL = 144  # pixels on the longer side, twice the printed size of small images
-_TITLES = {
-    "classification": "Few-shot classification",
-    "retrieval": "Image-text retrieval",
-    "captioning": "Captioning",
-    "vqa": "Visual question answering",
-}
+_WITH_FIGURES = 40  # tables; a page of a whole suite goes without, or it would never open
 
 
 @dataclass
@@ -37,18 +29,6 @@ class Stage:
     reused: bool = False
 
 
-@dataclass
-class _Row:
-    name: str
-    group: str
-    cells: list[str]
-    best: bool
-    share: float
-    low: float
-    high: float
-    seeds: list[list[str]] = field(default_factory=list)
-
-
 def write_report(
     path: str | Path,
     results: Sequence[Results],
@@ -59,6 +39,8 @@ def write_report(
     prompts: Sequence[tuple[str, list[str]]] = (),
     environment: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
+    root: str | Path | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Path:
     """Write the report and return its path.
 
@@ -68,21 +50,42 @@ def write_report(
         prompts: for some classes, ``(class name, a few kept prompts of its bank)``.
         environment: as :func:`aape.adapter.run.environment` gives it.
         notes: sentences that hold for the whole report.
+        root: folder of the photos; without it, only photos of data sets that lie where this
+            machine keeps them are shown.
+        about: what :func:`report_run` found in a run: ``provenance``, ``terms``, ``bank``,
+            ``training`` (curves), ``configuration``.
     """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
-    template = (
-        files(__name__.rpartition(".")[0]).joinpath("report.html.j2").read_text(encoding="utf-8")
+    own = files(__name__.rpartition(".")[0])
+    template = own.joinpath("report.html.j2").read_text(encoding="utf-8")
+    css = own.joinpath("report.css").read_text(encoding="utf-8")
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    about = about or {}
+    bank = about.get("bank") or {}
+    sections = [
+        section(result, f"table-{i}", root, len(results) <= _WITH_FIGURES)
+        for i, result in enumerate(results)
+    ]
+    for made in sections:
+        made["pairs"] = _pairs(made["samples"])
     text = page.from_string(template).render(
+        css=Markup(css),
         title=title,
         summary=summary,
-        sections=[_section(result) for result in results],
+        sections=sections,
+        curves=_curves(results, about.get("training") or {}),
+        terms=about.get("terms") or [],
+        bank={"missing": "", "rows": [], "verdicts": []} | bank if bank else {},
+        prompts=prompts or bank.get("prompts", []),
+        provenance=about.get("provenance") or [],
+        configuration=about.get("configuration", ""),
         stages=stages,
         seconds=duration(sum(stage.seconds for stage in stages)),
         duration=duration,
-        prompts=prompts,
         environment=environment or {},
         notes=notes,
     )
@@ -90,8 +93,15 @@ def write_report(
     return Path(path)
 
 
-def report_run(folder: str | Path) -> tuple[list[Results], Path]:
-    """Write ``report.html`` for a run folder from the tables in it; return them and its path.
+def report_run(
+    folder: str | Path, *, root: str | Path | None = None, bank: str | Path | None = None
+) -> tuple[list[Results], Path]:
+    """Write ``report.html`` for a run folder from what lies in it; return its tables and its path.
+
+    Args:
+        folder: of a run, or of several in folders of their own.
+        root: folder of the photos, where they lie in no usual place.
+        bank: the run's bank, where it moved.
 
     Raises:
         UserError: the folder has no results.
@@ -100,17 +110,43 @@ def report_run(folder: str | Path) -> tuple[list[Results], Path]:
 
     run = Path(folder)
     results = [Results.load(path) for path in sorted(run.glob("**/results/*.json"))]
-    results.sort(key=lambda table: [*_TITLES, table.task].index(table.task))
+    known = [*TITLES]
+    results.sort(key=lambda t: (known + [t.task]).index(t.task))
     if not results:
         raise UserError(f"{run} has no results.", "Make some with aape train or aape eval.")
-    known = run / "environment.json"
+    machine = run / "environment.json"
+    adapter = origin.adapter_facts(run)
+    configuration = run / "config.yaml"
     path = write_report(
         run / "report.html",
         results,
         title=f"aape: {run.resolve().name}",
-        environment=read_json(known) if known.exists() else None,
+        environment=read_json(machine) if machine.exists() else None,
+        root=root,
+        about={
+            "provenance": origin.provenance(run, adapter),
+            "terms": origin.terms(adapter),
+            "bank": origin.bank_facts(run, adapter, bank),
+            "training": origin.training_curves(run),
+            "configuration": configuration.read_text(encoding="utf-8")
+            if configuration.is_file()
+            else "",
+        },
     )
     return results, path
+
+
+def report(
+    run: str | Path, *, root: str | Path | None = None, bank: str | Path | None = None
+) -> list[Results]:
+    """Write ``report.html`` for a run folder from the tables in it, and return these.
+
+    The arguments are those of :func:`report_run`.
+
+    Raises:
+        UserError: the folder has no results.
+    """
+    return report_run(run, root=root, bank=bank)[0]
 
 
 def duration(seconds: float) -> str:
@@ -123,103 +159,50 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _section(results: Results) -> dict[str, Any]:
-    metric = results.best or results.metrics[-1]
-    measured = [method for method in results.methods if method.group != "published"]
-    means = [method.mean(metric) for method in measured]
-    top = max((mean for mean in means if not math.isnan(mean)), default=math.nan)
-    scale = 100.0 if results.units.get(metric) == "%" else max(top, 1e-9) * 1.1
-    return {
-        "title": results.title or f"{_TITLES.get(results.task, results.task)} · {results.dataset}",
-        "task": results.task,
-        "protocol": results.protocol,
-        "dataset": results.dataset,
-        "encoder": results.encoder,
-        "metrics": [
-            f"{name} ({results.units[name]})" if results.units.get(name) else name
-            for name in results.metrics
-        ],
-        "best": metric,
-        "rows": [_row(results, method, metric, top, scale) for method in results.methods],
-        "notes": results.all_notes(),
-        "intervals": _intervals(results, metric),
-        "classes": _classes(results),
-        "samples": [_sample(sample) for sample in results.samples],
-        "sampled": results.details.get("samples", ""),
-    }
+def _pairs(samples: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Put each wrong photo and the right one that follows it together."""
+    pairs: list[list[dict[str, Any]]] = []
+    for sample in samples:
+        if sample["good"] and pairs and len(pairs[-1]) == 1 and not pairs[-1][0]["good"]:
+            pairs[-1].append(sample)
+        else:
+            pairs.append([sample])
+    return pairs
 
 
-def _row(results: Results, method: MethodResult, metric: str, top: float, scale: float) -> _Row:
-    mean, std = method.mean(metric), method.std(metric)
-    known = not math.isnan(mean)
-    per_seed = [
-        [f"{row['seed']:g}" if "seed" in row else "–"]
-        + [f"{row[name]:.2f}" if name in row else "–" for name in results.metrics]
-        for row in method.seeds
-    ]
-    return _Row(
-        name=method.name,
-        group=method.group,
-        cells=[results.cell(method, name) for name in results.metrics],
-        best=known and mean == top and method.group != "published",
-        share=_percent(mean, scale) if known else 0.0,
-        low=_percent(mean - std, scale) if known else 0.0,
-        high=_percent(mean + std, scale) if known else 0.0,
-        seeds=per_seed,
+def _curves(
+    results: Sequence[Results], training: dict[str, list[tuple[float, float, float]]]
+) -> list[dict[str, str]]:
+    """Return accuracy by shots where tables of several numbers of shots are here, then training."""
+    from ..curves import curves
+
+    groups: dict[tuple[str, str], list[Results]] = {}
+    for table in results:
+        if table.task == "classification" and "shots" in table.details:
+            groups.setdefault((table.dataset, table.protocol), []).append(table)
+    made = []
+    for number, ((dataset, protocol), group) in enumerate(groups.items()):
+        ordered = sorted(group, key=lambda table: table.details["shots"])
+        by_method = curves(ordered)
+        ranked = sorted(
+            by_method, key=lambda name: (not name.startswith("ours"), -by_method[name][-1][1])
+        )
+        svg = figures.lines(
+            {name: [tuple(map(float, point)) for point in by_method[name]] for name in ranked},  # type: ignore[misc]
+            f"curves-{number}",
+            x="shots",
+            y=f"{ordered[0].best} (%)",
+            label=f"{ordered[0].best} of each method against the number of shots on {dataset}.",
+            powers=True,
+        )
+        caption = f"{dataset}, {protocol}: mean over seeds; the band is one deviation of ours."
+        made.append({"svg": svg, "caption": caption})
+    svg = figures.lines(
+        training,
+        "curves-training",
+        x="epoch",
+        y="cross-entropy",
+        label="Cross-entropy on the training images against epochs.",
     )
-
-
-def _percent(value: float, scale: float) -> float:
-    return round(min(max(100.0 * value / scale, 0.0), 100.0), 2)
-
-
-def _intervals(results: Results, metric: str) -> list[dict[str, Any]]:
-    rows = []
-    for name, by_metric in results.intervals.items():
-        if metric not in by_metric:
-            continue
-        low, high = by_metric[metric]
-        verdict = "higher" if low > 0 else "lower" if high < 0 else "no difference shown"
-        rows.append({"name": name, "low": low, "high": high, "verdict": verdict})
-    return rows
-
-
-def _classes(results: Results) -> list[dict[str, Any]]:
-    """Return per-class accuracy, worst first, where a table carries it."""
-    per_class = results.details.get("per_class") or {}
-    rows = [{"name": name, "value": value} for name, value in per_class.items()]
-    return sorted(rows, key=lambda row: row["value"])
-
-
-def _sample(sample: dict[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in sample.items() if key not in ("image", "good")}
-    return {
-        "image": _thumbnail(sample.get("image")),
-        "good": bool(sample.get("good", True)),
-        "lines": [
-            (key, " · ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
-            for key, value in shown.items()
-        ],
-    }
-
-
-def _thumbnail(image: str | Path | None) -> str:
-    """Return a small PNG as a data URI; an empty string where there is no picture to show."""
-    if not image or not Path(image).is_file():
-        return ""
-    from PIL import Image
-
-    from ...pipeline.pictures import PictureError, read_picture
-
-    try:
-        small = read_picture(image).image
-    except PictureError:
-        return ""
-    if max(small.size) < _THUMBNAIL:
-        factor = _THUMBNAIL / max(small.size)
-        size = (round(small.width * factor), round(small.height * factor))
-        small = small.resize(size, Image.Resampling.NEAREST)
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    out = io.BytesIO()
-    small.save(out, format="PNG", optimize=True)
-    return "data:image/png;base64," + html.escape(base64.b64encode(out.getvalue()).decode("ascii"))
+    made.append({"svg": svg, "caption": "Training: mean over seeds, the band is one deviation."})
+    return [figure for figure in made if figure["svg"]]

@@ -15,10 +15,10 @@ from ...pipeline.config import (
     load_section,
 )
 from ..captions.captioning import CaptioningConfig
+from ..captions.question_training import VqaConfig
 from ..captions.train import CaptionConfig
-from ..captions.vqa import VqaConfig
 from ..config import EvaluationConfig
-from ..method.recipe import Recipe
+from ..method.recipe import Recipe, load_recipe
 
 Task = Literal["classification", "retrieval", "captioning", "vqa"]
 TASKS: tuple[Task, ...] = ("classification", "retrieval", "captioning", "vqa")
@@ -54,7 +54,7 @@ class Suite(Section):
     jobs: list[Job] = Field(min_length=1)
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: Recipe = Field(default_factory=lambda: load_recipe("default"))
     captions: CaptionConfig = Field(default_factory=CaptionConfig)
     captioning: CaptioningConfig = Field(default_factory=CaptioningConfig)
     vqa: VqaConfig = Field(default_factory=VqaConfig)

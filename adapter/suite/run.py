@@ -19,6 +19,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.files import hash_file, hash_value, read_json, write_json
 from ...pipeline.progress import step
 from ..config import Config, DataConfig
+from ..finish import finish_run
 from ..report import Stage, write_report
 from ..report.page import duration
 from ..results import Results
@@ -43,10 +44,11 @@ def run_suite(suite: Suite, out: str | Path, *, skip_missing: bool = False) -> l
             for a reason the user can mend. Finished stages are kept.
     """
     work = _Work(suite, Path(out), skip_missing)
-    work.folder.start(suite)
-    work.make_banks()
-    results = [work.evaluate(job, task) for job in work.jobs for task in job.tasks]
-    work.report(results)
+    with work.folder.making():
+        work.folder.start(suite)
+        work.make_banks()
+        results = [work.evaluate(job, task) for job in work.jobs for task in job.tasks]
+        work.report(results)
     return results
 
 
@@ -156,6 +158,7 @@ class _Work:
             results = getattr(self, f"_{task}")(job, folder)
             results.details["suite_key"] = key
             folder.save_results(results)
+            finish_run(folder)
             return results
 
     def _key(self, job: Job, task: Task) -> str:
@@ -188,7 +191,6 @@ class _Work:
                 repeat_images=self.suite.repeat_images,
             ),
             encoder=encoder,
-            generation=self.suite.generation,
             recipe=self.suite.recipe,
             evaluation=job.evaluation,
         )

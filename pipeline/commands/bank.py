@@ -22,10 +22,10 @@ OfDataset = Annotated[str, typer.Option("--dataset", help="One data set of a ban
 @bank_app.command("info")
 def bank_info(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """What a bank holds and what made it, without reading its rows."""
-    from ..bank import PromptBank, statistics
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    info = statistics.bank_info(PromptBank.open(which_bank.locate(words or [], bank)[0]))
+    info = verbs.bank_info(which_bank.split_words(words or [], bank)[0])
     print_json(info) if as_json else print_bank.print_info(info)
 
 
@@ -39,11 +39,11 @@ def bank_stats(
     as_json: AsJson = False,
 ) -> None:
     """Prompts kept and dropped, with the reason, by class and by query."""
-    from ..bank import PromptBank, statistics
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    counts = statistics.bank_statistics(PromptBank.open(which_bank.locate(words or [], bank)[0]))
-    print_json(counts.model_dump()) if as_json else print_bank.print_statistics(counts, every)
+    counts = verbs.bank_stats(which_bank.split_words(words or [], bank)[0])
+    print_json(counts) if as_json else print_bank.print_statistics(counts, every)
 
 
 @bank_app.command("show")
@@ -57,18 +57,15 @@ def bank_show(
 
     Example: aape bank show cars.bank.parquet "2012 Audi TT RS Coupe"
     """
-    from ..bank import PromptBank
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    path, name = which_bank.locate(words, bank, "The class")
-    opened = PromptBank.open(path)
-    columns = ["dataset", "class_id", "class_name", "query_id", "verdict", "text"]
-    rows = [
-        row
-        for entry in opened.find_class(name, dataset)
-        for row in opened.rows(entry.start, entry.start + entry.rows, columns).to_pylist()
-    ]
-    print_json(rows) if as_json else print_bank.print_table(columns, [row.values() for row in rows])
+    named, name = which_bank.split_words(words, bank, "The class")
+    rows = verbs.bank_show(name, named, dataset)
+    if as_json:
+        print_json(rows)
+    else:
+        print_bank.print_table(verbs.SHOWN, [row.values() for row in rows])
 
 
 @bank_app.command("search")
@@ -89,30 +86,12 @@ def bank_search(
 
     Example: aape bank search "a small two-seater" -k 5
     """
-    from dataclasses import asdict
-
-    from ..bank import PromptBank
-    from ..encoders import load_encoder
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    path, text = which_bank.locate(words, bank, "The text")
-    opened = PromptBank.open(path)
-    only = opened.find_class(of_class, dataset) if of_class else [None]
-    encoder = load_encoder(opened.metadata.encoder_id, checkpoint=checkpoint, device=device)
-    opened.check_encoder(encoder)
-    query = encoder.encode_text([text])[0]
-    found = [
-        hit
-        for entry in only
-        for hit in (
-            opened.search(query, number, entry.class_id, entry.dataset)
-            if entry
-            else opened.search(query, number, exact=exact)
-        )
-        if not dataset or hit.dataset == dataset
-    ]
-    hits = sorted(found, key=lambda hit: -hit.cosine)[:number]
-    print_json([asdict(hit) for hit in hits]) if as_json else print_bank.print_hits(hits)
+    named, text = which_bank.split_words(words, bank, "The text")
+    hits = verbs.bank_search(text, named, number, of_class, dataset, exact, checkpoint, device)
+    print_json(hits) if as_json else print_bank.print_hits(hits)
 
 
 @bank_app.command("sql")
@@ -125,26 +104,25 @@ def bank_sql(
 
     Example: aape bank sql "SELECT class_name, count(*) AS n FROM bank GROUP BY 1 ORDER BY n"
     """
-    from ..bank import PromptBank
+    from ..bank import verbs, which
     from . import print_bank, which_bank
 
-    path, query = which_bank.locate(words, bank, "The query")
-    result = PromptBank.open(path).sql(query)
-    rows = result.to_pylist()
+    named, query = which_bank.split_words(words, bank, "The query")
     if as_json:
-        print_json(rows)
-    else:
-        print_bank.print_table(result.column_names, [row.values() for row in rows])
+        print_json(verbs.bank_sql(query, named))
+        return
+    found = which.named_bank(named).sql(query)  # with the names of columns where no row has any
+    print_bank.print_table(found.column_names, [row.values() for row in found.to_pylist()])
 
 
 @bank_app.command("diff")
 def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
     """Prompts added, removed and changed between two banks. Exit status 1 if they differ."""
-    from ..bank import PromptBank, diff
+    from ..bank import verbs
     from . import print_bank
 
-    found = diff.diff_banks(PromptBank.open(before), PromptBank.open(after))
-    print_json(found.model_dump()) if as_json else print_bank.print_diff(found)
+    found = verbs.bank_diff(before, after)
+    print_json(found) if as_json else print_bank.print_diff(found)
     raise typer.Exit(0 if found.same else 1)
 
 
@@ -155,14 +133,11 @@ def bank_merge(
     as_json: AsJson = False,
 ) -> None:
     """Join banks into one, with its index. A prompt that occurs in several is taken once."""
-    from ..bank import merge, search
+    from ..bank import verbs
     from . import print_bank
 
-    merged = merge.merge_banks(banks, out)
-    if any(entry.kept for entry in merged.footer.classes):
-        search.build_index(merged)
-    summary = merge.summary(merged, banks)
-    print_json(summary) if as_json else typer.echo(print_bank.merged_line(summary))
+    merged = verbs.bank_merge(banks, out)
+    print_json(merged) if as_json else typer.echo(print_bank.merged_line(merged))
 
 
 @bank_app.command("export")
@@ -179,24 +154,24 @@ def bank_export(
     cupl-json: kept texts by class name. csv: all columns but the embedding. parquet: all columns,
     plain. hf: a folder that `datasets.load_dataset` reads, with the card as README.
     """
-    from ..bank import PromptBank, export
+    from ..bank import verbs
     from ..errors import UserError
     from . import which_bank
 
     if not out:
         raise UserError("Where to write is missing.", "Give it with --out.")
-    notes = export.export_bank(PromptBank.open(which_bank.locate(words or [], bank)[0]), kind, out)
+    notes = verbs.bank_export(out, which_bank.split_words(words or [], bank)[0], kind)
     typer.echo("\n".join([f"Wrote {out}.", *notes]))
 
 
 @bank_app.command("verify")
 def bank_verify(words: BankWords = None, bank: BankOption = "", as_json: AsJson = False) -> None:
     """Check every byte of a bank and its index. Exit status 1 if something is damaged."""
-    from ..bank import verify
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    report = verify.verify_bank(which_bank.locate(words or [], bank)[0])
-    print_json(report.model_dump()) if as_json else print_bank.print_verify(report)
+    report = verbs.bank_verify(which_bank.split_words(words or [], bank)[0])
+    print_json(report) if as_json else print_bank.print_verify(report)
     raise typer.Exit(0 if report.sound else 1)
 
 
@@ -210,11 +185,11 @@ def bank_reindex(
     as_json: AsJson = False,
 ) -> None:
     """Build the FAISS index of a bank again and measure its recall against exact search."""
-    from ..bank import PromptBank, search
+    from ..bank import verbs
     from . import print_bank, which_bank
 
-    report = search.build_index(PromptBank.open(which_bank.locate(words or [], bank)[0]), kind)
-    print_json(report.model_dump()) if as_json else print_bank.print_index(report)
+    report = verbs.bank_reindex(which_bank.split_words(words or [], bank)[0], kind)
+    print_json(report) if as_json else print_bank.print_index(report)
 
 
 @bank_app.command("card")
@@ -224,9 +199,9 @@ def bank_card(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File; else the screen.")] = None,
 ) -> None:
     """Write where a bank's prompts come from, as Markdown."""
-    from ..bank import PromptBank, card
-    from ..files import write_text
+    from ..bank import verbs
     from . import which_bank
 
-    text = card.bank_card(PromptBank.open(which_bank.locate(words or [], bank)[0]))
-    write_text(out, text) if out else typer.echo(text)
+    text = verbs.bank_card(which_bank.split_words(words or [], bank)[0], out)
+    if out is None:
+        typer.echo(text)

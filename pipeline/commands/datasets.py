@@ -22,33 +22,34 @@ DatasetRoot = Annotated[
 @datasets_app.command("list")
 def datasets_list(as_json: AsJson = False) -> None:
     """The data sets that have a manifest, and which of them are here."""
+    from ..datasets import verbs
     from . import print_datasets
 
-    rows = print_datasets.list_rows()
+    rows = verbs.datasets_list()
     print_json(rows) if as_json else print_datasets.print_list(rows)
 
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
     """Classes, prompts, splits, licence of a data set, where to get it, and a few of its photos."""
-    from ..datasets import load_manifest
+    from ..datasets import load_manifest, verbs
     from . import print_datasets, print_examples
 
-    manifest = load_manifest(name)
     if as_json:
-        print_json(print_datasets.describe(manifest))
-    else:
-        print_datasets.print_manifest(manifest)
-        print_examples.print_examples(manifest)
+        print_json(verbs.datasets_show(name))
+        return
+    manifest = load_manifest(name)
+    print_datasets.print_manifest(manifest)
+    print_examples.print_examples(manifest)
 
 
 @datasets_app.command("remove")
 def datasets_remove(name: DatasetName, as_json: AsJson = False) -> None:
     """Forget a data set of your own: its manifest goes, its photos and tables stay."""
-    from ..datasets.remove import remove_dataset
+    from ..datasets import verbs
 
-    removed = remove_dataset(name)
-    print_json(removed.as_dict()) if as_json else typer.echo(removed.line())
+    removed = verbs.datasets_remove(name)
+    print_json(removed) if as_json else typer.echo(removed.line())
 
 
 @datasets_app.command("check")
@@ -64,25 +65,20 @@ def datasets_check(
 
     Exit status 1 if anything is missing or unreadable.
     """
-    from ..datasets import load_manifest
-    from ..datasets.check import check_dataset
+    from ..datasets import verbs
 
-    check = check_dataset(load_manifest(name), root, decode=decode)
-    print_json(check.as_dict()) if as_json else typer.echo("\n".join(check.lines()))
+    check = verbs.datasets_check(name, root, decode)
+    print_json(check) if as_json else typer.echo("\n".join(check.lines()))
     raise typer.Exit(0 if check.complete else 1)
 
 
 @datasets_app.command("fetch")
 def datasets_fetch(name: DatasetName, root: DatasetRoot = None, as_json: AsJson = False) -> None:
     """Download what is free to download: resumed, verified, extracted."""
-    from ..datasets import load_manifest
-    from ..datasets.fetch import default_root, fetch_dataset
+    from ..datasets import verbs
 
-    manifest = load_manifest(name)
-    folder = root or default_root(manifest)
-    files = [str(path) for path in fetch_dataset(manifest, folder)]
-    result = {"name": manifest.name, "root": str(folder), "files": files}
-    print_json(result) if as_json else typer.echo(f"{manifest.name} is in {folder}")
+    found = verbs.datasets_fetch(name, root)
+    print_json(found) if as_json else typer.echo(f"{found['name']} is in {found['root']}")
 
 
 @datasets_app.command("add")
@@ -120,19 +116,10 @@ def datasets_add(
 
     Few photos? --shares 0.75 0 0.25 trains on three of four.
     """
-    from ..datasets.add import add_dataset
-    from ..datasets.hints import Hints
+    from ..datasets import verbs
 
-    hints = Hints(
-        path_column=path_column,
-        label_column=label_column,
-        caption_columns=tuple(caption_column or ()),
-        split_column=split_column,
-        split_as=Hints.parse_split_as(split_as or ()),
-        configuration=configuration,
-        skip_missing=skip_missing,
-    )
-    added = add_dataset(
-        source, name, out=out, force=force, shares=shares, hints=hints, strict=strict
-    )
-    print_json(added.as_dict()) if as_json else typer.echo("\n".join(added.lines()))
+    added = verbs.datasets_add(
+        source, name, out, force, shares, path_column, label_column, caption_column or (),
+        split_column, split_as or (), configuration, skip_missing, strict,
+    )  # fmt: skip
+    print_json(added) if as_json else typer.echo("\n".join(added.lines()))

@@ -17,13 +17,11 @@ def encoders_verb(
     as_json: AsJson = False,
 ) -> None:
     """List the encoders, whether their weights are on this machine, and their licence."""
-    from dataclasses import asdict
+    from ..encoders import verbs
 
-    from ..encoders import list_encoders
-
-    rows = list_encoders(everything)
+    rows = verbs.encoders(everything)
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json(rows)
         return
     for row in rows:
         here = "here" if row.available else "not here"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from ..errors import UserError
 from ..files import finite
@@ -17,8 +20,34 @@ Strict = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of settings, such as the config.yaml of a run."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="One setting (see aape options); may be repeated."
+    ),
+]
+
+
+def plain(value: Any) -> Any:
+    """Return what verbs return as lists and dicts, as ``--json`` prints it."""
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value
+
+
 def print_json(value: Any) -> None:
     """Print a value for other programs: one JSON document on standard output."""
+    value = plain(value)
     typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
 
 

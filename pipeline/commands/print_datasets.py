@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ..datasets.catalogue import known_datasets, load_manifest, shipped_manifests
+from ..datasets.catalogue import load_manifest, shipped_manifests
 from ..datasets.check import where_to_get
-from ..datasets.dataset import candidate_roots, find_layout
+from ..datasets.dataset import candidate_roots
 from ..datasets.manifest import Manifest
 from ..datasets.records import SPLITS
 from ..files import write_text
@@ -19,28 +19,8 @@ TABLE_BEGIN = "<!-- table: python -m aape.pipeline.commands.print_datasets docs/
 TABLE_END = "<!-- end of table -->"
 
 
-def list_rows() -> list[dict[str, Any]]:
-    """Return name, title, tasks, number of classes, licence and place of every data set."""
-    rows = []
-    for name in known_datasets():
-        manifest = load_manifest(name)
-        found = (find_layout(root, manifest) for root in candidate_roots(manifest))
-        here = next((str(place[0]) for place in found if place is not None), "")
-        rows.append(
-            {
-                "name": manifest.name,
-                "title": manifest.title,
-                "tasks": manifest.tasks,
-                "classes": len(manifest.classes),
-                "licence": manifest.licence,
-                "root": here,
-            }
-        )
-    return rows
-
-
 def print_list(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of :func:`list_rows`, one line a data set."""
+    """Print the rows of :func:`aape.datasets_list`, one line a data set."""
     cells = [("name", "tasks", "classes", "here", "licence")]
     for row in rows:
         here = "yes" if row["root"] else "-"
@@ -51,16 +31,6 @@ def print_list(rows: list[dict[str, Any]]) -> None:
     for line in cells:
         text = f"{line[0]:{name}}  {line[1]:{tasks}}  {line[2]:>{classes}}  {line[3]:4}  {line[4]}"
         console.print(text, markup=False)
-
-
-def describe(manifest: Manifest) -> dict[str, Any]:
-    """Return a manifest with its hash and the places where its files are looked for."""
-    return {
-        **manifest.model_dump(mode="json"),
-        "hash": manifest.hash,
-        "where_to_get": where_to_get(manifest),
-        "looked_for_in": [str(root) for root in candidate_roots(manifest)],
-    }
 
 
 def print_manifest(manifest: Manifest) -> None:

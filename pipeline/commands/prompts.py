@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import print_json
+from .options import Config, Settings, print_json
 
 app = typer.Typer()
 
@@ -39,36 +38,20 @@ def generate_prompts_verb(
     base_url: Annotated[str, typer.Option(help="Server of the engine openai.")] = "",
     encoder: Annotated[str, typer.Option(help="Dual encoder that embeds the prompts.")] = "auto",
     checkpoint: Annotated[str, typer.Option(help="Local weights of the encoder.")] = "",
-    config: Annotated[Path | None, typer.Option(help="YAML with a GenerationConfig.")] = None,
+    config: Config = None,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")] = False,
 ) -> None:
     """Have a language model describe the classes of data sets, and write prompt banks.
 
     Interrupt it and run it again: it goes on. Example: aape generate-prompts --dataset cars
     """
-    from ..prompts import plan as generation_plan
+    from ..prompts import verbs
 
-    if engine_python:
-        from ..prompts.engines.vllm import PYTHON_VARIABLE
-
-        os.environ[PYTHON_VARIABLE] = engine_python
-    plan = generation_plan.plan(
-        dataset or [],
-        every=every,
-        config_file=config,
-        out=out,
-        queries=queries,
-        control=control,
-        source=source,
-        options={
-            "engine": engine,
-            "model": model,
-            "samples": samples,
-            "seed": seed,
-            "server.base_url": base_url,
-        },
-    )
-    banks = plan.run(encoder, checkpoint)
+    banks = verbs.generate_prompts(
+        dataset or (), every, engine, engine_python, model, samples, queries, control, source, out,
+        seed, base_url, encoder, checkpoint, config, settings or (),
+    )  # fmt: skip
     print_json(banks) if as_json else typer.echo("\n".join(bank["path"] for bank in banks))
 
 
@@ -91,10 +74,7 @@ def import_prompts_verb(
 
     Example: aape import-prompts cars_prompts_full.json --dataset cars
     """
-    from ..datasets import load_manifest
-    from ..prompts import plan as generation_plan
+    from ..prompts import verbs
 
-    report = generation_plan.import_file(
-        file, load_manifest(dataset), out, kind, allow_unmatched, encoder, checkpoint
-    )
-    print_json(report.model_dump()) if as_json else typer.echo(report.to_text())
+    report = verbs.import_prompts(file, dataset, out, kind, allow_unmatched, encoder, checkpoint)
+    print_json(report) if as_json else typer.echo(report.to_text())

@@ -108,7 +108,7 @@ def check_overwrite(path: Path, dataset: str) -> None:
         UserError: ``path`` holds one.
     """
     from ..bank import PromptBank
-    from ..commands.which_bank import looks_like_bank
+    from ..bank.which import looks_like_bank
 
     try:
         found = PromptBank.open(path).metadata.dataset if path.exists() else dataset

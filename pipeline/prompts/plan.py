@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import GenerationConfig, read_yaml
+from ..config import GenerationConfig
 from ..datasets.manifest import Manifest, Query
 from ..errors import UserError, unknown_name
+from ..settings import Assignments, Source, read_source, settle
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -27,7 +28,7 @@ class Plan:
     control: str
     source: Path | None
 
-    def run(self, encoder: str = "auto", checkpoint: str = "") -> list[dict[str, Any]]:
+    def run(self, encoder: str | Encoder = "auto", checkpoint: str = "") -> list[dict[str, Any]]:
         """Make the banks; returns path, prompts and verdicts of each.
 
         Raises:
@@ -56,12 +57,13 @@ def plan(
     datasets: Sequence[str],
     *,
     every: bool = False,
-    config_file: Path | None = None,
+    config: Source = None,
     out: Path | None = None,
     queries: Path | None = None,
     control: str = "",
     source: Path | None = None,
-    options: dict[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    settings: Assignments = (),
 ) -> Plan:
     """Join the words of the command line with the configuration file; the words win.
 
@@ -93,31 +95,24 @@ def plan(
         raise UserError("--from needs --engine import.")
     if source is not None and len(manifests) > 1:
         raise UserError("One file cannot describe several data sets.")
-    config = _with_options(config_file, values)
+    known = read_source(config, "generation")
+    if "task" in known:
+        raise UserError(
+            f"{config} is the configuration of a run, which made no prompts.",
+            "See what makes them: aape options generation.",
+        )
+    origin = str(config) if isinstance(config, str | Path) else "The command line"
+    generation = settle(
+        GenerationConfig, known, values, settings, section="generation", origin=origin
+    )
     return Plan(
         manifests,
         _bank_paths(manifests, out, ".waffle.bank.parquet" if control else ".bank.parquet"),
-        config,
+        generation,
         read_queries(queries) if queries else None,
         control,
         source,
     )
-
-
-def _with_options(config_file: Path | None, options: dict[str, Any]) -> GenerationConfig:
-    values = read_yaml(config_file) if config_file else {}
-    values = {} if values is None else values
-    if isinstance(values, dict) and set(values) == {"generation"}:
-        values = values["generation"]  # a whole configuration's section
-    origin = str(config_file) if config_file else "the command line"
-    if isinstance(values, dict):
-        for name, value in options.items():
-            *groups, last = name.split(".")
-            target = values
-            for group in groups:
-                target = target.setdefault(group, {})
-            target[last] = value
-    return GenerationConfig.parse(values, origin)
 
 
 def _bank_paths(manifests: Sequence[Manifest], out: Path | None, ending: str) -> list[Path]:
@@ -131,8 +126,10 @@ def _bank_paths(manifests: Sequence[Manifest], out: Path | None, ending: str) ->
     return [folder / f"{manifest.name}{ending}" for manifest in manifests]
 
 
-def named_encoder(name: str, checkpoint: str) -> Encoder | None:
-    """Return the encoder asked for; None leaves the default one to be loaded when it is needed."""
+def named_encoder(name: str | Encoder, checkpoint: str) -> Encoder | None:
+    """Return the encoder asked for; None leaves the default one to be loaded when needed."""
+    if not isinstance(name, str):
+        return name
     if name == "auto" and not checkpoint:
         return None
     from ..encoders import load_encoder

@@ -1,0 +1,91 @@
+"""The photos that a user names: files and folders to paths, and features of those that open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...pipeline.datasets.images import list_images
+from ...pipeline.embed.images import image_features
+from ...pipeline.errors import UserError
+from ...pipeline.raster import open_raster
+
+if TYPE_CHECKING:
+    from ...pipeline.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class OpenedPhotos:
+    """Features of the photos that can be read.
+
+    Attributes:
+        kept: (m,) their positions among those that were asked for.
+        x: (m, d), unit length.
+        tokens: (m, t, e) before pooling, or nothing if they were not wanted.
+        unreadable: why the others cannot be read, by position.
+    """
+
+    kept: list[int]
+    x: np.ndarray
+    tokens: np.ndarray | None
+    unreadable: dict[int, str]
+
+
+def listed_photos(photos: Sequence[str | Path]) -> list[Path]:
+    """Return files as they are and the images in folders, at any depth, sorted.
+
+    Raises:
+        UserError: one does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for given in map(Path, photos):
+        if not given.exists():
+            raise UserError(f"There is no photo or folder {given}.")
+        inside = list_images(given) if given.is_dir() else [given]
+        if not inside:
+            raise UserError(f"There are no photos in {given}.")
+        found += inside
+    if not found:
+        raise UserError("There are no photos.", "Name files or folders.")
+    return found
+
+
+def open_photos(encoder: Encoder, paths: Sequence[Path], *, tokens: bool = False) -> OpenedPhotos:
+    """Encode photos, or read what was encoded before; those that cannot be read are left out."""
+    unreadable: dict[int, str] = {}
+    try:
+        found = image_features(encoder, paths, tokens=tokens)
+    except UserError:
+        # only now is every photo opened by itself: the usual case pays nothing for the rare one
+        unreadable = {i: why for i, path in enumerate(paths) if (why := _why_unreadable(path))}
+        if not unreadable:
+            raise
+        readable = [path for i, path in enumerate(paths) if i not in unreadable]
+        if not readable:
+            return OpenedPhotos([], np.zeros((0, encoder.dim), np.float32), None, unreadable)
+        found = image_features(encoder, readable, tokens=tokens)
+    kept = [i for i in range(len(paths)) if i not in unreadable]
+    return OpenedPhotos(kept, found.x, found.tokens, unreadable)
+
+
+def _why_unreadable(path: Path) -> str:
+    from PIL import UnidentifiedImageError
+
+    try:
+        if not path.stat().st_size:
+            return "the file is empty"
+        with path.open("rb"):  # a file without permission, before Pillow words it
+            pass
+        with open_raster(path) as picture:
+            picture.load()
+    except UnidentifiedImageError:
+        return "it is no picture of a known format"
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:  # damaged files make decoders raise nearly anything
+        return str(error) or type(error).__name__
+    return ""

@@ -1,0 +1,277 @@
+"""How a prefix learns to answer: on captions first, then on questions; and what validates it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from ...pipeline.errors import UserError
+from ...pipeline.files import hash_value
+from ...pipeline.progress import step
+from .answer_scores import usual_answer
+from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
+from .data import some
+from .decode import DecodeConfig
+from .lm import KINDS, Example, FrozenLM, Kind, PrefixConfig
+from .prefix import (
+    CaptionTexts,
+    TrainedRow,
+    caption_row,
+    caption_texts,
+    image_inputs,
+    trained_row,
+    with_h,
+)
+from .train import CaptionAdapter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...pipeline.datasets import Dataset, Question
+    from ...pipeline.encoders.base import Encoder
+    from ..run import RunFolder
+
+_VALIDATION_IMAGES = 128
+
+
+class VqaConfig(PrefixConfig):
+    """Training of the prefix, language model, prompt and decoding."""
+
+    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
+    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
+    rows: list[Kind] = Field(
+        default=list(KINDS), min_length=1, description="what the language model is shown"
+    )
+    train_on: Literal["questions", "captions"] = Field(
+        default="questions", description="questions, or captions alone (zero-shot)"
+    )
+    caption_steps: int = Field(
+        default=100, ge=0, description="steps on captions, where there are some, before questions"
+    )
+    shots: list[NonNegativeInt] = Field(
+        default=[0], min_length=1, description="answered questions shown"
+    )
+    vocabulary: int = Field(
+        default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
+    )
+    wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
+
+    def on_captions(self) -> PrefixConfig:
+        """Return the settings of the first stage; captioning shares its products if its are equal.
+
+        Without questions to learn from it is the only stage, and gets all its steps.
+        """
+        values = {name: getattr(self, name) for name in PrefixConfig.model_fields}
+        if self.train_on == "questions":
+            values["steps"] = self.caption_steps
+        return PrefixConfig.model_validate(values)
+
+
+def prompt_of(question: str) -> str:
+    """Return the text between the image and the answer.
+
+    >>> prompt_of("what is on the desk")
+    ' Q: what is on the desk? A:'
+    """
+    return f" Q: {' '.join(question.split()).rstrip('?').rstrip()}? A:"
+
+
+@dataclass
+class QuestionTexts:
+    """Answered questions about distinct images: tokens (n, t, e) and x (n, d) of the images.
+
+    Attributes:
+        place: for each question the position of its image.
+        examples: prompt and answer of each question.
+        key: tells two such sets apart.
+    """
+
+    questions: list[Question]
+    images: list[Path]
+    place: list[int]
+    tokens: Tensor
+    x: np.ndarray
+    examples: list[Example]
+    key: list[str]
+
+
+def question_texts(
+    encoder: Encoder,
+    questions: list[Question],
+    grid: int,
+    what: str = "training",
+    strict: bool = False,
+) -> QuestionTexts:
+    """Return questions as what a prefix learns from, or is judged on.
+
+    Those about an image that cannot be read are left out, unless ``strict``.
+    """
+    images, _ = distinct_images(questions)
+    tokens, x, kept = image_inputs(encoder, images, grid, what, strict)
+    images = [images[i] for i in kept]
+    questions, place = of_images(questions, images)
+    examples = [
+        Example(place[i], prompt_of(question.question), f" {usual_answer(question.answers)}")
+        for i, question in enumerate(questions)
+    ]
+    key = hash_value([[question.question_id, *question.answers] for question in questions])
+    return QuestionTexts(questions, images, place, tokens, x, examples, [encoder.fingerprint, key])
+
+
+def training_questions(dataset: Dataset, limit: int) -> list[Question]:
+    """Return the answered training questions, about ``limit`` images (0 is all).
+
+    Raises:
+        UserError: there are none.
+    """
+    return _of_some_images(answered(dataset.questions("train"), "training"), limit)
+
+
+def question_row(
+    lm: FrozenLM,
+    kind: Kind,
+    train: QuestionTexts,
+    captions: CaptionTexts | None,
+    adapter: CaptionAdapter,
+    config: VqaConfig,
+    run: RunFolder | None,
+    first_stage: RunFolder | None,
+) -> TrainedRow:
+    """Train a prefix as ``config`` says, or reuse it.
+
+    Args:
+        captions: what it learns first, if anything.
+        first_stage: where prefixes trained on captions are kept, if not in ``run``.
+    """
+    row = None
+    if captions:
+        stage, place = config.on_captions(), first_stage or run
+        row = caption_row(lm, kind, captions, adapter, stage, place)
+    if row is not None and config.train_on == "captions":
+        return row
+    return trained_row(
+        lm,
+        kind,
+        with_h(train.tokens, train.x, adapter),
+        train.examples,
+        config,
+        seed=adapter.config.seed,
+        folder=run.path / "vqa" if run else None,
+        key=[*train.key, adapter.hash],
+        start=row,
+    )
+
+
+def question_choice(
+    lm: FrozenLM,
+    dataset: Dataset,
+    encoder: Encoder,
+    config: VqaConfig,
+    run: RunFolder | None,
+    source: Dataset | None = None,
+) -> PrefixChoice:
+    """Return what judges the rows: validation questions, else captions, else a rule.
+
+    A prefix that learned on captions alone stays with captioning; nothing is kept of it here.
+    """
+    folder = run.path / "vqa" if run and config.train_on == "questions" else None
+    texts, what = None, "there are no validation questions"
+    try:
+        questions = answered(dataset.questions("val"), "validation")
+    except UserError:
+        questions = []
+    if questions:
+        questions = _of_some_images(questions, _VALIDATION_IMAGES)[: 4 * _VALIDATION_IMAGES]
+        judged = question_texts(encoder, questions, config.grid)
+        texts = CaptionTexts(judged.tokens, judged.x, judged.examples, judged.key)
+        what = f"{len(questions)} validation questions"
+    elif texts := validation_captions(source or dataset, encoder, config.grid):
+        what = f"{len(texts.x)} validation captions (there are no validation questions)"
+    return PrefixChoice("vqa", lm, encoder, config, texts, what, folder)
+
+
+def train_question_prefix(
+    dataset: Dataset,
+    encoder: Encoder,
+    adapter: CaptionAdapter,
+    config: VqaConfig,
+    run: RunFolder,
+    lm: FrozenLM,
+) -> ChosenPrefix:
+    """Train the rows that see the image, of one seed, and keep the one that validation chooses.
+
+    Raises:
+        UserError: no training question has an answer.
+    """
+    limit = adapter.config.max_images
+    train = question_texts(encoder, training_questions(dataset, limit), config.grid)
+    captions = captions_before(dataset, encoder, config, limit)
+    choice = question_choice(lm, dataset, encoder, config, run)
+    for kind in PHOTO_ROWS:
+        row = question_row(lm, kind, train, captions, adapter, config, run, None)
+        choice.judge(row, adapter)
+    chosen = choice.keep()
+    assert chosen is not None
+    return chosen
+
+
+def answered(questions: Sequence[Question], what: str) -> list[Question]:
+    """Return the questions that have an answer; how many do not is said.
+
+    Raises:
+        UserError: none has one.
+    """
+    kept = [question for question in questions if any(a.strip() for a in question.answers)]
+    if len(kept) < len(questions):
+        step(f"{len(questions) - len(kept)} {what} questions have no answer and are left out.")
+    if not kept:
+        raise UserError(f"No {what} question has an answer.", "Check the annotation file.")
+    return kept
+
+
+def distinct_images(questions: Sequence[Question]) -> tuple[list[Path], list[int]]:
+    """Return the distinct images, and for each question the position of its image."""
+    place: dict[Path, int] = {}
+    rows = [place.setdefault(question.path, len(place)) for question in questions]
+    return list(place), rows
+
+
+def of_images(
+    questions: Sequence[Question], images: Sequence[Path]
+) -> tuple[list[Question], list[int]]:
+    """Return the questions about some images, and for each the position of its image."""
+    place = {path: number for number, path in enumerate(images)}
+    kept = [question for question in questions if question.path in place]
+    return kept, [place[question.path] for question in kept]
+
+
+def captions_before(
+    dataset: Dataset, encoder: Encoder, config: VqaConfig, limit: int, strict: bool = False
+) -> CaptionTexts | None:
+    """Return the captions that the prefix learns first; none where there are none."""
+    wanted = config.train_on == "captions"
+    if not wanted and not config.caption_steps:
+        return None
+    try:
+        train = dataset.captions("train")
+    except UserError:
+        train = []
+    if any(text.strip() for image in train for text in image.captions):
+        return caption_texts(dataset, encoder, config.grid, limit, strict)
+    if wanted:
+        raise UserError(
+            f"{dataset.manifest.name} has no captions to train the prefix on.",
+            "Use train_on: questions, or a run that was trained on captions that are here.",
+        )
+    return None
+
+
+def _of_some_images(questions: list[Question], limit: int) -> list[Question]:
+    images = list(dict.fromkeys(question.image_id for question in questions))
+    chosen = set(some(images, limit))
+    return [question for question in questions if question.image_id in chosen]

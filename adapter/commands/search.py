@@ -1,0 +1,80 @@
+"""aape search: photos by a sentence, or by another photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...pipeline.commands.options import AsJson, Checkpoint, print_json
+from ...pipeline.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command("search")
+def search_verb(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] PHOTOS... TEXT",
+            help="A run trained on captions, if any; photos or folders; what to look for.",
+            show_default=False,
+        ),
+    ],
+    like: Annotated[Path | None, typer.Option(help="Look for photos like this one.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many photos.")] = 10,
+    encoder: Annotated[str, typer.Option(help="Without a run: the encoder (aape encoders).")] = "",
+    checkpoint: Checkpoint = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find photos by a sentence, or by another photo; the index is kept and updated.
+
+    Example: aape search runs/mine photos/ "two dogs on a beach" -k 5
+
+    Example: aape search --encoder lite photos/ --like dog.jpg
+    """
+    from ..captions.search import search
+
+    run, photos, text = parted(words, encoder, like is not None)
+    found = search(
+        photos,
+        text,
+        like=like,
+        k=k,
+        run=run,
+        encoder=encoder,
+        checkpoint=checkpoint,
+    )
+    if as_json:
+        print_json([hit.as_dict() for hit in found])
+    else:
+        for hit in found:
+            typer.echo(f"{hit.cosine:.3f}  {hit.path}")
+
+
+def parted(words: list[str], encoder: str, by_photo: bool) -> tuple[Path | None, list[str], str]:
+    """Tell run, photos and text apart: a folder with config.yaml is a run, the text is last."""
+    rest, run = list(words), None
+    if not encoder and (Path(rest[0]) / "config.yaml").is_file():
+        run = Path(rest.pop(0))
+    text = "" if by_photo or not rest else rest.pop()
+    if not rest:
+        raise UserError(
+            "Photos and what to look for are both needed.",
+            'Write: aape search [RUN] PHOTOS "two dogs on a beach", or --like PHOTO.',
+        )
+    if text and _is_there(text):
+        raise UserError(
+            f"{text} is a file or folder, not a sentence.",
+            "Put the sentence last, or give a photo with --like.",
+        )
+    return run, rest, text
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # longer than a name may be
+        return False

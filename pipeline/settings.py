@@ -1,0 +1,169 @@
+"""Where a configuration comes from: a file, then options, then ``--set``; the last one wins."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from .config import Section, read_yaml
+from .errors import UserError
+
+S = TypeVar("S", bound=Section)
+Source = str | Path | Mapping[str, Any] | Section | None
+Assignments = Sequence[str] | Mapping[str, Any]
+
+
+def read_source(source: Source, section: str = "") -> dict[str, Any]:
+    """Return the values of a configuration: a YAML file, a mapping, a section, or nothing.
+
+    Args:
+        section: name of the section that is wanted; where the source is a whole tree with such a
+            section, its values are returned.
+
+    Raises:
+        UserError: the file cannot be read, or holds no mapping.
+    """
+    if source is None:
+        return {}
+    if isinstance(source, Section):
+        return source.model_dump(mode="json")
+    values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{source} is no configuration: it holds no names with values.")
+    if section and isinstance(values.get(section), dict):
+        return dict(values[section])
+    return values
+
+
+def settle(
+    cls: type[S],
+    values: dict[str, Any],
+    given: Mapping[str, Any],
+    settings: Assignments = (),
+    *,
+    section: str = "",
+    origin: str = "The command line",
+) -> S:
+    """Return a section from the values of a file, options that were given, and assignments.
+
+    Args:
+        values: of :func:`read_source`. given: by dotted name; None is what was not given.
+        settings: ``["recipe.lr=3e-3"]``, or ``{"recipe.lr": 3e-3}``.
+        section: may stand before the names of ``settings``: ``generation.samples=3``.
+
+    Raises:
+        UserError: a name is unknown, or a value is none that the setting may have.
+
+    >>> from aape.pipeline.config import GenerationConfig
+    >>> settle(GenerationConfig, {"samples": 3}, {"seed": 7}, ["sampling.top_p=0.5"]).sampling.top_p
+    0.5
+    """
+    merged = _copied(values)
+    for name, value in given.items():
+        if value is not None:
+            _put(merged, name, value)
+    for name, value in assigned(settings).items():
+        short = name.removeprefix(f"{section}.") if section else name
+        _put(merged, short, _typed(cls, short, value, known_as=name))
+    return cls.parse(merged, origin)
+
+
+def assigned(settings: Assignments) -> dict[str, Any]:
+    """Return ``{"recipe.lr": "3e-3"}`` for ``["recipe.lr=3e-3"]``; a mapping is returned as it is.
+
+    Raises:
+        UserError: there is no equals sign.
+    """
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    found: dict[str, Any] = {}
+    for text in [settings] if isinstance(settings, str) else settings:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"--set {text} is not of the form NAME=VALUE.", "Write recipe.lr=3e-3.")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def fields_of(cls: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted name, the field and its default of every setting of a section, in order.
+
+    A section in the section gives its own fields instead.
+    """
+    for name, field in cls.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        inner = _section(field.annotation)
+        if inner is not None:
+            yield from fields_of(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, default
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _typed(cls: type[Section], name: str, value: Any, known_as: str) -> Any:
+    """Return the value of an assignment as its field wants it; text is read as YAML."""
+    here: type[Section] | None = cls
+    annotation: Any = None
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if here is None:
+            if annotation is not None and "dict" in str(annotation):
+                break  # free names below, such as generation.vllm.options
+            raise _unknown(cls, known_as)
+        if part not in here.model_fields:
+            raise _unknown(cls, known_as)
+        annotation = here.model_fields[part].annotation
+        here = _section(annotation)
+        if i == len(parts) - 1 and here is not None and not isinstance(value, Mapping):
+            raise UserError(
+                f"{known_as} is a section, not a setting.", f"See: aape options {known_as}."
+            )
+    if not isinstance(value, str):
+        return value
+    if _has(annotation, str) and not _has(annotation, list, tuple):
+        return value
+    if _has(annotation, list, tuple) and not value.startswith("["):
+        return [yaml.safe_load(word) for word in value.split(",") if word.strip()]
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _has(annotation: Any, *kinds: type) -> bool:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_has(part, *kinds) for part in get_args(annotation))
+    return annotation in kinds or origin in kinds
+
+
+def _unknown(cls: type[Section], name: str) -> UserError:
+    names = [known for known, _, _ in fields_of(cls)]
+    last = name.rpartition(".")[2]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    near = near or [known for known in names if known.rpartition(".")[2] == last][:3]
+    guess = f"Did you mean {' or '.join(near)}? " if near else ""
+    return UserError(f"There is no setting {name!r}.", f"{guess}All are in: aape options.")
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *groups, last = name.split(".")
+    for group in groups:
+        inner = values.get(group)
+        values[group] = inner if isinstance(inner, dict) else {}
+        values = values[group]
+    values[last] = value
+
+
+def _copied(values: Any) -> Any:
+    return {k: _copied(v) for k, v in values.items()} if isinstance(values, dict) else values

@@ -1,0 +1,209 @@
+"""How the command line begins, speaks and ends: through real processes where it matters."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import aape as package
+from aape import cli
+from aape.adapter.asked_classes import asked_classes, trained_ids
+from aape.adapter.commands.print_results import print_results
+from aape.adapter.finish import _code
+from aape.adapter.predict import NONE, _prediction
+from aape.adapter.prediction_file import check_format, write_predictions
+from aape.adapter.results import MethodResult, Results
+from aape.pipeline import progress
+from aape.pipeline.errors import UserError
+
+SLEEPER = """
+import sys, time
+from aape import cli
+
+@cli.app.command("sleep")
+def sleep():
+    print("ready", flush=True)
+    time.sleep(60)
+
+cli.main(sys.argv[1:])
+"""
+
+
+def ran(capfd, *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    out = capfd.readouterr()
+    return int(end.value.code or 0), out.out, out.err
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_version_help_and_module(capfd):
+    assert ran(capfd, "--version") == (0, f"aape {package.__version__}\n", "")
+    short, long = ran(capfd, "train", "-h"), ran(capfd, "train", "--help")
+    assert short == long
+    assert "--set" in short[1]
+    command = [sys.executable, "-m", "aape", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"aape {package.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped")],
+)
+def test_an_interrupt_says_how_to_go_on(number, status, word):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, "sleep"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert said == f"aape: {word}. Run the same command again to go on: finished work is kept.\n"
+
+
+def test_a_misspelt_option_is_status_2(capfd):
+    status, _, said = ran(capfd, "train", "--bnak", "x")
+    assert status == 2
+    assert "--bank" in said
+    assert ran(capfd, "trian")[0] == 2
+
+
+def test_colours_are_for_terminals_that_want_them(capfd, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    status, _, said = ran(capfd, "options", "nothing")
+    assert (status, said[:5]) == (2, "\033[31m")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in ran(capfd, "options", "nothing")[2]
+
+
+def test_quiet_and_verbose_stand_anywhere(capfd):
+    assert cli._first(["bank", "-q", "stats", "--", "-v"]) == [
+        "--quiet",
+        "bank",
+        "stats",
+        "--",
+        "-v",
+    ]
+    status, _, said = ran(capfd, "options", "nothing", "-v")
+    assert status == 2
+    assert "Traceback" in said
+    assert "Traceback" not in ran(capfd, "options", "nothing")[2]
+    progress.speak()
+
+
+def test_the_old_name_of_train_captions_refuses_what_it_would_not_read(
+    capfd, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--task", "captions", "--dataset", "shape"]
+    status, _, said = ran(capfd, *words, "--shots", "4", "--recipe", "literal")
+    assert status == 2
+    assert "Training on captions does not read --shots, --recipe." in said
+    status, _, said = ran(capfd, *words)
+    assert "is now aape train-captions" in said
+    assert "Did you mean 'shapes'?" in said
+    assert not list(tmp_path.iterdir())
+
+
+# --- tables ---
+
+
+def table() -> Results:
+    names = ["ours", "ours, no-distillation", "GDA, nearest images", "zero-shot template"]
+    rows = [{"base": 80.0 + i, "new": 70.0 + i, "H": 74.5 + i, "100-ECE": 96.0} for i in (0, 1)]
+    methods = [MethodResult(name, [dict(row) for row in rows], seconds=1.0) for name in names]
+    pairs = {f"ours - {name}": {"H": [-1.0, 12.0]} for name in names[1:]}
+    return Results("classification", "base2new/1", "d", "e", ["base", "new", "H", "100-ECE"],
+                   methods, "H", intervals=pairs)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [34, 50, 80, 120, 200])
+def test_no_terminal_breaks_a_name(width):
+    console = Console(width=width, record=True, file=StringIO(), force_terminal=True)
+    print_results(table(), console)
+    lines = console.export_text().splitlines()
+    for method in table().methods:
+        row = next(line for line in lines if f"│{method.name} " in line)
+        assert "75.00" in row, "the metric that ranks is there at any width"
+        assert len(row) <= width
+    text = " ".join(" ".join(lines).split())
+    assert ("not shown here for want of width" in text) == (width < 120)
+    assert ("75.00 ± 0.71" in text) == (width >= 50)
+    assert ("80.50" in text) == (width >= 80)
+
+
+def test_what_is_piped_is_whole_and_plain(capfd):
+    print_results(table())
+    out = capfd.readouterr().out
+    assert "GDA, nearest images    80.50 ± 0.71  70.50 ± 0.71  75.00 ± 0.71  96.00 ± 0.00" in out
+    assert not set(out) & set("┃│━─\033")
+    assert "-1.00 to +12.00" in out
+
+
+# --- predictions ---
+
+
+def test_names_that_repeat_are_told_apart_by_class_id(capfd):
+    about = {"all_class_names": ["missile", "crane", "missile"], "class_names": ["missile"]}
+    assert trained_ids(about | {"class_ids": [2]}) == [2]
+    assert trained_ids(about) == [0], "older runs name no ids"
+    every = asked_classes(about | {"class_ids": [2]})
+    assert [(c.label, c.class_id, c.seen) for c in every] == [
+        ("missile (class 0)", 0, -1), ("crane", 1, -1), ("missile (class 2)", 2, 0),
+    ]  # fmt: skip
+    assert [c.class_id for c in asked_classes(about, ["2", "CRANE"])] == [2, 1]
+    assert [c.label for c in asked_classes(about, ["2"], ["owl", "2"])] == ["missile", "owl", "2"]
+    said = capfd.readouterr().err
+    assert "'CRANE' is taken for the class 'crane'" in said
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
+def test_predictions_have_the_format_of_their_name(ending, tmp_path):
+    import pandas as pd
+
+    classes = asked_classes({"all_class_names": ["a", "b"], "class_names": []})
+    found = [
+        _prediction(Path("x.jpg"), classes, [0.75, 0.25], 0.5),
+        _prediction(Path("y.jpg"), classes, [0.45, 0.4], 0.5),
+    ]
+    path = tmp_path / f"labels.{ending}"
+    write_predictions(path, found)
+    if "json" in ending:
+        rows = pd.read_json(path, lines=ending == "jsonl").to_dict("records")
+        assert [label["label"] for label in rows[0]["labels"]] == ["a", "b"]
+        assert rows[0]["labels"][1]["class_id"] == 1
+        assert [label["label"] for label in rows[1]["labels"]] == [NONE]
+    else:
+        read = pd.read_csv if ending == "csv" else pd.read_parquet
+        rows = read(path).to_dict("records")
+        assert (rows[0]["path"], rows[0]["label_1"], rows[0]["p_2"]) == ("x.jpg", "a", 0.25)
+        assert (rows[1]["label_1"], rows[1]["p_1"]) == (NONE, 0.45)
+        assert pd.isna(rows[1]["label_2"])
+    with pytest.raises(UserError, match="must end in"):
+        check_format(tmp_path / "labels.txt")
+
+
+def test_a_run_of_captions_is_told_what_it_is(tmp_path):
+    (tmp_path / "config.yaml").write_text("task: captions\ndataset: shapes\n")
+    with pytest.raises(UserError, match="trained on captions: it has no classes"):
+        package.predict(tmp_path, [])
+
+
+def test_a_name_cannot_leave_its_code_in_a_model_card():
+    assert _code("a`b | <script>\n# c") == "`a'b / <script> # c`"

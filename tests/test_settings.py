@@ -1,0 +1,211 @@
+"""Settings from a file, from options and from --set; configurations that are fed back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import aape as package
+from aape.adapter.classification.verbs import configure
+from aape.adapter.config import Config
+from aape.pipeline.config import GenerationConfig
+from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.plan import plan
+from aape.pipeline.settings import read_source, settle
+
+GOLDEN = Path(__file__).parent / "golden"
+FEATURES = GOLDEN / "golden.safetensors"
+
+
+def test_assignments_win_over_options_and_options_over_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("generation: {samples: 3, seed: 4, model: x}\n")
+    values = read_source(file, "generation")
+    given = {"samples": 5, "seed": None}
+    made = settle(GenerationConfig, values, given, ["generation.model=3", "sampling.stop=a,b"],
+                  section="generation")  # fmt: skip
+    assert (made.samples, made.seed, made.model, made.sampling.stop) == (5, 4, "3", ("a", "b"))
+    assert values == {"samples": 3, "seed": 4, "model": "x"}, "the source is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("recipe.convex.folds", "8", 8),
+        ("recipe.convex.own", "1,2.5", [1.0, 2.5]),
+        ("recipe.convex.own", "[7]", [7.0]),
+        ("recipe.convex.whiten", "true", [True]),
+        ("evaluation.seeds", "0", [0]),
+        ("evaluation.init_seed", "3", 3),
+        ("evaluation.baselines", "fast", ["fast"]),
+        ("evaluation.resamples", "10", 10),
+        ("data.bank", "007.parquet", "007.parquet"),
+    ],
+)
+def test_values_are_read_as_their_setting_wants_them(name, value, found):
+    for settings in ([f"{name}={value}"], {name: found}):
+        made = configure({"data": {"features": "f"}}, {}, settings)
+        here = made
+        for part in name.split("."):
+            here = getattr(here, part)
+        assert here == found
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["recipe.convex.fold=8"], "Did you mean recipe.convex.folds"),
+        (["lr=8"], "There is no setting 'lr'. Did you mean recipe.lr"),
+        (["recipe=literal"], "recipe is a section, not a setting. See: aape options recipe."),
+        (["evaluation.shots"], "is not of the form NAME=VALUE"),
+        (["evaluation.shots=0"], "evaluation.shots: Input should be greater than or equal to 1"),
+        (["recipe.lr=3e-3"], "The recipe 'default' (convex) does not read recipe.lr"),
+        (["recipe.seen.residual=false"], "does not read recipe.seen.residual"),
+        (["generation.samples=1"], "There is no setting 'generation.samples'"),
+    ],
+)
+def test_settings_that_do_not_exist_or_would_not_be_read(settings, said):
+    with pytest.raises(UserError) as caught:
+        configure(None, {}, settings)
+    assert said in str(caught.value)
+
+
+def test_what_a_recipe_reads_may_be_set():
+    made = configure(None, {}, ["recipe.lr=3e-3"], recipe="staged", distillation=2.0)
+    assert (made.recipe.lr, made.recipe.distillation) == (3e-3, 2.0)
+    with pytest.raises(UserError, match=r"does not read recipe\.distillation"):
+        configure(None, {}, distillation=2.0)
+    with pytest.raises(UserError, match=r"does not read recipe\.convex\.folds"):
+        configure(None, {}, ["recipe.convex.folds=2"], recipe="staged")
+    assert configure({"recipe": "literal"}, {}).recipe.name == "literal"
+
+
+@pytest.mark.parametrize("name", ["default", "literal"])
+def test_old_configurations_are_read_and_their_generation_is_left_out(name):
+    file = GOLDEN / f"run-{name}" / "config.yaml"
+    old = yaml.safe_load(file.read_text())
+    assert "generation" in old
+    made = configure(file, {})
+    now = yaml.safe_load(made.to_yaml())
+    assert "generation" not in now
+    for section in ("data", "encoder"):
+        assert now[section].items() >= old[section].items()
+    assert Config.from_yaml(file).recipe == made.recipe
+    # and what it said of generating still can be used for it
+    assert plan(["pets"], config=file).config == GenerationConfig.parse(old["generation"], "test")
+
+
+def test_a_configuration_goes_to_its_own_verb(tmp_path):
+    captions, suite = tmp_path / "captions.yaml", tmp_path / "suite.yaml"
+    captions.write_text("task: captions\ndataset: shapes\n")
+    suite.write_text("name: x\njobs: []\n")
+    with pytest.raises(UserError, match=r"a run of captions\. Use: aape train-captions"):
+        package.train(config=captions)
+    with pytest.raises(UserError, match=r"of a suite\. Run: aape eval all --suite"):
+        package.train(config=suite)
+    with pytest.raises(UserError, match="no configuration of captions"):
+        package.train_captions(config=suite)
+    with pytest.raises(UserError, match="is the configuration of a run"):
+        plan(["pets"], config={"task": "classification"})
+    with pytest.raises(UserError, match="needs a data set"):
+        package.train_captions()
+
+
+def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("encoder: {name: ViT-B-16, checkpoint: /somewhere/weights.pt}\n")
+    with pytest.raises(UserError, match="Give them with --checkpoint"):
+        configure(file, {})
+    assert configure(file, {}, checkpoint="mine.pt").encoder.checkpoint == "mine.pt"
+    for verb in (package.train_captions, package.train):
+        with pytest.raises(UserError, match="Give them with --checkpoint"):
+            verb(config=file)
+
+
+def train(out: Path, **options) -> package.Results:
+    given = {"shots": 4, "seeds": [1], "baselines": ["fast"], "features": FEATURES}
+    return package.train(**given | options, out=out)
+
+
+def test_a_run_fed_back_gives_the_same_table(tmp_path):
+    first = train(tmp_path / "a")
+    again = package.train(config=tmp_path / "a" / "config.yaml", out=tmp_path / "b")
+    assert [m.seeds for m in again.methods] == [m.seeds for m in first.methods]
+    changed = package.train(
+        config=tmp_path / "a" / "config.yaml", shots=2, out=tmp_path / "c",
+        settings={"evaluation.resamples": 0},
+    )  # fmt: skip
+    assert changed.details["shots"] == 2
+    assert not changed.intervals
+
+
+def test_a_run_ends_with_tables_card_and_report(tmp_path):
+    results = train(tmp_path / "run")
+    tables = json.loads((tmp_path / "run" / "results.json").read_text())["tables"]
+    assert [row["name"] for row in tables["classification"]["methods"]] == [
+        method.name for method in results.methods
+    ]
+    about = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    card = (tmp_path / "run" / "README.md").read_text()
+    for name, weights in about["table"].items():
+        cells = " | ".join(f"`{weight:.4g}`" for weight in weights)
+        assert f"| {name} | {cells} |" in card
+    assert results.to_markdown() in card
+    assert "Test images: base 20, new 20." in card
+    assert "generation" not in yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    model = package.Classifier.load(tmp_path / "run")
+    assert model.classes_.tolist() == about["class_names"]
+
+
+def test_other_settings_leave_no_old_report(tmp_path, monkeypatch):
+    from aape.adapter.classification import run as runs
+
+    train(tmp_path / "run")
+    kept = {p.name for p in (tmp_path / "run" / "work").iterdir()}
+
+    def fail(*_, **__):
+        raise UserError("stopped")
+
+    monkeypatch.setattr(runs, "evaluate_classification", fail)
+    with pytest.raises(UserError, match="stopped"):
+        train(tmp_path / "run")  # the same: nothing goes
+    assert (tmp_path / "run" / "report.html").exists()
+    with pytest.raises(UserError, match="stopped"):
+        train(tmp_path / "run", shots=2)
+    left = {p.name for p in (tmp_path / "run").iterdir()}
+    assert not left & {"report.html", "README.md", "results.json"}
+    assert not list((tmp_path / "run" / "results").iterdir())
+    assert {p.name for p in (tmp_path / "run" / "work").iterdir()} == kept, "no work is lost"
+
+
+def test_a_failed_run_leaves_no_folder(tmp_path, monkeypatch):
+    from aape.adapter.classification import evaluate
+
+    with pytest.raises(UserError, match="99 shots"):
+        train(tmp_path / "runs" / "a", shots=99)
+    assert not (tmp_path / "runs").exists()
+    # what was finished before the failure stays
+    whole = evaluate._train_and_test
+
+    def second_fails(method, *rest):
+        if method.group == "baseline":
+            raise UserError("stopped")
+        return whole(method, *rest)
+
+    monkeypatch.setattr(evaluate, "_train_and_test", second_fails)
+    with pytest.raises(UserError, match="stopped"):
+        train(tmp_path / "runs" / "a")
+    assert list((tmp_path / "runs" / "a" / "work").glob("*.safetensors"))
+    shutil.rmtree(tmp_path / "runs")
+
+
+def test_same_images_for_all_seeds_have_no_deviation(tmp_path):
+    results = train(tmp_path / "run", shots=6, seeds=[1, 2])  # all six of each class
+    assert results.details["same_images"]
+    assert any("All seeds have the same training images" in note for note in results.notes)
+    assert "± 0.00" not in results.to_markdown()
+    assert not train(tmp_path / "other", seeds=[1, 2]).details["same_images"]
