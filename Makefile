@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test lint types check eval-all reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test lint types check docs eval-all reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,11 @@ types: env-dev  ## static types
 
 check: lint types test  ## all that must pass before a change lands
 
+docs: env  ## the documentation site, in site/; a broken link or name ends it
+	@$(PIP) --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html"
+
 eval-all: env  ## all four tasks (SUITE=embedded by default; `aape suites` lists them)
 	@$(BIN)/aape eval all --suite $(SUITE)
 
@@ -72,4 +77,4 @@ reproduce-paper: env  ## the paper's table; needs OpenAI's weights and the eleve
 	@$(BIN)/aape eval all --suite paper
 
 clean:  ## remove environments, caches and results
-	rm -rf $(VENV) $(VLLM_VENV) .aape runs build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) .aape runs site build dist *.egg-info
