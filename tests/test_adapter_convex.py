@@ -259,6 +259,7 @@ def test_held_out_classes_open_the_map_where_images_and_texts_are_turned():
 def test_the_weight_is_the_step_that_is_surely_good():
     y = torch.arange(20).repeat(5)
     guess = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
+    guess += 2 * F.one_hot(y, 20)
     signal = 4 * F.one_hot(y, 20).float()
 
     def weight(added, doubt=1.0):
@@ -268,12 +269,12 @@ def test_the_weight_is_the_step_that_is_surely_good():
     assert weight(-signal) == 0.0  # worse than zero-shot at any step
     assert weight(0 * signal) == 0.0
     # right for all but two classes, where it is so wrong that the whole step costs more than it
-    # brings: a small step is good, and the more doubt the smaller
+    # brings: a small step is good, and with doubt none
     mixed = signal.clone()
     mixed[y < 2] *= -3
     steps = [weight(mixed, doubt) for doubt in (0.0, 1.0, 100.0)]
-    assert 0 < steps[1] <= steps[0] < 1
-    assert steps[2] == 0
+    assert 0 < steps[0] < 1
+    assert steps[2] == 0 and steps[2] <= steps[1] <= steps[0]
 
 
 def test_class_texts_are_chosen_by_untrained_clip():
