@@ -274,7 +274,8 @@ def test_the_weight_is_the_step_that_is_surely_good():
     mixed[y < 2] *= -3
     steps = [weight(mixed, doubt) for doubt in (0.0, 1.0, 100.0)]
     assert 0 < steps[0] < 1
-    assert steps[2] == 0 and steps[2] <= steps[1] <= steps[0]
+    assert steps[2] == 0
+    assert steps[2] <= steps[1] <= steps[0]
 
 
 def test_class_texts_are_chosen_by_untrained_clip():
