@@ -1,4 +1,4 @@
-"""Does the distillation earn its place? Ours against its controls, the literal recipe, baselines.
+"""Does the distillation earn its place? Our recipes against controls, the paper, baselines.
 
     python benchmarks/study_data.py TEST_DATA FOLDER
     python benchmarks/distillation_study.py FOLDER [--data pets,flowers,…] [--seeds 0,1,2,3,4]
@@ -22,7 +22,7 @@ from aape.adapter.classification.draws import Source, no_images
 from aape.adapter.classification.evaluate import evaluate_classification
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
-from aape.adapter.method.recipe import DEFAULT, Control, Recipe
+from aape.adapter.method.recipe import DEFAULT, STAGED, Control, Recipe
 from aape.adapter.run import RunFolder
 
 CONTROLS: list[Control] = [
@@ -66,9 +66,9 @@ class ImageNet:
 
 
 def generator_alone() -> Recipe:
-    """The default without the terms of seen classes: there nothing masks the distillation."""
-    seen = DEFAULT.seen.model_copy(update={"residual": False, "discriminant": False})
-    return DEFAULT.model_copy(update={"name": "generator alone", "seen": seen})
+    """The staged recipe without terms of seen classes: there nothing masks the distillation."""
+    seen = STAGED.seen.model_copy(update={"residual": False, "discriminant": False})
+    return STAGED.model_copy(update={"name": "generator alone", "seen": seen})
 
 
 def study(folder: Path, name: str, seeds: list[int]) -> None:
@@ -80,8 +80,9 @@ def study(folder: Path, name: str, seeds: list[int]) -> None:
     large = name.startswith("imagenet")
     source: Source = ImageNet(file, name.endswith("halves")) if large else FileSource(file)
     # other halves of the same classes ask whether the split matters, not what each part brings
-    for recipe in (DEFAULT,) if name.endswith("halves") else (generator_alone(), DEFAULT):
-        alone = recipe is not DEFAULT
+    halves = name.endswith("halves")
+    for recipe in (STAGED, DEFAULT) if halves else (generator_alone(), STAGED, DEFAULT):
+        alone = recipe.name == "generator alone"
         # the largest problem gets the rows that answer the question, the others get all rows
         controls = CONTROLS if not large else CONTROLS[:4] if alone else CONTROLS[:1]
         baselines = ["fast"] if alone else STRONG if large else ["all", "literal"]

@@ -18,6 +18,7 @@ from aape.adapter.method.convex import (
     best_temperature,
     fit_convex,
     rank_in_class,
+    trusted,
     whitening,
 )
 from aape.adapter.method.problem import ClassSet, ClassText, FewShot
@@ -244,8 +245,37 @@ def test_held_out_classes_open_the_map_where_images_and_texts_are_turned():
     assert (moved.argmax(1) == new_y).float().mean() > (
         zero_shot.argmax(1) == new_y
     ).float().mean() + 0.2
-    straight = fit_convex((x @ turn.T)[seen], y[seen], texts[:40], 20.0, ConvexRecipe())
-    assert straight.new_weight < fitted.new_weight
+    # where they are not, the map may be used but must not harm
+    x = x @ turn.T
+    straight = fit_convex(x[seen], y[seen], texts[:40], 20.0, ConvexRecipe())
+    kept = 20 * x[~seen] @ texts[40:].T
+    mixed = straight.sharpness * kept
+    if straight.new is not None:
+        mixed += straight.new_weight * straight.new.new(x[~seen], texts[40:])
+    mean = [float((logits.argmax(1) == new_y).float().mean()) for logits in (mixed, kept)]
+    assert mean[0] >= mean[1] - 0.02
+
+
+def test_the_weight_is_the_step_that_is_surely_good():
+    y = torch.arange(20).repeat(5)
+    guess = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
+    guess += 2 * F.one_hot(y, 20)
+    signal = 4 * F.one_hot(y, 20).float()
+
+    def weight(added, doubt=1.0):
+        return trusted([(guess, y)], [(guess + added, y)], y, 20, doubt)[0]
+
+    assert weight(signal) == 1.0
+    assert weight(-signal) == 0.0  # worse than zero-shot at any step
+    assert weight(0 * signal) == 0.0
+    # right for all but two classes, where it is so wrong that the whole step costs more than it
+    # brings: a small step is good, and with doubt none
+    mixed = signal.clone()
+    mixed[y < 2] *= -3
+    steps = [weight(mixed, doubt) for doubt in (0.0, 1.0, 100.0)]
+    assert 0 < steps[0] < 1
+    assert steps[2] == 0
+    assert steps[2] <= steps[1] <= steps[0]
 
 
 def test_class_texts_are_chosen_by_untrained_clip():

@@ -42,7 +42,7 @@ def problem(c: int = C, shots: int = SHOTS, val: int = 3, k: int = K, blur: floa
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in BASELINES if n not in ("literal recipe", "CoOp", "CoCoOp")]
+    "name", [n for n in BASELINES if n not in ("literal recipe", "staged recipe", "CoOp", "CoCoOp")]
 )
 @pytest.mark.parametrize(
     ("c", "shots", "val", "k"), [(2, 1, 0, 1), (2, 1, 1, 3), (3, 2, 0, 3), (5, 1, 4, 1)]

@@ -15,8 +15,8 @@ from . import (
     feature_adapters,
     gda,
     linear_probe,
-    literal,
     lp_plus_plus,
+    own_recipes,
     proker,
     prompt_learning,
     timo,
@@ -36,16 +36,18 @@ _LISTS = [
     proker.BASELINES,
     timo.BASELINES,
     amu_tuning.BASELINES,
-    literal.BASELINES,
+    own_recipes.BASELINES,
     prompt_learning.BASELINES,
 ]
 BASELINES: dict[str, Baseline] = {entry.name: entry for entries in _LISTS for entry in entries}
+_RECIPES = [entry.name for entry in own_recipes.BASELINES]
 _SLOW = [entry.name for entry in prompt_learning.BASELINES]
 GROUPS = {
-    "all": [name for name in BASELINES if name not in ("literal recipe", *_SLOW)],
+    "all": [name for name in BASELINES if name not in (*_RECIPES, *_SLOW)],
     "slow": _SLOW,
     "fast": [entry.name for entry in zero_shot.BASELINES],
     "literal": ["literal recipe"],
+    "staged": ["staged recipe"],
     "none": [],
 }
 _BY_WORD = {word.lower(): entry for entry in BASELINES.values() for word in (entry.id, entry.name)}
@@ -60,9 +62,9 @@ def register(entry: Baseline) -> None:
 def choose_baselines(names: Sequence[str]) -> list[Baseline]:
     """Return baselines by id or printed name, in upper or lower case.
 
-    ``all``, ``fast`` (no training), ``slow`` (in the text tower), ``literal`` and ``none`` are
-    groups. A printed name with a comma is found in its two parts too, as a comma-separated option
-    gives them.
+    ``all``, ``fast`` (no training), ``slow`` (in the text tower), ``literal``, ``staged`` and
+    ``none`` are groups. A printed name with a comma is found in its two parts too, as a
+    comma-separated option gives them.
 
     Raises:
         UserError: no baseline has that name; the ids are listed.

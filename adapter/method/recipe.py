@@ -117,7 +117,9 @@ class ConvexRecipe(Section):
     """
 
     own: list[float] = Field(
-        default=[10.0, 100.0, 1000.0], min_length=1, description="variances of δ; 0 is none"
+        default=[1.0, 10.0, 100.0, 1000.0],
+        min_length=1,
+        description="variances of δ; 0 is none",
     )
     shared: list[float] = Field(
         default=[0.0, 30.0, 300.0],
@@ -153,8 +155,8 @@ class ConvexRecipe(Section):
     doubt: float = Field(
         default=1.0,
         ge=0,
-        description="m of the weight max(0, 1 − m/z²) that a problem gets where it gains z standard"
-        " errors over zero-shot (the positive part of James and Stein)",
+        description="standard errors of its gain over zero-shot on held-out images that are taken"
+        " off before a problem is trusted",
     )
 
 

@@ -1,0 +1,120 @@
+"""Data sets × protocols × shots: ours beside the staged recipe and the baselines, with a count.
+
+    python benchmarks/study_data.py TEST_DATA FOLDER
+    python benchmarks/grid.py FOLDER TEST_DATA [--data pets,flowers,imagenet] [--shots 1,4,16]
+
+ImageNet has four photos a class: ``shots`` of them to train on, the rest to test on, other ones and
+other halves of the classes every seed. Paired bootstrap over photos and seeds, 95 %. A cell is
+lost to a method where the whole interval of ours minus it is below zero, won where it is above.
+Finished (method, seed) pairs are kept below FOLDER/runs/grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from pathlib import Path
+
+from class_texts import FourPhotos
+
+from aape.adapter.classification.draws import Source
+from aape.adapter.classification.evaluate import evaluate_classification
+from aape.adapter.classification.feature_file import FileSource
+from aape.adapter.config import EvaluationConfig
+from aape.adapter.method.recipe import load_recipe
+from aape.adapter.results import Results
+from aape.adapter.run import RunFolder
+
+BASELINES = (
+    "zero-shot,mean-of-prompts,staged,clip-adapter,taskres,lp++,proker,timo,clap,gda,tip-adapter-f"
+)
+REPORTED = ("zero-shot template", "staged recipe")
+
+
+def verdict(results: Results, name: str) -> str:
+    """Return whether ours is above, tied with or below a method on the ranking metric."""
+    low, high = interval(results, name)
+    return "above" if low > 0 else "below" if high < 0 else "tied"
+
+
+def interval(results: Results, name: str) -> tuple[float, float]:
+    """Return the interval of ours minus a method."""
+    found = results.intervals.get(f"ours - {name}", {}).get(results.best)
+    return (found[0], found[1]) if found else (math.nan, math.nan)
+
+
+def row(data: str, shots: int, results: Results) -> str:
+    """Return one line of the table; the best of the other methods is the one with the best mean."""
+    metric = results.best
+    by_name = {method.name: method for method in results.methods}
+    ours = by_name["ours"]
+    others = [m for m in results.methods if m.group == "baseline" and m.name not in REPORTED]
+    best = max(others, key=lambda method: method.mean(metric))
+    cells = [data, results.protocol.split("/")[0], str(shots)]
+    cells.append(f"{ours.mean(metric):.2f} ± {ours.std(metric):.2f}")
+    for name in (*REPORTED, best.name):
+        method = by_name.get(name)
+        if method is None:
+            cells.append("–")
+            continue
+        low, high = interval(results, name)
+        label = f"{name} " if name == best.name else ""
+        cells.append(f"{label}{method.mean(metric):.2f} ({low:+.1f} to {high:+.1f})")
+    cells.append(
+        " / ".join(f"{ours.mean(key):.1f}" for key in results.metrics if "ece" in key.lower())
+    )
+    cells.append(f"{ours.seconds or 0:.1f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("test_data", type=Path)
+    parser.add_argument("--data", default="pets,flowers,imagenet")
+    parser.add_argument("--shots", default="1,4,16")
+    parser.add_argument("--protocols", default="fewshot,base2new")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--baselines", default=BASELINES)
+    options = parser.parse_args()
+    counts: dict[str, Counter[str]] = {}
+    rows = []
+    for data in options.data.split(","):
+        source: Source
+        if data == "imagenet":
+            path = options.test_data / "clip_vitb32" / "imagenet_4shot.safetensors"
+            source = FourPhotos(path)
+        else:
+            source = FileSource(options.folder / f"{data}.safetensors")
+        for protocol in options.protocols.split(","):
+            for shots in map(int, options.shots.split(",")):
+                settings = EvaluationConfig(
+                    protocol=protocol,
+                    shots=shots,
+                    seeds=[int(seed) for seed in options.seeds.split(",")],
+                    baselines=options.baselines.split(","),
+                )
+                name = f"{data}-{protocol}-{shots}-{options.recipe}"
+                run = RunFolder(options.folder / "runs" / "grid" / name)
+                recipe = load_recipe(options.recipe)
+                results = evaluate_classification(source, recipe, settings, run=run)
+                run.save_results(results)
+                print(f"\n### {name}\n\n{results.to_markdown()}", flush=True)
+                rows.append(row(data, shots, results))
+                for method in results.methods:
+                    if method.group == "baseline":
+                        counts.setdefault(method.name, Counter())[
+                            verdict(results, method.name)
+                        ] += 1
+    print("\n| data | protocol | shots | ours | zero-shot | staged | best other | ECE | s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(rows))
+    print("\n| ours against | above | tied | below |\n|---|---|---|---|")
+    for name, count in counts.items():
+        print(f"| {name} | {count['above']} | {count['tied']} | {count['below']} |")
+
+
+if __name__ == "__main__":
+    main()
