@@ -124,7 +124,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         from .method.train import fit
 
         given: Any = (x, y)  # scikit-learn checks what they are
-        features, labels = validate_data(self, *given, dtype=np.float32, ensure_min_samples=1)
+        checked: Any = validate_data(self, *given, dtype=np.float32, ensure_min_samples=1)
+        features, labels = checked
         check_classification_targets(labels)
         self.classes_, positions = np.unique(labels, return_inverse=True)
         recipe = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(str(self.recipe))
@@ -156,7 +157,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         if x is None or y is None:
             return np.zeros((0, self.n_features_in_), np.float32), np.zeros(0, np.int64)
         given: Any = (x, y)
-        features, labels = validate_data(self, *given, dtype=np.float32, reset=False)
+        checked: Any = validate_data(self, *given, dtype=np.float32, reset=False)
+        features, labels = checked
         positions = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
         if (self.classes_[positions] != labels).any():
             raise BadValue("val_y has labels that y has not.", "Leave those images out.")

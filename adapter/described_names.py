@@ -92,7 +92,7 @@ def describe_names(
     prompts, mask = PromptBank.open(bank).reference_embeddings()
     total = (prompts * mask[..., None]).sum(1)
     mean = total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
-    some = mask.any(1).tolist()
+    some = [bool(row.any()) for row in mask]
     for name, known in zip(names, some):
         if not known:
             step(f"No description of {name!r} was worth keeping; it is judged by its name.")

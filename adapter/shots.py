@@ -13,10 +13,11 @@ ALL: Literal["all"] = "all"
 
 def _number_or_all(value: Any) -> Any:
     """Raise one plain error where the two types of the union would raise two."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
     if isinstance(value, str) and value.strip().isdecimal():
-        whole, value = True, int(value)
-    if value == ALL or (whole and value >= 0):
+        value = int(value)
+    if value == ALL:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError("it is a number of images a class, or all")
 

@@ -92,7 +92,8 @@ class PrefixChoice:
         what: str,
         folder: Path | None,
     ) -> None:
-        self.task, self.lm, self.encoder, self.config = task, lm, encoder, config
+        self.task: Literal["captioning", "vqa"] = task
+        self.lm, self.encoder, self.config = lm, encoder, config
         self.texts, self.what, self.folder = texts, what, folder
         self.rows: list[tuple[TrainedRow, CaptionAdapter, float | None]] = []
 

@@ -52,7 +52,7 @@ def pull_verb(
     done = pull(
         repository,
         out,
-        kind=kind,
+        kind=kind,  # type: ignore[arg-type]
         revision=revision,
         max_gigabytes=max_gigabytes,  # type: ignore[arg-type]
     )

@@ -113,10 +113,11 @@ class FoldedAdapter(nn.Module):
                 judged = judged + self.curved_judges[i] * scores
         if judged is None:
             return logits
+        groups: Any = (self.seen_ids, self.new_ids)
         shifts = [
             judged.index_select(1, ids).logsumexp(1, keepdim=True)
             - logits.index_select(1, ids).logsumexp(1, keepdim=True)
-            for ids in (self.seen_ids, self.new_ids)
+            for ids in groups
         ]
         return logits + torch.where(self.is_seen, shifts[0], shifts[1])  # type: ignore[arg-type]
 

@@ -201,7 +201,9 @@ def _add_pages(app: FastAPI, service: Service, metrics: Metrics, token: bool) ->
         headers = {"content-security-policy": policy}
         return HTMLResponse(page.replace("{nonce}", nonce), headers=headers)
 
-    problems = {code: PROBLEMS[code] for code in (401, 403, 408, 413, 429, 503)}
+    problems: dict[int | str, dict[str, Any]] = {
+        code: PROBLEMS[code] for code in (401, 403, 408, 413, 429, 503)
+    }
 
     @app.get("/health", responses=problems)
     async def health() -> Health:

@@ -203,7 +203,9 @@ def open_service(
         _open_captions(service, captions, encoder, checkpoint)
     if photos is not None:
         service.photo_root = Path(photos)
-        options = {"run": captions} if captions is not None else {"encoder": encoder or "auto"}
+        options: dict[str, Any] = (
+            {"run": captions} if captions is not None else {"encoder": encoder or "auto"}
+        )
         if captions is not None and encoder is not None:
             options["encoder"] = encoder
         service.photos = _opened(

@@ -64,11 +64,14 @@ class Hub:
                         self.repository, repo_type=_TYPES[kind], revision=revision or None
                     )
                 except (EntryNotFoundError, HfHubHTTPError) as error:
-                    if getattr(error.response, "status_code", 0) not in (401, 404):
+                    if getattr(getattr(error, "response", None), "status_code", 0) not in (
+                        401,
+                        404,
+                    ):
                         raise
                     missing = error
                     continue
-                if any(file.rfilename == FILE for file in info.siblings or []):
+                if any(file.rfilename == FILE for file in getattr(info, "siblings", None) or []):
                     return kind, str(info.sha)
             if missing is not None and getattr(missing, "response", None) is not None:
                 status = getattr(missing.response, "status_code", 0)  # type: ignore[attr-defined]
