@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -30,18 +31,19 @@ BASELINES = (
     "zero-shot,mean-of-prompts,staged,clip-adapter,taskres,lp++,proker,timo,clap,gda,tip-adapter-f"
 )
 REPORTED = ("zero-shot template", "staged recipe")
+NAME = re.compile(r"(?P<data>.+)-(?P<protocol>[a-z0-9]+)-(?P<shots>\d+)-(?P<recipe>[^-]+)")
 
 
-def verdict(results: Results, name: str) -> str:
-    """Return whether ours is above, tied with or below a method on the ranking metric."""
-    low, high = interval(results, name)
-    return "above" if low > 0 else "below" if high < 0 else "tied"
-
-
-def interval(results: Results, name: str) -> tuple[float, float]:
-    """Return the interval of ours minus a method."""
-    found = results.intervals.get(f"ours - {name}", {}).get(results.best)
+def interval(results: Results, name: str, metric: str = "") -> tuple[float, float]:
+    """Return the interval of ours minus a method; the metric is the one that ranks."""
+    found = results.intervals.get(f"ours - {name}", {}).get(metric or results.best)
     return (found[0], found[1]) if found else (math.nan, math.nan)
+
+
+def verdict(results: Results, name: str, metric: str = "") -> str:
+    """Return whether ours is above, tied with or below a method, by the whole interval."""
+    low, high = interval(results, name, metric)
+    return "above" if low > 0 else "below" if high < 0 else "tied" if low <= high else "unknown"
 
 
 def row(data: str, shots: int, results: Results) -> str:
@@ -51,7 +53,7 @@ def row(data: str, shots: int, results: Results) -> str:
     ours = by_name["ours"]
     others = [m for m in results.methods if m.group == "baseline" and m.name not in REPORTED]
     best = max(others, key=lambda method: method.mean(metric))
-    cells = [data, results.protocol.split("/")[0], str(shots)]
+    cells = [data, results.protocol.split("/")[0], str(shots), str(len(ours.seeds))]
     cells.append(f"{ours.mean(metric):.2f} ± {ours.std(metric):.2f}")
     for name in (*REPORTED, best.name):
         method = by_name.get(name)
@@ -61,31 +63,64 @@ def row(data: str, shots: int, results: Results) -> str:
         low, high = interval(results, name)
         label = f"{name} " if name == best.name else ""
         cells.append(f"{label}{method.mean(metric):.2f} ({low:+.1f} to {high:+.1f})")
-    cells.append(
-        " / ".join(f"{ours.mean(key):.1f}" for key in results.metrics if "ece" in key.lower())
-    )
-    cells.append(f"{ours.seconds or 0:.1f}")
+    low, high = interval(results, "zero-shot template", "new")
+    cells.append("" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}")
+    for method in (ours, by_name["zero-shot template"]):
+        cells.append(f"{100 - method.mean('100-ECE'):.1f}")
     return f"| {' | '.join(cells)} |"
+
+
+def tables(folder: Path, recipe: str) -> str:
+    """Return the table of all finished cells below a folder, and the counts."""
+    rows, counts = [], Counter()
+    below = []
+    for path in sorted(folder.glob(f"*-{recipe}/results/classification.json")):
+        found = NAME.fullmatch(path.parent.parent.name)
+        if found is None:
+            continue
+        results = Results.load(path)
+        rows.append((found["data"], found["protocol"], int(found["shots"]), results))
+        for method in results.methods:
+            if method.group == "baseline":
+                counts[method.name, verdict(results, method.name)] += 1
+        for metric in ("accuracy", "base", "new"):
+            if verdict(results, "zero-shot template", metric) == "below":
+                below.append(f"{path.parent.parent.name} ({metric})")
+    rows.sort(key=lambda cell: cell[:3])
+    lines = [
+        "| data | protocol | shots | seeds | ours | zero-shot | staged | best baseline"
+        " | new − zero-shot | ECE | zero-shot's |",
+        "|" + "---|" * 11,
+        *[row(data, shots, results) for data, _, shots, results in rows],
+        "",
+        "| ours against | above | tied | below |",
+        "|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(name for name, _ in counts):
+        three = [str(counts[name, word]) for word in ("above", "tied", "below")]
+        lines.append(f"| {name} | {' | '.join(three)} |")
+    lines.append(f"\nBelow zero-shot by more than the interval: {', '.join(below) or 'nowhere'}.")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("test_data", type=Path)
-    parser.add_argument("--data", default="pets,flowers,imagenet")
+    parser.add_argument("--data", default="pets,flowers,imagenet", help="none: finished ones alone")
     parser.add_argument("--shots", default="1,4,16")
     parser.add_argument("--protocols", default="fewshot,base2new")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--recipe", default="default")
     parser.add_argument("--baselines", default=BASELINES)
     options = parser.parse_args()
-    counts: dict[str, Counter[str]] = {}
-    rows = []
+    runs = options.folder / "runs" / "grid"
     for data in options.data.split(","):
+        if data == "none":
+            continue
         source: Source
         if data == "imagenet":
-            path = options.test_data / "clip_vitb32" / "imagenet_4shot.safetensors"
-            source = FourPhotos(path)
+            source = FourPhotos(options.test_data / "clip_vitb32" / "imagenet_4shot.safetensors")
         else:
             source = FileSource(options.folder / f"{data}.safetensors")
         for protocol in options.protocols.split(","):
@@ -97,23 +132,12 @@ def main() -> None:
                     baselines=options.baselines.split(","),
                 )
                 name = f"{data}-{protocol}-{shots}-{options.recipe}"
-                run = RunFolder(options.folder / "runs" / "grid" / name)
+                run = RunFolder(runs / name)
                 recipe = load_recipe(options.recipe)
                 results = evaluate_classification(source, recipe, settings, run=run)
                 run.save_results(results)
                 print(f"\n### {name}\n\n{results.to_markdown()}", flush=True)
-                rows.append(row(data, shots, results))
-                for method in results.methods:
-                    if method.group == "baseline":
-                        counts.setdefault(method.name, Counter())[
-                            verdict(results, method.name)
-                        ] += 1
-    print("\n| data | protocol | shots | ours | zero-shot | staged | best other | ECE | s |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(rows))
-    print("\n| ours against | above | tied | below |\n|---|---|---|---|")
-    for name, count in counts.items():
-        print(f"| {name} | {count['above']} | {count['tied']} | {count['below']} |")
+    print(f"\n{tables(runs, options.recipe)}")
 
 
 if __name__ == "__main__":
