@@ -21,6 +21,7 @@ from aape.adapter.explain.opened import Sentences, open_run, trained_positions
 from aape.adapter.explain.photo import PhotoExplanation, explain_features
 from aape.adapter.metrics.right_and_wrong import pack, unpack
 from aape.pipeline.errors import UserError
+from aape.pipeline.store import write_record
 
 C, D, K = 8, 24, 3
 NAMES = ["cat", "dog", "[bold]owl[/bold]", "$x$", "fox", "ape", "bee", "ant"]
@@ -293,7 +294,8 @@ def test_runs_of_nothing_in_common(folder: Path, tmp_path: Path, aape) -> None:
     run = tmp_path / "run"
     text = (folder / "default" / "results" / "classification.json").read_text()
     (run / "results").mkdir(parents=True)
-    (run / "results" / "classification.json").write_text(text.replace('"toy"', '"other"'))
+    other = json.loads(text.replace('"toy"', '"other"'))
+    write_record(run / "results" / "classification.json", other)
     done = aape("compare", folder / "default", run, cwd=tmp_path)
     assert done.returncode == 2
     assert "no table in common" in done.stderr

@@ -63,8 +63,8 @@ def test_values_are_read_as_their_setting_wants_them(name, value, found):
         (["recipe=literal"], "recipe is a section, not a setting. See: aape options recipe."),
         (["evaluation.shots"], "is not of the form NAME=VALUE"),
         (
-            ["evaluation.shots=0"],
-            "evaluation.shots: Value error, it is a number of images a class, 1 or more",
+            ["evaluation.shots=-1"],
+            "evaluation.shots: Value error, it is a number of images a class, or all",
         ),
         (["recipe.lr=3e-3"], "The recipe 'default' (convex) does not read recipe.lr"),
         (["recipe.seen.residual=false"], "does not read recipe.seen.residual"),

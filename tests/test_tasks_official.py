@@ -174,7 +174,7 @@ def test_vqav2_begins_with_the_captions_of_the_run(run: Path) -> None:
     results = evaluate_run(run / "run", "vqa", dataset="vqav2", root=str(root), settings=settings)
     assert not (run / "run" / "vqav2" / "captioning").exists()
     assert len(list((run / "run" / "captioning").glob("both-*"))) == 1  # for any question set
-    assert "20 steps on captions of 20 images, then 40 steps on 16 questions" in results.notes[2]
+    assert "20 steps on captions of 16 images, then 40 steps on 16 questions" in results.notes[2]
     (by_type,) = results.methods[1].details["accuracy by question type"]
     assert list(by_type) == ["what color"]
     assert results.metrics == ["accuracy", "number", "other", "closed-list accuracy"]

@@ -83,9 +83,9 @@ def test_predict_takes_no_weights_from_the_run(tmp_path: Path, monkeypatch) -> N
     monkeypatch.setattr("aape.pipeline.encoders.load_encoder", lambda *a: asked.append(a))
     about = {"encoder": "ViT-B-16/evil@0"}
     with pytest.raises(UserError, match="--checkpoint"):
-        open_encoder(RunFolder.open(tmp_path), about, "")
+        open_encoder(RunFolder.open(tmp_path), about, "", "")
     assert asked == []
-    open_encoder(RunFolder.open(tmp_path), about, "mine.pt")
+    open_encoder(RunFolder.open(tmp_path), about, "mine.pt", "")
     assert asked == [("ViT-B-16", "mine.pt", "auto")]
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...pipeline.datasets.images import list_images
+from ...pipeline.datasets.images import look_through
 from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
+from ...pipeline.progress import step
 from ...pipeline.raster import open_raster
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ def listed_photos(photos: Sequence[str | Path]) -> list[Path]:
     for given in map(Path, photos):
         if not given.exists():
             raise UserError(f"There is no photo or folder {given}.")
-        inside = list_images(given) if given.is_dir() else [given]
+        inside = [given]
+        if given.is_dir():
+            looked = look_through(given)
+            inside = looked.images
+            for remark in looked.remarks():
+                step(f"{given}: {remark}")
         if not inside:
             raise UserError(f"There are no photos in {given}.")
         found += inside

@@ -71,7 +71,7 @@ def class_names(path: Path, metadata: Mapping[str, str], count: int) -> list[str
         return [f"class {i}" for i in range(count)]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: classnames is not a JSON list of texts.")
-    if len(names) != count:
+    if len(names) != count and count > 1:  # one class is said where it matters
         raise UserError(f"{path} has {len(names)} class names for {count} class texts.")
     return names
 
