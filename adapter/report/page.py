@@ -79,7 +79,7 @@ def write_report(
         sections=sections,
         curves=_curves(results, about.get("training") or {}),
         terms=about.get("terms") or [],
-        bank={"missing": "", "rows": [], "verdicts": []} | bank if bank else {},
+        bank={"missing": "", "rows": [], "verdicts": []} | (bank or {}),
         prompts=prompts or bank.get("prompts", []),
         provenance=about.get("provenance") or [],
         configuration=about.get("configuration", ""),
