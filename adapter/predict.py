@@ -21,14 +21,13 @@ from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
-from ..pipeline.settings import read_source
 from . import sort_photos
 from .arrays import texts_as_they_are
 from .asked_classes import AskedClass, asked_classes, say_untrained
 from .config import Config
 from .described_names import with_descriptions
 from .method.adapter import FittedAdapter
-from .open_model import OpenModel
+from .open_model import OpenModel, classification_weights
 from .prediction_file import check_format, write_predictions
 from .run import RunFolder, own_weights
 
@@ -125,7 +124,7 @@ def predict(
             write_predictions(out, kept_open)
         return kept_open
     folder = RunFolder.open(run)
-    tensors, about = _adapter_of(folder)
+    tensors, about = classification_weights(folder)
     given = _files(images)
     asked = asked_classes(about, classes, also)
     say_untrained(about, asked)
@@ -173,31 +172,6 @@ def _prediction(
     return Prediction(
         path, [entry.label for entry in classes], rounded, [entry.class_id for entry in classes]
     )
-
-
-def _adapter_of(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors and description of a run that can label photos.
-
-    Raises:
-        UserError: it cannot; what it is, and what to do with it.
-    """
-    if read_source(folder.path / "config.yaml").get("task") == "captions":
-        raise UserError(
-            f"{folder.path} is a run trained on captions: it has no classes to predict.",
-            f"Use it with: aape eval retrieval {folder.path} (or captioning, vqa).",
-        )
-    tensors, about = folder.load_weights()
-    if about.get("kind") != "classification":
-        raise UserError(
-            f"{folder.path} has no adapter of classification.",
-            "Make one with: aape train --bank BANK --protocol fewshot.",
-        )
-    if not about.get("template"):
-        raise UserError(
-            f"{folder.path} was trained on a file of features, which says nothing of photos.",
-            "Train on a bank: aape train --bank BANK.",
-        )
-    return tensors, about
 
 
 def _class_texts(
