@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from places import REPOSITORY
 
 # a crowded machine is slow, not wrong: tests assert no timings
 settings.register_profile("aape", deadline=None)
 settings.load_profile("aape")
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import doctest
 import importlib
-from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
-PACKAGE = Path(__file__).resolve().parent.parent
 WITH_EXAMPLES = [
-    ".".join(["aape", *path.relative_to(PACKAGE).with_suffix("").parts])
+    ".".join(["aape", *path.relative_to(REPOSITORY).with_suffix("").parts])
     for floor in ("pipeline", "adapter")
-    for path in sorted((PACKAGE / floor).rglob("*.py"))
+    for path in sorted((REPOSITORY / floor).rglob("*.py"))
     if ">>>" in path.read_text(encoding="utf-8")
 ]
 

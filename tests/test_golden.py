@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 import typer
+from places import GOLDEN
 from safetensors.numpy import load_file, save_file
 
-GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("AAPE_WRITE_GOLDEN") == "1"
 # the recipes as `aape train --recipe` knows them, by the name of their golden files
 RECIPES = {"default": "staged", "literal": "literal"}

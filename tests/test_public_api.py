@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import typer
+from places import REPOSITORY
 
 import aape
 from aape.adapter.config import Config
 from aape.cli import app
 from aape.pipeline.settings import fields_of
 
-PACKAGE = Path(__file__).resolve().parent.parent
 # how a command is spoken to or what it prints, which a function has no need of
 OF_THE_TERMINAL = {"as_json", "words", "context"}
 # options of one command alone that change what is printed
@@ -124,7 +124,7 @@ def test_help_shows_the_defaults_of_the_configuration():
 
 
 def test_stub_and_module_have_the_same_names():
-    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    tree = ast.parse((REPOSITORY / "__init__.pyi").read_text(encoding="utf-8"))
     imported: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
@@ -132,7 +132,7 @@ def test_stub_and_module_have_the_same_names():
                 assert alias.asname == alias.name, "else an editor does not show it"
                 imported[alias.name] = f".{node.module}"
     assert imported == aape._PUBLIC
-    assert (PACKAGE / "py.typed").exists()
+    assert (REPOSITORY / "py.typed").exists()
 
 
 def test_every_name_is_documented():
@@ -168,11 +168,11 @@ def test_the_wheel_has_every_package():
         pytest.skip("reads TOML with Python 3.11")
     import tomllib
 
-    listed = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {"aape"} | {
-        ".".join(["aape", *path.parent.relative_to(PACKAGE).parts])
+        ".".join(["aape", *path.parent.relative_to(REPOSITORY).parts])
         for floor in ("adapter", "pipeline", "data_manifests")
-        for path in (PACKAGE / floor).rglob("__init__.py")
+        for path in (REPOSITORY / floor).rglob("__init__.py")
     }
     assert set(listed["packages"]) == found
 
@@ -182,7 +182,7 @@ def test_the_wheel_has_every_package():
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:
     """What a module imports of aape, wherever in it, as full names without ``aape``."""
-    own = path.relative_to(PACKAGE).with_suffix("").parts
+    own = path.relative_to(REPOSITORY).with_suffix("").parts
     package = own[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -200,7 +200,7 @@ def imports(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def modules(*folder: str) -> list[Path]:
-    return sorted(PACKAGE.joinpath(*folder).rglob("*.py"))
+    return sorted(REPOSITORY.joinpath(*folder).rglob("*.py"))
 
 
 def test_pipeline_never_looks_up():
@@ -210,14 +210,14 @@ def test_pipeline_never_looks_up():
 
 
 def test_nothing_but_the_entry_imports_the_command_line():
-    paths = [*modules("pipeline"), *modules("adapter"), PACKAGE / "__init__.py"]
+    paths = [*modules("pipeline"), *modules("adapter"), REPOSITORY / "__init__.py"]
     assert [path for path in paths for name in imports(path) if name[0] == "cli"] == []
 
 
 def test_commands_are_called_by_the_command_line_alone():
     paths = [p for floor in ("pipeline", "adapter") for p in modules(floor)]
     found = [
-        (str(path.relative_to(PACKAGE)), name)
+        (str(path.relative_to(REPOSITORY)), name)
         for path in paths
         for name in imports(path)
         if "commands" in name and path.parent.name != "commands"
@@ -247,7 +247,7 @@ def test_the_reader_of_imports_sees_what_is_there(tmp_path, monkeypatch):
         "def f():\n    from ..metrics.recall import g\n    import aape.cli\n"
         "from . import terms\nfrom aape.adapter.run import RunFolder\n"
     )
-    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    monkeypatch.setitem(globals(), "REPOSITORY", tmp_path)
     assert set(imports(path)) == {
         ("pipeline", "errors"),
         ("adapter", "metrics", "recall", "g"),

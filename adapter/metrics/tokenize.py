@@ -2,7 +2,7 @@
 
 Caption metrics are defined on the output of Stanford's ``PTBTokenizer -lowerCase`` with punctuation
 removed (Chen et al. 2015, the COCO caption server). This gives the same tokens on ordinary
-English text; ``tests/test_metrics_tokenize.py`` compares the two on real captions.
+English text; ``tests/adapter/metrics/test_metrics_captions.py`` compares the two on real captions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The FAISS index beside a bank: nearest prompts by meaning, and never of another bank.
 
 The file is a FAISS index that any FAISS reads, whose ids are the row numbers of the bank's kept
-prompts, followed by a trailer: a JSON :class:`IndexReport`, its length, and a magic word. The
-trailer carries the bank's content hash, so an index of a bank that changed is refused.
+prompts, followed by a trailer: a JSON :class:`IndexReport`, the SHA-256 of that JSON, its length,
+and a magic word. The trailer carries the bank's content hash, so an index of a bank that changed
+is refused.
 
 Letters: n rows, q queries, k results of a query, d embedding width.
 """
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 KINDS = ("auto", "flat", "ivf", "hnsw")
 
 FLAT_BELOW = 200_000
-_MAGIC = b"AAPEIDX1"
+_MAGIC = b"AAPEIDX2"
+_DIGEST = 32  # bytes of a SHA-256
+_TAIL = _DIGEST + 16  # what follows the JSON: digest, length, magic word
 _RECALL_AT = 10
 _RECALL_TARGET = 0.95
 _RECALL_QUERIES = 256
@@ -98,7 +101,8 @@ def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
             )
             trailer = json.dumps(report.model_dump()).encode()
             with temporary.open("ab") as stream:
-                stream.write(trailer + struct.pack("<Q", len(trailer)) + _MAGIC)
+                stream.write(trailer + hashlib.sha256(trailer).digest())
+                stream.write(struct.pack("<Q", len(trailer)) + _MAGIC)
     return report
 
 
@@ -115,14 +119,17 @@ def read_report(bank: PromptBank) -> IndexReport:
             stream.seek(max(size - 16, 0))
             length = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))[0]
             magic = stream.read()
-            stream.seek(max(size - 16 - length, 0))
-            trailer = stream.read(length) if magic == _MAGIC and length < size else b""
+            whole = magic == _MAGIC and length + _TAIL < size
+            stream.seek(max(size - _TAIL - length, 0))
+            trailer = stream.read(length) if whole else b""
+            digest = stream.read(_DIGEST)
         report = IndexReport.model_validate(json.loads(trailer))
     except FileNotFoundError as error:
         raise UserError(f"The bank has no index {path}.", again) from error
     except ValueError as error:  # also JSON and validation errors
         raise UserError(f"The index {path} is damaged or truncated.", again) from error
-    if report.size + len(trailer) + 16 != size:
+    # the trailer's own digits count, too: it says how many lists to search and with what recall
+    if report.size + len(trailer) + _TAIL != size or hashlib.sha256(trailer).digest() != digest:
         raise UserError(f"The index {path} is damaged or truncated.", again)
     if report.content_hash != bank.content_hash:
         raise UserError(f"The bank changed since the index {path} was built.", again)

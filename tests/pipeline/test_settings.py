@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import GOLDEN
 
 import aape as package
 from aape.adapter.classification.verbs import configure
@@ -17,7 +18,6 @@ from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.plan import plan
 from aape.pipeline.settings import read_source, settle
 
-GOLDEN = Path(__file__).parent / "golden"
 FEATURES = GOLDEN / "golden.safetensors"
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fakes import PixelEncoder, unit
+from places import REPOSITORY
 from small_runs import NAMES, random_photo, small_run
 
 from aape.adapter.export import export
@@ -27,8 +28,6 @@ from aape.adapter.method.terms import AdaptedHead, AsQuery, Gaussian, Residual, 
 from aape.adapter.open_model import open_model
 from aape.adapter.predict import predict
 from aape.pipeline.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture

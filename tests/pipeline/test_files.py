@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import REPOSITORY
 
 from aape.pipeline import leftovers
 from aape.pipeline.config import GenerationConfig, SamplingConfig
@@ -168,7 +169,7 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_one_sentence(
 
 def test_nothing_of_one_system_is_imported_at_the_top() -> None:
     """Windows has no fcntl, resource or pwd."""
-    root = Path(__file__).parents[1]
+    root = REPOSITORY
     for path in (*root.glob("pipeline/**/*.py"), *root.glob("adapter/**/*.py"), root / "cli.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not line.startswith(("import fcntl", "import resource", "import pwd")), path

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from aape.adapter.baselines import BASELINES
 from aape.pipeline.errors import UserError
 
-PACKAGE = Path(__file__).resolve().parent.parent
-
 
 def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (PACKAGE / "docs" / "extend.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "extend.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    names: dict = {"FEATURES": PACKAGE / "tests" / "golden" / "golden.safetensors"}
+    names: dict = {"FEATURES": REPOSITORY / "tests" / "golden" / "golden.safetensors"}
     try:
         for i, block in enumerate(blocks):
             exec(compile(block, f"docs/extend.md, block {i + 1}", "exec"), names)

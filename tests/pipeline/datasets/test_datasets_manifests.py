@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import REPOSITORY
 
 from aape.pipeline.datasets import known_datasets, load_manifest
 from aape.pipeline.datasets.add import to_yaml
@@ -205,7 +206,7 @@ def test_yaml_round_trip_keeps_everything(name: str) -> None:
 def test_the_table_in_the_documentation_is_up_to_date() -> None:
     from aape.pipeline.commands.print_datasets import markdown_table
 
-    document = Path(__file__).parent.parent / "docs" / "datasets.md"
+    document = REPOSITORY / "docs" / "datasets.md"
     assert markdown_table() in document.read_text(encoding="utf-8"), (
         "run: python -m aape.pipeline.commands.print_datasets docs/datasets.md"
     )

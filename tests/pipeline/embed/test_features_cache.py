@@ -13,6 +13,7 @@ import pytest
 import torch
 from fakes import PixelEncoder
 from PIL import Image
+from places import TESTS
 from safetensors import safe_open
 
 from aape.pipeline.embed.images import image_features
@@ -285,7 +286,7 @@ print(sum(os.waitpid(child, 0)[1] for child in both))
 
 def run_work(folder: Path, then: str) -> int:
     write_pictures(folder / "pictures", 16)
-    script = WORK.format(tests=str(Path(__file__).parent), pictures=str(folder / "pictures")) + then
+    script = WORK.format(tests=str(TESTS), pictures=str(folder / "pictures")) + then
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=True
     )

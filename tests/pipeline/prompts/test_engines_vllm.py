@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.errors import UserError
@@ -24,7 +25,6 @@ from aape.pipeline.prompts.requests import ModelIdentity, Request
 
 HERE = Interpreter(sys.executable, "0", True, True, "for the test")
 MODEL = ModelIdentity("m", "r", "/models/m")
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def requests(count: int) -> list[Request]:
