@@ -2,7 +2,8 @@
 
 As huggingface_hub speaks it: ``/api/repos/create``, ``/api/{type}s/{id}/preupload/{rev}``, the LFS
 batch API with an upload and a verification, ``/api/{type}s/{id}/commit/{rev}`` with NDJSON, the
-information on a repository, and ``/{id}/resolve/{rev}/{file}``.
+information on a repository, and ``/{id}/resolve/{rev}/{file}``. For ``datasets`` also the list of
+files: ``/api/{type}s/{id}/tree/{rev}`` and ``…/paths-info/{rev}``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 LARGE = (".parquet", ".safetensors")
 
@@ -39,6 +41,14 @@ class SmallHub:
         )
         self.commits[name] = hashlib.sha1(seed.encode()).hexdigest()
         return self.commits[name]
+
+    def listing(self, name: str) -> list[dict[str, object]]:
+        """Return the files of a repository as the hub lists them."""
+        return [
+            {"type": "file", "path": path, "size": len(content),
+             "oid": hashlib.sha1(content).hexdigest()}
+            for path, content in self.repositories[name].items()
+        ]  # fmt: skip
 
 
 def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
@@ -99,6 +109,9 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
                         "verify": {"href": f"{hub.address}/verify"}}}
                     for entry in json.loads(body)["objects"]
                 ]})  # fmt: skip
+            elif found := re.fullmatch(r"/api/(\w+/[^/]+/[^/]+)/paths-info/[^/]+", path):
+                wanted = parse_qs(body.decode()).get("paths", [])
+                self.say([f for f in hub.listing(found[1]) if f["path"] in wanted])
             elif path == "/api/validate-yaml":  # the head of a card
                 self.say({"errors": [], "warnings": []})
             elif path == "/verify":
@@ -141,6 +154,9 @@ def _handler(hub: SmallHub) -> type[BaseHTTPRequestHandler]:
                 siblings = [{"rfilename": file} for file in hub.repositories[name]]
                 info = {"id": name.partition("/")[2], "sha": hub.commits[name], "private": False}
                 self.say({**info, "siblings": siblings})
+                return
+            if found := re.fullmatch(r"/api/(\w+/[^/]+/[^/]+)/tree/[^/]+", path):
+                self.say(hub.listing(found[1]) if found[1] in hub.repositories else [])
                 return
             found = re.fullmatch(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             name = f"{(found[1] or 'models')}/{found[2]}" if found else ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,13 +180,22 @@ def test_errors_are_one_sentence(
         push(tmp_path / "run", "me/birds")
 
 
+_LOAD = """
+import datasets
+table = datasets.load_dataset("me/toy", split="train")
+print(len(table), table[0]["text"], len(table[0]["embedding"]))
+"""
+
+
+@pytest.mark.slow
 def test_a_pushed_bank_is_a_data_set(hub: SmallHub, tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    """By its name on the hub, as a stranger would: in a process that never heard of aape."""
+    pytest.importorskip("datasets")
     push(toy_bank(tmp_path), "me/toy")
-    done = pull("me/toy", tmp_path / "pulled")
-    files = str(Path(done.place) / "toy.bank.parquet")
-    table = datasets.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
-    )
-    assert len(table) == 30
-    assert table[0]["text"].startswith("text ")
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-c", _LOAD]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    count, *text, width = done.stdout.split()
+    assert (int(count), width) == (30, "8")
+    assert text[0] == "text"
