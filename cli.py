@@ -149,7 +149,10 @@ def _first(words: list[str]) -> list[str]:
 
 
 def _say(text: str, error: bool = False) -> None:
+    from .pipeline.terminal import visible
+
     colour = error and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    text = visible(text)
     typer.echo(f"\033[31m{text}\033[0m" if colour else text, err=True)
 
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
+from .terminal import console
+
 T = TypeVar("T")
 
-_console = Console(stderr=True)  # whatever standard error is by then
+_console = console(stderr=True)  # whatever standard error is by then
 _start = time.monotonic()
 _times = False
 

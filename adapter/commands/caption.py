@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from ...pipeline.commands.options import Checkpoint
 from ...pipeline.errors import UserError
+from ...pipeline.terminal import echo, json_text
 
 if TYPE_CHECKING:
     from ..captions.describe import PhotoText
@@ -102,10 +102,10 @@ def _print(found: Iterable[PhotoText], as_json: bool) -> None:
     for row in found:
         said += not row.error
         if as_json:
-            typer.echo(json.dumps(row.as_dict(), ensure_ascii=False))
+            echo(json_text(row.as_dict()))
         elif not row.error:
-            typer.echo(f"{row.path}  {row.text}{'' if row.ended else ' …'}")
+            echo(f"{row.path}  {row.text}{'' if row.ended else ' …'}")
         if row.error:
-            typer.echo(f"{row.path} cannot be read and is left out: {row.error}", err=True)
+            echo(f"{row.path} cannot be read and is left out: {row.error}", err=True)
     if not said:
         raise UserError("None of the photos can be read.")

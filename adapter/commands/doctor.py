@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 _SIGNS = {"works": "works ", "absent": "absent", "broken": "BROKEN"}
@@ -23,9 +24,9 @@ def doctor_verb(as_json: AsJson = False) -> None:
         found.append(one)
         if as_json:
             continue
-        typer.echo(f"{_SIGNS[one.state]}  {one.name}: {one.detail}")
+        echo(f"{_SIGNS[one.state]}  {one.name}: {one.detail}")
         if one.mend:
-            typer.echo(f"        {one.mend}")
+            echo(f"        {one.mend}")
     if as_json:
         print_json([one.as_dict() for one in found])
     if any(one.state == "broken" for one in found):

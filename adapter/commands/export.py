@@ -9,6 +9,7 @@ import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, print_json
 from ...pipeline.errors import UserError
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -42,4 +43,4 @@ def export_verb(
     if as_json:
         print_json({"format": format, "path": str(made)})
     else:
-        typer.echo(made)
+        echo(made)

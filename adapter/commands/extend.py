@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -39,4 +40,4 @@ def extend_verb(
     if as_json:
         print_json(found.as_dict())
     else:
-        typer.echo(f"{found.path}  {len(found.classes)} classes, {len(found.added)} of them new")
+        echo(f"{found.path}  {len(found.classes)} classes, {len(found.added)} of them new")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -34,6 +35,6 @@ def options(
     for row in rows:
         default = row["default"]
         shown = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
-        typer.echo(f"{row['name']} = {shown or chr(34) * 2}")
+        echo(f"{row['name']} = {shown or chr(34) * 2}")
         meaning = f"{row['meaning']}; " if row["meaning"] else ""
-        typer.echo(f"    {meaning}{row['values']}")
+        echo(f"    {meaning}{row['values']}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, Strict, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -68,6 +69,6 @@ def predict_verb(
     if as_json:
         print_json(found)
     elif out:
-        typer.echo(out)
+        echo(out)
     else:
-        typer.echo("\n".join(row.line() for row in found))
+        echo("\n".join(row.line() for row in found))

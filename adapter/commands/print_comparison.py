@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline import terminal
 from ..compare import ComparedMethod, Comparison
 
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:
     """Print one table: both means of the ranking metric, the difference and its interval."""
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     title = f"{found.dataset}, {found.protocol}: {found.best}"
     table = Table(title=escape(title), title_justify="left", pad_edge=False)
     table.add_column("method", overflow="fold")

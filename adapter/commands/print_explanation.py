@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline import terminal
 from ..explain.classes import ClassExplanation
 from ..explain.photo import PhotoExplanation
 
@@ -19,7 +19,7 @@ def print_explanation(found: PhotoExplanation | ClassExplanation) -> None:
 
 
 def _print_photo(found: PhotoExplanation) -> None:
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     truth = f", in truth {escape(found.truth)}" if found.truth else ""
     console.print(f"[bold]{escape(found.photo)}[/bold]{truth}")
     plain = ", ".join(f"{row['name']} {row['probability']:.0%}" for row in found.zero_shot)
@@ -66,7 +66,7 @@ def _print_photo(found: PhotoExplanation) -> None:
 
 
 def _print_class(found: ClassExplanation) -> None:
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     kind = "seen in training" if found.seen else "new: no photo of it was trained on"
     console.print(f"[bold]{escape(found.name)}[/bold] (class {found.class_id}, {kind})")
     for test, values in found.accuracy.items():

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ...pipeline import terminal
 from ...pipeline.commands.options import print_json
 from ..results import MethodResult, Results
 
@@ -36,8 +37,9 @@ def print_results(results: Results, console: Console | None = None) -> None:
     metric that ranks, and its other columns. What is piped into a file or a program is whole, and
     plain text without lines.
     """
-    piped = console is None and not Console().is_terminal
-    console = console or (Console(width=10_000, color_system=None) if piped else Console())
+    piped = console is None and not terminal.console().is_terminal
+    plain = {"width": 10_000, "color_system": None} if piped else {}
+    console = console or terminal.console(**plain)
     columns, left_out = _fitting(results, console.width)
     table = Table(
         box=None if piped else box.HEAVY_HEAD, pad_edge=False, header_style="" if piped else "bold"

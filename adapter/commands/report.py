@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -29,7 +30,7 @@ def report(
     if as_json:
         print_json(results)
     else:
-        typer.echo(run / "report.html")
+        echo(run / "report.html")
 
 
 @app.command("compare")

@@ -9,6 +9,7 @@ import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, print_json
 from ...pipeline.errors import UserError
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -51,7 +52,7 @@ def search_verb(
         print_json([hit.as_dict() for hit in found])
     else:
         for hit in found:
-            typer.echo(f"{hit.cosine:.3f}  {hit.path}")
+            echo(f"{hit.cosine:.3f}  {hit.path}")
 
 
 def parted(words: list[str], encoder: str, by_photo: bool) -> tuple[Path | None, list[str], str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 Repository = Annotated[str, typer.Argument(help="OWNER/NAME at the hub of HF_ENDPOINT.")]
@@ -31,7 +32,7 @@ def push_verb(
     if as_json:
         print_json(done.as_dict())
     else:
-        typer.echo(done.place)
+        echo(done.place)
 
 
 @app.command("pull")
@@ -59,4 +60,4 @@ def pull_verb(
     if as_json:
         print_json(done.as_dict())
     else:
-        typer.echo(done.place)
+        echo(done.place)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, print_json
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 
@@ -40,7 +41,7 @@ def suites(as_json: AsJson = False) -> None:
         return
     for name, item in known.items():
         jobs = "; ".join(f"{job.folder} ({', '.join(job.tasks)})" for job in item.jobs)
-        typer.echo(f"{name}: {item.title}\n    {jobs}")
+        echo(f"{name}: {item.title}\n    {jobs}")
 
 
 def run_and_show(
@@ -57,4 +58,4 @@ def run_and_show(
         return
     for item in results:
         print_results(item)
-    typer.echo(f"Report: {out / chosen.name / 'report.html'}")
+    echo(f"Report: {out / chosen.name / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...pipeline.commands.options import AsJson, Config, Settings, Strict, whole_numbers, words_of
+from ...pipeline.terminal import echo
 
 app = typer.Typer()
 Baselines = Annotated[
@@ -129,7 +130,7 @@ def train(
     )  # fmt: skip
     show(results, as_json)
     if not as_json:
-        typer.echo("\n".join(["", *results.details.get("summary", [])]).rstrip())
+        echo("\n".join(["", *results.details.get("summary", [])]).rstrip())
 
 
 @app.command("train-captions")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import echo
 from .options import AsJson, print_json
 
 bank_app = typer.Typer(
@@ -137,7 +138,7 @@ def bank_merge(
     from . import print_bank
 
     merged = verbs.bank_merge(banks, out)
-    print_json(merged) if as_json else typer.echo(print_bank.merged_line(merged))
+    print_json(merged) if as_json else echo(print_bank.merged_line(merged))
 
 
 @bank_app.command("export")
@@ -161,7 +162,7 @@ def bank_export(
     if not out:
         raise UserError("Where to write is missing.", "Give it with --out.")
     notes = verbs.bank_export(out, which_bank.split_words(words or [], bank)[0], kind)
-    typer.echo("\n".join([f"Wrote {out}.", *notes]))
+    echo("\n".join([f"Wrote {out}.", *notes]))
 
 
 @bank_app.command("verify")
@@ -204,4 +205,4 @@ def bank_card(
 
     text = verbs.bank_card(which_bank.split_words(words or [], bank)[0], out)
     if out is None:
-        typer.echo(text)
+        echo(text)

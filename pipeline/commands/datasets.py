@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import echo
 from .options import AsJson, Strict, print_json
 
 datasets_app = typer.Typer(
@@ -49,7 +50,7 @@ def datasets_remove(name: DatasetName, as_json: AsJson = False) -> None:
     from ..datasets import verbs
 
     removed = verbs.datasets_remove(name)
-    print_json(removed) if as_json else typer.echo(removed.line())
+    print_json(removed) if as_json else echo(removed.line())
 
 
 @datasets_app.command("check")
@@ -68,7 +69,7 @@ def datasets_check(
     from ..datasets import verbs
 
     check = verbs.datasets_check(name, root, decode)
-    print_json(check) if as_json else typer.echo("\n".join(check.lines()))
+    print_json(check) if as_json else echo("\n".join(check.lines()))
     raise typer.Exit(0 if check.complete else 1)
 
 
@@ -78,7 +79,7 @@ def datasets_fetch(name: DatasetName, root: DatasetRoot = None, as_json: AsJson 
     from ..datasets import verbs
 
     found = verbs.datasets_fetch(name, root)
-    print_json(found) if as_json else typer.echo(f"{found['name']} is in {found['root']}")
+    print_json(found) if as_json else echo(f"{found['name']} is in {found['root']}")
 
 
 @datasets_app.command("add")
@@ -122,4 +123,4 @@ def datasets_add(
         source, name, out, force, shares, path_column, label_column, caption_column or (),
         split_column, split_as or (), configuration, skip_missing, strict,
     )  # fmt: skip
-    print_json(added) if as_json else typer.echo("\n".join(added.lines()))
+    print_json(added) if as_json else echo("\n".join(added.lines()))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import echo
 from .options import AsJson, print_json
 
 app = typer.Typer()
@@ -25,4 +26,4 @@ def encoders_verb(
         return
     for row in rows:
         here = "here" if row.available else "not here"
-        typer.echo(f"{row.name:<45} {here:<9} {row.licence:<26} {row.notes}".rstrip())
+        echo(f"{row.name:<45} {here:<9} {row.licence:<26} {row.notes}".rstrip())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from ..errors import UserError
-from ..files import finite
+from ..terminal import echo, json_text
 
 Checkpoint = Annotated[str, typer.Option(help="Local weights of the run's encoder.")]
 Strict = Annotated[
@@ -47,8 +46,7 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """Print a value for other programs: one JSON document on standard output."""
-    value = plain(value)
-    typer.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, default=str))
+    echo(json_text(plain(value), indent=2))
 
 
 def words_of(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .. import terminal
 from ..bank.bank import SearchHit
 from ..bank.diff import BankDiff
 from ..bank.schema import KEPT
@@ -30,16 +31,14 @@ def visible(value: Any) -> str:
         return f"[{', '.join(f'{x:.3f}' for x in value[:3])}, … {len(value)} numbers]"
     if isinstance(value, (dict, list, tuple)):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    text = "" if value is None else str(value)
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+    return terminal.visible("" if value is None else str(value)).replace("\n", "\\n")
 
 
 def console() -> Console:
     """Return standard output; into a file or a pipe, lines are wider than a terminal's."""
-    found = Console()
-    return found if found.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    found = terminal.console()
+    wide = not found.is_terminal and "COLUMNS" not in os.environ
+    return terminal.console(width=_WIDE) if wide else found
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:

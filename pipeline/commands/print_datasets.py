@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from .. import terminal
 from ..datasets.catalogue import load_manifest, shipped_manifests
 from ..datasets.check import where_to_get
 from ..datasets.dataset import candidate_roots
@@ -27,7 +26,7 @@ def print_list(rows: list[dict[str, Any]]) -> None:
         tasks = " ".join(row["tasks"])
         cells.append((row["name"], tasks, str(row["classes"] or "-"), here, row["licence"]))
     name, tasks, classes = (max(len(line[i]) for line in cells) for i in range(3))
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(highlight=False, soft_wrap=True)
     for line in cells:
         text = f"{line[0]:{name}}  {line[1]:{tasks}}  {line[2]:>{classes}}  {line[3]:4}  {line[4]}"
         console.print(text, markup=False)
@@ -35,7 +34,7 @@ def print_list(rows: list[dict[str, Any]]) -> None:
 
 def print_manifest(manifest: Manifest) -> None:
     """Print what one wants to know of a data set before using it."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(highlight=False, soft_wrap=True)
     names = [entry.name for entry in manifest.classes]
     shown = ", ".join(names[:12]) + (f", … ({len(names)} in all)" if len(names) > 12 else "")
     sizes = ", ".join(f"{split} {size:,}" for split, size in manifest.expected().items())

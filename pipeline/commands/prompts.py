@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..terminal import echo
 from .options import Config, Settings, print_json
 
 app = typer.Typer()
@@ -52,7 +53,7 @@ def generate_prompts_verb(
         dataset or (), every, engine, engine_python, model, samples, queries, control, source, out,
         seed, base_url, encoder, checkpoint, config, settings or (),
     )  # fmt: skip
-    print_json(banks) if as_json else typer.echo("\n".join(bank["path"] for bank in banks))
+    print_json(banks) if as_json else echo("\n".join(bank["path"] for bank in banks))
 
 
 @app.command("import-prompts")
@@ -77,4 +78,4 @@ def import_prompts_verb(
     from ..prompts import verbs
 
     report = verbs.import_prompts(file, dataset, out, kind, allow_unmatched, encoder, checkpoint)
-    print_json(report) if as_json else typer.echo(report.to_text())
+    print_json(report) if as_json else echo(report.to_text())

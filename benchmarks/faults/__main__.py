@@ -1,0 +1,110 @@
+"""Disturb every long-running command, type it again, and count what came of it.
+
+    python -m benchmarks.faults --count 2000 --seed 1 --page docs/reliability.md
+
+Each injection forks a process that has everything imported already, fills a small disk of its own,
+and disturbs one command there. What it must do is in :mod:`.cell`; ``--only N`` repeats the n-th
+injection of a seed and prints what was said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .cell import KINDS, Cell, Known, Verdict, fits
+from .commands import COMMANDS
+from .explore import in_child, know, scratch_folder, warm
+from .page import write_page
+from .rooms import Room, enter_namespace
+
+
+def inject(known: Known, kind: str, seed: str, place: Path) -> Verdict:
+    """Do one injection in a process of its own."""
+
+    def work() -> dict[str, object]:
+        cell = Cell(known, Room.enter(place), random.Random(seed), full=kind.startswith("bits"))
+        detail, problem, said = KINDS[kind][1](cell)
+        cell.stop()
+        return asdict(Verdict(known.command.name, kind, detail, problem, said[-4000:]))
+
+    return Verdict(**in_child(work))
+
+
+def plan(known: Sequence[Known], seed: int, count: int, own_disk: bool) -> Iterator[tuple]:
+    """Yield number, command and kind of each injection: commands in turn, kinds by weight."""
+    for number in range(count):
+        source = random.Random(f"{seed}/{number}")
+        one = known[number % len(known)]
+        kinds = [kind for kind in KINDS if fits(kind, one.command, own_disk)]
+        (kind,) = source.choices(kinds, [KINDS[kind][0] for kind in kinds])
+        yield number, one, kind
+
+
+def run(
+    count: int, seed: int, names: Sequence[str] = (), only: int = -1, minutes: float = 0.0
+) -> tuple[list[Verdict], str]:
+    """Inject; print what was lost. Returns the verdicts, and on what kind of disk."""
+    commands = [command for command in COMMANDS if not names or command.name in names]
+    scratch = scratch_folder()
+    try:
+        start = time.monotonic()
+        warm(commands, scratch / "room")
+        known = [know(command, scratch, n) for n, command in enumerate(commands)]
+        _say(f"{len(known)} commands known after {time.monotonic() - start:.0f} s")
+        own_disk = bool(in_child(enter_namespace))
+        verdicts = []
+        for number, one, kind in plan(known, seed, count, own_disk):
+            if only >= 0 and number != only:
+                continue
+            if minutes and time.monotonic() - start > minutes * 60:
+                break
+            verdict = inject(one, kind, f"{seed}/{number}/blow", scratch / "room")
+            verdicts.append(verdict)
+            if verdict.problem or only >= 0:
+                _say(f"{number}: {verdict.command}, {kind}, {verdict.detail}: {verdict.problem}")
+                _say("    " + verdict.said.strip().replace("\n", "\n    ")[-1500:])
+            elif len(verdicts) % 100 == 0:
+                _say(f"{len(verdicts)} injected, {time.monotonic() - start:.0f} s")
+        return verdicts, "a disk of its own" if own_disk else "a plain folder"
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Inject as asked, print the table; exit status 1 where something was lost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--command", action="append", default=[], help="only this; repeat it")
+    parser.add_argument("--only", type=int, default=-1, help="repeat one injection by its number")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long")
+    parser.add_argument("--page", type=Path, default=None, help="write the table into this page")
+    parser.add_argument("--out", type=Path, default=None, help="write all verdicts as JSON lines")
+    arguments = parser.parse_args()
+    verdicts, disk = run(
+        arguments.count, arguments.seed, arguments.command, arguments.only, arguments.minutes
+    )
+    if arguments.out:
+        lines = [json.dumps(asdict(verdict)) for verdict in verdicts]
+        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if arguments.page:
+        write_page(arguments.page, verdicts, arguments.seed, disk)
+    lost = sum(bool(verdict.problem) for verdict in verdicts)
+    print(f"{len(verdicts)} injected, {len(verdicts) - lost} survived, {lost} lost")
+    sys.exit(bool(lost))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The way to the terminal: text of strangers is shown there and cannot steer it.
+
+An escape sequence in a class name, a file name or an answer could clear the screen, change what
+was printed before, or set the title of a window. Whatever is printed goes through here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from unicodedata import category
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# controls, marks of direction and the like, lone surrogates, other ends of lines
+_STEERING = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+# the ends of lines and columns; joiners of letters and of emoji, which move nothing
+_HARMLESS = frozenset("\n\t\u200c\u200d")
+
+
+def visible(text: str) -> str:
+    r"""Return text in which control characters are spelled out.
+
+    >>> print(visible("a\x1b[2Jb\u202ec"))
+    a\x1b[2Jb\u202ec
+    """
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    return character not in _HARMLESS and category(character) in _STEERING
+
+
+def echo(text: object = "", err: bool = False) -> None:
+    """Print a line on standard output, or on standard error."""
+    import typer
+
+    typer.echo(visible(str(text)), err=err)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    r"""Return JSON as readable as can be: letters stay, what could steer a terminal is escaped.
+
+    NaN and the infinities, which JSON does not have, become null.
+
+    >>> json_text(["é", "\x9b2J", float("nan")])
+    '["é", "\\u009b2J", null]'
+    """
+    from .files import finite
+
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if _steers(c) else c for c in text)
+
+
+def console(**options: Any) -> Console:
+    """Return a console of rich in which only rich's own codes steer the terminal."""
+    from rich.console import Console
+
+    class Clean(Console):
+        def render(self, *words: Any, **named: Any) -> Iterable[Any]:
+            for segment in super().render(*words, **named):
+                if segment.control:
+                    yield segment
+                else:
+                    yield segment._replace(text=visible(segment.text))
+
+    return Clean(**options)
