@@ -162,9 +162,19 @@ def eval_all(
         bool, typer.Option("--skip-missing", help="Leave out data sets that are not here.")
     ] = False,
     settings: Settings = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what is missing and where to get it; do nothing."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a suite: banks, all tasks on all its data sets, one report."""
-    from .suites import run_and_show
+    """Run a suite: banks, all tasks on all its data sets, one report.
 
+    With --dry-run the exit status is 1 if anything is missing.
+    """
+    from .suites import run_and_show, show_needs
+
+    if dry_run:
+        show_needs(suite, settings or (), as_json)
+        return
     run_and_show(suite, out, skip_missing, settings or (), as_json)

@@ -59,3 +59,16 @@ def run_and_show(
     for item in results:
         print_results(item)
     echo(f"Report: {out / chosen.name / 'report.html'}")
+
+
+def show_needs(suite: str, settings: Sequence[str], as_json: bool) -> None:
+    """Print what a suite needs; exit status 1 if anything is missing."""
+    from ..suite import verbs
+
+    found = verbs.eval_all(suite, settings=settings, dry_run=True)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        for line in found.lines():
+            echo(line)
+    raise typer.Exit(0 if found.complete else 1)

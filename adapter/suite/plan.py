@@ -32,6 +32,7 @@ class Job(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     targets: list[str] = Field(default=[], description="data sets that are only tested on")
     source: str = Field(default="", description="captioned data set to train on, if another one")
+    recipe: Recipe | None = Field(default=None, description="if another one than the suite's")
     optional: bool = Field(default=False, description="left out, with a note, where it is absent")
     key: str = Field(default="", description="folder of the results; the data set's name if empty")
 

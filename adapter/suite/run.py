@@ -6,6 +6,7 @@ it and says so; an interrupted one goes on.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.datasets import Dataset
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_file, hash_value, read_json, write_json
 from ...pipeline.progress import step
@@ -24,9 +25,12 @@ from ..report import Stage, write_report
 from ..report.page import duration
 from ..results import Results
 from ..run import RunFolder, environment
+from .costs import say_work
+from .needs import Need, job_reads, suite_needs
 from .plan import Job, Suite, Task
 
 if TYPE_CHECKING:
+    from ...pipeline.datasets import Split
     from ...pipeline.encoders.base import Encoder
     from ..captions.train import CaptionAdapter
 
@@ -40,12 +44,13 @@ def run_suite(suite: Suite, out: str | Path, *, skip_missing: bool = False) -> l
         skip_missing: leave out data sets that are not on this machine instead of stopping.
 
     Raises:
-        UserError: a data set is missing (all of them are named, before any work), or a stage fails
-            for a reason the user can mend. Finished stages are kept.
+        UserError: a data set is missing or lacks a file (all of them are named, before any work),
+            or a stage fails for a reason the user can mend. Finished stages are kept.
     """
     work = _Work(suite, Path(out), skip_missing)
     with work.folder.making():
         work.folder.start(suite)
+        work.say_costs()
         work.make_banks()
         results = [work.evaluate(job, task) for job in work.jobs for task in job.tasks]
         work.report(results)
@@ -64,6 +69,7 @@ class _Work:
         self.jobs = self._open_datasets(skip_missing)
         self._encoder: Encoder | None = None
         self._adapters: dict[str, list[CaptionAdapter]] = {}
+        self._files: dict[str, str] = {}
 
     @property
     def encoder(self) -> Encoder:
@@ -80,29 +86,41 @@ class _Work:
         return self.out / f"{dataset}.bank.parquet"
 
     def _open_datasets(self, skip_missing: bool) -> list[Job]:
-        jobs, missing = [], []
+        found = suite_needs(self.suite, self.datasets)
+        lacking = {need.name: need for need in found.needs if not need.here}
+        jobs, missing = [], {}
         for job in self.suite.jobs:
-            try:
-                for name in job.datasets:
-                    self.datasets[name] = open_dataset(name)
-            except UserError as error:
-                if job.optional or skip_missing:
-                    self.notes.append(f"{job.dataset} was left out: {error.message}")
-                else:
-                    missing.append(error.message)
-            else:
+            absent = [lacking[name] for name in job.datasets if name in lacking]
+            if not absent:
                 jobs.append(job)
+            elif job.optional or skip_missing:
+                self.notes.append(f"{job.folder} was left out: {_what_is_missing(absent[0])}")
+            else:
+                missing |= {need.name: _what_is_missing(need) for need in absent}
         if missing:
             raise UserError(
-                " ".join(dict.fromkeys(missing)),
-                "Fetch them (aape datasets check NAME says how), or leave them out with "
-                "--skip-missing.",
+                " ".join(missing.values()),
+                f"aape eval all --suite {self.suite.name} --dry-run lists every file and where to"
+                " get it; --skip-missing leaves these data sets out.",
             )
         if not jobs:
             raise UserError(f"No data set of the suite {self.suite.name!r} is on this machine.")
         for note in self.notes:
             step(note)
         return jobs
+
+    def say_costs(self) -> None:
+        """Say how much there is to do, and about how long it takes, where nothing is done yet."""
+        left = [
+            job.model_copy(update={"tasks": tasks})
+            for job in self.jobs
+            if (tasks := [task for task in job.tasks if not self._table(job, task).exists()])
+        ]
+        for line in say_work(self.suite, left, self.datasets, self.encoder):
+            step(line)
+
+    def _table(self, job: Job, task: Task) -> Path:
+        return RunFolder(self.out / job.folder).results_path(task)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -165,9 +183,12 @@ class _Work:
         """Return the hash of all that decides a table: settings, images, texts, encoder, code."""
         suite, dataset = self.suite, self.datasets[job.dataset]
         parts: list[Any] = [__version__, task, self.encoder.fingerprint, dataset.manifest.hash]
+        parts += [self._hash_of_files(name) for name in job.datasets]
         if task == "classification":
             parts += [_hash_of(self.bank(name)) for name in (job.dataset, *job.targets)]
-            parts += [suite.recipe.model_dump(mode="json"), job.model_dump(mode="json")]
+            recipe = job.recipe or suite.recipe
+            parts += [recipe.model_dump(mode="json"), job.model_dump(mode="json")]
+            parts.append(suite.repeat_images)
         else:
             own = {"captioning": suite.captioning, "vqa": suite.vqa}.get(task)
             parts += [suite.captions.model_dump(mode="json"), suite.caption_seeds]
@@ -178,6 +199,14 @@ class _Work:
                 suite.test_questions,
             ]
         return hash_value(parts)
+
+    def _hash_of_files(self, name: str) -> str:
+        """Return the hash of what is read of a data set: paths, sizes, times, labels, texts."""
+        if name not in self._files:
+            jobs = [job_reads(job, self.suite) for job in self.jobs]
+            wanted = sorted({read for reads in jobs for read in reads.get(name, ())})
+            self._files[name] = hash_value(_entries(self.datasets[name], wanted))
+        return self._files[name]
 
     def _classification(self, job: Job, folder: RunFolder) -> Results:
         from ..classification.run import run_classification
@@ -191,7 +220,7 @@ class _Work:
                 repeat_images=self.suite.repeat_images,
             ),
             encoder=encoder,
-            recipe=self.suite.recipe,
+            recipe=job.recipe or self.suite.recipe,
             evaluation=job.evaluation,
         )
         return run_classification(config, folder.path)
@@ -285,3 +314,24 @@ class _Work:
 
 def _hash_of(path: Path) -> str:
     return hash_file(path) if path.exists() else ""
+
+
+def _what_is_missing(need: Need) -> str:
+    """Return one sentence: a data set that is not here, or what it lacks."""
+    if not need.opened:
+        return f"The files of data set {need.name!r} are not here ({need.place})."
+    first, more = need.missing[0], len(need.missing) - 1
+    rest = f" and {more:,} more" if more else ""
+    return f"Data set {need.name!r} in {need.place} is not whole: {first.rstrip('.')}{rest}."
+
+
+def _entries(dataset: Dataset, wanted: list[tuple[str, Split]]) -> list[Any]:
+    """Return what decides the results of a data set: a row an image, without reading it."""
+    rows: list[Any] = [dataset.layout.kind, dataset.split_note]
+    for kind, split in wanted:
+        for entry in getattr(dataset, kind)(split):
+            found = entry.path.stat()
+            said = {name: value for name, value in vars(entry).items() if name != "path"}
+            place = os.path.relpath(entry.path, dataset.root)
+            rows.append([kind, split, place, found.st_size, found.st_mtime_ns, said])
+    return rows

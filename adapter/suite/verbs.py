@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from ...pipeline.settings import Assignments, settle
 
 if TYPE_CHECKING:
     from ..results import Results
+    from .needs import SuiteNeeds
     from .plan import Suite
+
+
+@overload
+def eval_all(
+    suite: str | Path | Suite = "embedded",
+    out: str | Path = "runs",
+    skip_missing: bool = False,
+    settings: Assignments = (),
+    dry_run: Literal[False] = False,
+) -> list[Results]: ...
+
+
+@overload
+def eval_all(
+    suite: str | Path | Suite = "embedded",
+    out: str | Path = "runs",
+    skip_missing: bool = False,
+    settings: Assignments = (),
+    *,
+    dry_run: Literal[True],
+) -> SuiteNeeds: ...
 
 
 def eval_all(
@@ -17,13 +39,15 @@ def eval_all(
     out: str | Path = "runs",
     skip_missing: bool = False,
     settings: Assignments = (),
-) -> list[Results]:
+    dry_run: bool = False,
+) -> list[Results] | SuiteNeeds:
     """Run a suite: banks, all tasks on all its data sets, one report in ``out/NAME``.
 
     Args:
         suite: a name (see :func:`suites`), a YAML file such as the ``config.yaml`` of a suite's
             folder, or a suite. skip_missing: leave out data sets that are not here.
         settings: ``{"recipe.name": "mine"}``, or ``["caption_seeds=1,2"]``; they win.
+        dry_run: compute nothing; return what is missing, where to get it and how much work it is.
 
     Raises:
         UserError: the suite is unknown, or a data set is missing: all of them are named first.
@@ -31,6 +55,10 @@ def eval_all(
     from .run import run_suite
 
     chosen = chosen_suite(suite, settings)
+    if dry_run:
+        from .needs import suite_needs
+
+        return suite_needs(chosen)
     return run_suite(chosen, Path(out) / chosen.name, skip_missing=skip_missing)
 
 

