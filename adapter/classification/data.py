@@ -22,8 +22,8 @@ from ..method.problem import ClassSet, FewShot, no_random_words, other_classes
 from ..shots import ALL, Shots
 
 if TYPE_CHECKING:
-    from .best_names import OtherTexts
     from ...pipeline.encoders.prompt_tower import PromptTower
+    from .best_names import OtherTexts
 
 
 @dataclass(frozen=True)

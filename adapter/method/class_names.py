@@ -1,7 +1,7 @@
 """Which name stands for a class: of those it goes by, the one that training photos fit best.
 
-REAL (Parashar et al., CVPR 2024) takes the name that is most frequent in the texts of the web, which
-CLIP has seen most often. Here the photos say it: the name under which untrained CLIP is least
+REAL (Parashar et al., CVPR 2024) takes the name that is most frequent in the texts of the web,
+which CLIP has seen most often. Here the photos say it: the name under which untrained CLIP is least
 surprised. n images, c classes, m other names, d embedding width.
 """
 

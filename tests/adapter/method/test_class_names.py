@@ -1,4 +1,4 @@
-"""Names chosen by training photos: the right one is found, chance is not, new classes keep theirs."""
+"""Names chosen by training photos: the right one is found, and new classes keep theirs."""
 
 from __future__ import annotations
 
