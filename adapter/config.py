@@ -53,6 +53,10 @@ class EvaluationConfig(Section):
     new_classes: Literal["bank", "name"] = Field(
         default="bank", description="new classes have the bank's prompts, or the template alone"
     )
+    names: Literal["given", "best"] = Field(
+        default="given",
+        description="of trained classes: as given, or those of the bank that training photos fit",
+    )
     new_class_prompts: bool = Field(default=False, description="of older runs: now the default")
     resamples: int = Field(default=1000, ge=0, description="of the paired bootstrap; 0 is none")
 

@@ -204,6 +204,29 @@ class TopUpConfig(Section):
     )
 
 
+class OwnQueriesConfig(Section):
+    """Queries that the language model writes by itself, from the sentence ``about``."""
+
+    answers: int = Field(default=4, ge=1, le=50, description="how often queries are asked for")
+    per_answer: int = Field(default=10, ge=1, le=50, description="queries that an answer may hold")
+    max_tokens: int = Field(default=400, ge=16, description="longest answer")
+    least: int = Field(
+        default=3, ge=1, description="with fewer valid ones those of the manifest are asked instead"
+    )
+    most: int = Field(default=10, ge=1, le=100, description="valid ones that are used")
+
+
+class ContrastConfig(Section):
+    """Prompts that say how a class differs from those it is taken for."""
+
+    by: Literal["off", "auto", "texts", "photos"] = Field(
+        default="off",
+        description="which classes are alike: their texts, the training photos, or auto",
+    )
+    others: int = Field(default=2, ge=1, le=20, description="classes that each is set apart from")
+    photos: int = Field(default=16, ge=1, description="training photos a class that are looked at")
+
+
 class GenerationConfig(Section):
     """Which language model writes the prompts, through which engine, and how many."""
 
@@ -217,6 +240,16 @@ class GenerationConfig(Section):
     instruction: str = Field(
         default="Answer with one short sentence about what it looks like.",
         description="appended to every query; empty: the query alone, as CuPL did",
+    )
+    about: str = Field(
+        default="",
+        max_length=300,
+        description="one sentence about the photos, from which the model writes its own queries",
+    )
+    own_queries: OwnQueriesConfig = Field(default_factory=OwnQueriesConfig)
+    contrast: ContrastConfig = Field(default_factory=ContrastConfig)
+    other_names: int = Field(
+        default=0, ge=0, le=100, description="how often another name of a class is asked for"
     )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     structured_output: bool = Field(

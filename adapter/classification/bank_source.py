@@ -13,6 +13,7 @@ from ...pipeline.datasets import base_new_classes, few_shot_train_val
 from ...pipeline.encoders.base import KnowsTextNorms
 from ...pipeline.errors import UserError
 from ..shots import ALL, Shots
+from .best_names import OtherTexts
 from .data import ClassificationData, ClassTexts, LabelledImages
 from .draws import check_shots, no_images, waffle_templates
 
@@ -87,6 +88,23 @@ class BankSource:
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
             norms=self._norms(manifest.templates[0], names),
+            others=self._other_names(templates),
+        )
+
+    def _other_names(self, templates: list[str]) -> OtherTexts | None:
+        """Other names that the bank knows, in the templates of the manifest."""
+        from ...pipeline.embed.texts import class_embeddings
+
+        found = self.bank.other_names(self.dataset)
+        names = [name for of_class in found for name in of_class]
+        if not names:
+            return None
+        owner = [class_id for class_id, of_class in enumerate(found) for _ in of_class]
+        return OtherTexts(
+            names=names,
+            owner=np.array(owner, dtype=np.int64),
+            template=class_embeddings(self.encoder, names, templates[:1]),
+            ensemble=class_embeddings(self.encoder, names, templates),
         )
 
     def _norms(self, template: str, names: list[str]) -> np.ndarray | None:

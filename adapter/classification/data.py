@@ -23,6 +23,7 @@ from ..shots import ALL, Shots
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.prompt_tower import PromptTower
+    from .best_names import OtherTexts
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ClassTexts:
         prompts: (c, k, d) of the LLM's descriptions, zero padded, with ``mask`` (c, k).
         waffle: (c, d), mean over the template with random words (Roth et al. 2023), or absent.
         norms: (c,), lengths of the template vectors as the encoder gives them, where known.
+        others: other names of classes, where a bank knows any.
     """
 
     names: list[str]
@@ -69,6 +71,7 @@ class ClassTexts:
     mask: np.ndarray
     waffle: np.ndarray | None = None
     norms: np.ndarray | None = None
+    others: OtherTexts | None = None
 
     @cached_property
     def described(self) -> np.ndarray:

@@ -27,6 +27,7 @@ from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
 from ..method.train import Seeds, fit
 from ..results import Results
 from ..run import RunFolder
+from .best_names import with_best_names
 from .data import ClassificationData, FewShot
 from .draws import Source
 from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
@@ -92,6 +93,8 @@ def evaluate_classification(
         task = progress.add_task("training", total=len(methods) * len(settings.seeds))
         for seed in settings.seeds:
             data = source.draw(settings.shots, seed)
+            if settings.names == "best":
+                data = with_best_names(data, protocol.trained_ids(data))
             others = [target.draw(1, seed) for target in targets]
             views = _Views(data, others, protocol, settings, seed, device)
             draws.append((data, views.tests()))
@@ -116,7 +119,8 @@ def evaluate_classification(
                 progress.advance(task)
         if run is not None:
             key = keys[methods[0].name, settings.seeds[0]]
-            _install_adapter(run, (work or Path(folder)) / f"{key}.adapter", draws[0][0], protocol)
+            kept = (work or Path(folder)) / f"{key}.adapter"
+            _install_adapter(run, kept, draws[0][0], protocol, settings.names == "best")
     _say_what_was_reused(outcomes)
     rows = [
         Row(method.name, method.group, outcomes[method.name], method.note)
@@ -302,13 +306,17 @@ def _key(
 
 
 def _install_adapter(
-    run: RunFolder, kept: Path, data: ClassificationData, protocol: Protocol
+    run: RunFolder,
+    kept: Path,
+    data: ClassificationData,
+    protocol: Protocol,
+    renamed: bool = False,
 ) -> None:
     """Copy the adapter of the first seed into the run, with what it needs to explain itself."""
     tensors, config = RunFolder(kept).load_weights()
     trained = protocol.trained_ids(data)
     choice = ClassText(**config.get("class_text", {}))
-    if choice != ClassText():  # predict has no bank to ask
+    if renamed or choice != ClassText():  # predict has no bank to ask
         classes = data.class_set(range(len(data.texts.names)), trained)
         tensors["class_texts"] = classes.text(choice)
     problem = data.few_shot(trained)

@@ -34,6 +34,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     Raises:
         UserError: something named in the configuration is absent or does not fit.
     """
+    _check_names(config)
     if config.data.unlabelled:
         from .unlabelled import run_unlabelled
 
@@ -75,6 +76,16 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
         finish_run(run)
     step(f"Run folder: {run.path}")
     return results
+
+
+def _check_names(config: Config) -> None:
+    """Stop where names are to be chosen and nothing would choose them."""
+    if config.evaluation.names == "given":
+        return
+    protocol = config.evaluation.protocol.partition("/")[0]
+    if config.data.unlabelled or protocol == INCREMENTAL:
+        where = "photos without labels" if config.data.unlabelled else f"the protocol {protocol}"
+        raise UserError(f"No names are chosen with {where}.", "Leave out --names best.")
 
 
 def _say_what_is_not_trained(source: Source, protocol: str) -> None:

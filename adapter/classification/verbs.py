@@ -45,6 +45,7 @@ def train(
     strict: bool = False,
     unlabelled: str | Path = "",
     semi: bool = False,
+    names: str = "",
 ) -> Results:
     """Train the adapter and compare it with every baseline on the same features and shots.
 
@@ -75,6 +76,8 @@ def train(
         strict: stop at a photo that cannot be read; else it is left out, counted and named.
         unlabelled: photos without labels to learn from: a folder, a file of features, or ``train``.
         semi: use the shots beside them.
+        names: ``given``, or ``best``: of the other names in the bank, those that the training
+            photos of a class fit best.
 
     Raises:
         UserError: something named is absent or does not fit, or a setting would not be read.
@@ -112,6 +115,7 @@ def train(
         "evaluation.protocol": protocol or None, "evaluation.controls": list(control) or None,
         "evaluation.baselines": list(baselines) or None, "evaluation.init_seed": init_seed,
         "evaluation.order_seed": order_seed, "evaluation.new_classes": new_classes or None,
+        "evaluation.names": names or None,
     }  # fmt: skip
     chosen = configure(
         config, given, settings, recipe=recipe, distillation=distillation, checkpoint=checkpoint

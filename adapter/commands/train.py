@@ -80,6 +80,13 @@ def train(
     new_class_prompts: Annotated[
         bool, typer.Option("--new-class-prompts", hidden=True, help="Now --new-classes bank.")
     ] = False,
+    names: Annotated[
+        str,
+        typer.Option(
+            help="given, or best: of the other names in the bank, those that training photos fit.",
+            show_default="given",
+        ),
+    ] = "",
     unlabelled: Annotated[
         str, typer.Option(help="Photos without labels: a folder, features, or train.")
     ] = "",
@@ -126,7 +133,7 @@ def train(
         source, bank, features, read_shots(shots), whole_numbers(seeds, "--seeds"), protocol,
         recipe, distillation, words_of(control), words_of(baselines), target or (), new_classes,
         repeat_images, init_seed, order_seed, dataset, root, encoder, checkpoint, device, out,
-        config, settings or (), strict, unlabelled, semi,
+        config, settings or (), strict, unlabelled, semi, names,
     )  # fmt: skip
     show(results, as_json)
     if not as_json:

@@ -8,7 +8,15 @@
 """
 
 from .bank import PromptBank
-from .schema import KEPT, SCHEMA_VERSION, BankDataset, BankMetadata, PromptRow, arrow_schema
+from .schema import (
+    KEPT,
+    SCHEMA_VERSION,
+    BankDataset,
+    BankMetadata,
+    PromptRow,
+    WrittenQueries,
+    arrow_schema,
+)
 from .write import write_bank
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "BankMetadata",
     "PromptBank",
     "PromptRow",
+    "WrittenQueries",
     "arrow_schema",
     "write_bank",
 ]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .format import ClassRows, Footer, read_footer
-from .schema import COLUMNS, KEPT, BankMetadata, arrow_schema, embedding_array
+from .schema import COLUMNS, KEPT, OTHER_NAME, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
 
 if TYPE_CHECKING:
@@ -198,6 +198,11 @@ class PromptBank:
         part = self._file.read_row_group(index, columns=list(columns))
         fields = [self.schema.field(name) for name in columns]
         return part.select(list(columns)).cast(pa.schema(fields))
+
+    def other_names(self, dataset: str = "") -> list[list[str]]:
+        """Return the other names of each class that a language model knew, in bank order."""
+        classes = range(len(self.metadata.of(dataset).class_names))
+        return [self.prompts(class_id, OTHER_NAME, dataset) for class_id in classes]
 
     def prompts(self, class_id: int, verdict: str = KEPT, dataset: str = "") -> list[str]:
         """Return the texts of a class with this verdict, in bank order; ``""`` for any verdict."""

@@ -39,6 +39,12 @@ def bank_card(bank: PromptBank, examples: int = 3) -> str:
     lines += ["", "## Verdicts", ""]
     lines += _table(["verdict", "prompts"], [[_name(k), v] for k, v in statistics.verdicts.items()])
     lines += ["", "## Queries", ""]
+    if own := metadata.own_queries.queries:
+        lines += [
+            f"The language model wrote {len(own)} of the queries itself, for photos that were"
+            f" described as: {_name(metadata.own_queries.about)}.",
+            "",
+        ]
     lines += _table(["query", "template", "prompts"], _queries(bank))
     lines += ["", "## Classes", ""]
     lines += _table(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ..errors import UserError
 from .bank import PromptBank
-from .schema import BankDataset
+from .schema import BankDataset, WrittenQueries
 from .write import write_bank
 
 
@@ -55,9 +55,17 @@ def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
             "class_names": main.class_names,
             "further": further,
             "tool_versions": versions,
+            "own_queries": _own_queries([bank.metadata.own_queries for bank in banks]),
         }
     )
     return write_bank(out, table, metadata)
+
+
+def _own_queries(parts: Sequence[WrittenQueries]) -> WrittenQueries:
+    """Return what language models wrote for any of the banks, each once."""
+    about = dict.fromkeys(part.about for part in parts if part.about)
+    queries = dict.fromkeys(query for part in parts for query in part.queries)
+    return WrittenQueries(about="; ".join(about), queries=list(queries))
 
 
 def summary(merged: PromptBank, paths: Sequence[str | Path]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ from ..errors import UserError, unknown_name
 
 SCHEMA_VERSION = 1
 KEPT = "kept"
+OTHER_NAME = "other name"  # the verdict of a synonym: of use, and no description
+# queries of these names are no plain descriptions: what sets a class apart, and its other names
+CONTRAST_PREFIX = "contrast-"
+NAME_QUERY = "other-name"
 UNIT_TOLERANCE = 1e-3
 
 _SAMPLING = pa.struct(
@@ -105,11 +109,19 @@ class BankDataset(Section):
     class_names: list[str]
 
 
+class WrittenQueries(Section):
+    """Queries that the language model wrote by itself, and the sentence that it was given."""
+
+    about: str = ""
+    queries: list[str] = Field(default_factory=list)
+
+
 class BankMetadata(Section):
     """What is known about a bank as a whole. Stored as JSON in the Parquet file's metadata.
 
     ``dataset``, ``manifest_hash`` and ``class_names`` describe the first data set; a bank that was
-    made for several, or merged, lists the others in ``further``.
+    made for several, or merged, lists the others in ``further``. ``own_queries`` is empty where
+    the queries were those of a manifest or of a file.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -122,6 +134,7 @@ class BankMetadata(Section):
     preprocessing: str = ""
     tool_versions: dict[str, str] = Field(default_factory=dict)
     further: list[BankDataset] = Field(default_factory=list)
+    own_queries: WrittenQueries = Field(default_factory=WrittenQueries)
 
     @property
     def datasets(self) -> list[BankDataset]:

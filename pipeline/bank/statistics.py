@@ -9,7 +9,7 @@ import numpy as np
 
 from ..config import Section
 from .bank import PromptBank
-from .schema import KEPT
+from .schema import CONTRAST_PREFIX, KEPT, NAME_QUERY
 
 
 class ClassStatistics(Section):
@@ -24,12 +24,19 @@ class ClassStatistics(Section):
 
 
 class BankStatistics(Section):
-    """Counts over all prompts. Token counts are those of the encoder's tokenizer, kept only."""
+    """Counts over all prompts. Token counts are those of the encoder's tokenizer, kept only.
+
+    ``kinds``: what the prompts were asked as, kept or not: descriptions, contrasts to another
+    class, other names. ``about`` and ``own_queries``: where the language model wrote the queries.
+    """
 
     rows: int
     kept: int
     verdicts: dict[str, int]
     queries: dict[str, int]
+    kinds: dict[str, int]
+    about: str
+    own_queries: list[str]
     models: dict[str, int]
     tokens_mean: float
     tokens_max: int
@@ -71,6 +78,9 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         kept=int(keeps.sum()),
         verdicts=dict(Counter(verdicts).most_common()),
         queries=dict(Counter(rows.column("query_id").to_pylist()).most_common()),
+        kinds=dict(Counter(map(_kind, rows.column("query_id").to_pylist())).most_common()),
+        about=bank.metadata.own_queries.about,
+        own_queries=bank.metadata.own_queries.queries,
         models=dict(Counter(rows.column("llm").to_pylist()).most_common()),
         tokens_mean=float(tokens.mean()) if len(tokens) else 0.0,
         tokens_max=int(tokens.max()) if len(tokens) else 0,
@@ -80,6 +90,13 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         classes_without_kept=sum(not count for count in kept),
         classes=classes,
     )
+
+
+def _kind(query_id: str) -> str:
+    """Return what a prompt was asked as, told by the name of its query."""
+    if query_id.startswith(CONTRAST_PREFIX) and query_id[len(CONTRAST_PREFIX) :].isdecimal():
+        return "contrast"
+    return "other name" if query_id == NAME_QUERY else "description"
 
 
 def bank_info(bank: PromptBank) -> dict[str, Any]:

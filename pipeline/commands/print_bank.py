@@ -67,6 +67,11 @@ def print_statistics(statistics: BankStatistics, every_class: bool) -> None:
     rows = [(k, v, f"{100 * v / total:.1f} %") for k, v in statistics.verdicts.items()]
     print_table(["verdict", "prompts", "share"], rows, f"{statistics.rows} prompts")
     print_table(["query", "prompts"], statistics.queries.items())
+    if len(statistics.kinds) > 1:
+        print_table(["kind", "prompts"], statistics.kinds.items())
+    if statistics.own_queries:
+        title = f"Queries that the language model wrote, for: {visible(statistics.about)}"
+        print_table(["query"], [[query] for query in statistics.own_queries], title)
     print_table(
         ["kept a class", "value"],
         [

@@ -25,7 +25,22 @@ def generate_prompts_verb(
     engine_python: Annotated[str, typer.Option(help="Interpreter that has vllm.")] = "",
     model: Annotated[str, typer.Option(help="smollm2, a folder, or a model id.")] = "",
     samples: Annotated[int | None, typer.Option(min=1, help="Samples per query and class.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="Your own queries, one a line.")] = None,
+    queries: Annotated[
+        str, typer.Option(help="A file of your own, one a line; auto: written from --about.")
+    ] = "",
+    about: Annotated[
+        str, typer.Option(help="The photos in one sentence, for --queries auto.")
+    ] = "",
+    contrast: Annotated[
+        str,
+        typer.Option(
+            help="Ask what sets a class apart from those it is taken for, as told by texts, by "
+            "training photos, or auto."
+        ),
+    ] = "",
+    other_names: Annotated[
+        int | None, typer.Option(min=0, help="Ask so often for another name of each class.")
+    ] = None,
     control: Annotated[
         str, typer.Option(help="waffle: random words and characters instead of a language model.")
     ] = "",
@@ -51,7 +66,7 @@ def generate_prompts_verb(
 
     banks = verbs.generate_prompts(
         dataset or (), every, engine, engine_python, model, samples, queries, control, source, out,
-        seed, base_url, encoder, checkpoint, config, settings or (),
+        seed, base_url, encoder, checkpoint, config, settings or (), about, contrast, other_names,
     )  # fmt: skip
     print_json(banks) if as_json else echo("\n".join(bank["path"] for bank in banks))
 

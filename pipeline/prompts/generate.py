@@ -7,7 +7,7 @@ since a text depends on its request alone, the bank is the same as that of an un
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,12 @@ from ..config import GenerationConfig
 from ..datasets.manifest import Manifest, Query
 from ..errors import UserError
 from ..files import exclusive
-from ..progress import bar, step
-from .answers import AnswerLog
+from ..progress import step
 from .engines import choose_engine, open_engine, resolve_model
 from .engines.base import Engine
-from .judge import Draft, Judge, check_overwrite, write_drafts
-from .requests import ModelIdentity, Request, build_requests
-from .verdicts import KEPT, ClassNames
+from .job import Asker, Job
+from .judge import Judge, write_drafts
+from .requests import ModelIdentity
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -74,6 +73,11 @@ def generate_banks(
         UserError: as :func:`generate_prompts`.
     """
     config = config or GenerationConfig()
+    if queries and config.about:
+        raise UserError(
+            "Queries were given, and a sentence from which the language model is to write them.",
+            "Leave out one of them: --queries FILE, or --queries auto --about SENTENCE.",
+        )
     outs = outs or [None] * len(manifests)
     paths = [Path(out or default_bank_path(item.name)) for item, out in zip(manifests, outs)]
     if len(set(paths)) != len(paths):
@@ -81,13 +85,14 @@ def generate_banks(
     if engine is None:
         choice = choose_engine(config)
         step(f"Engine: {choice.name} ({choice.reason}).")
+        name = choice.name
         model = resolve_model(config, choice.name)
 
         def opened() -> Engine:
             step(f"Starting {choice.name} with {model.name} …")
             return open_engine(config, model, choice.name)
     else:
-        given = engine
+        given, name = engine, engine.name
         model = ModelIdentity(config.model, config.revision, "")
 
         def opened() -> Engine:
@@ -95,15 +100,25 @@ def generate_banks(
 
     with ExitStack() as stack:
         jobs = [
-            _Job(manifest, path, config, model, queries) for manifest, path in zip(manifests, paths)
+            Job(manifest, path, config, model, queries) for manifest, path in zip(manifests, paths)
         ]
         for job in jobs:
             stack.enter_context(exclusive(job.folder, "filling"))
             job.open_log()
-        asker = _Asker(opened, owned=engine is None)
+        asker = Asker(opened, owned=engine is None)
         stack.callback(asker.close)
-        asker.ask(jobs)
         judge = Judge(encoder, config.verdicts)
+        if config.about:
+            # JSON where the engine can force it: a server may not, and is asked only if wished
+            structured = config.structured_output or name == "vllm"
+            asked = [(job, request) for job in jobs for request in job.about(structured)]
+            asker.ask(asked, "Writing queries")
+            for job in jobs:
+                job.take_queries()
+        for job in jobs:
+            job.add()
+            job.add_words(judge)
+        asker.ask_all(jobs)
         for job in jobs:
             job.judge(judge)
         _top_up(jobs, asker, judge, config)
@@ -113,107 +128,7 @@ def generate_banks(
     return paths
 
 
-class _Job:
-    """One bank: its drafts by request key, and its log of answers."""
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        path: Path,
-        config: GenerationConfig,
-        model: ModelIdentity,
-        queries: Sequence[Query] | None,
-    ) -> None:
-        self.manifest, self.path, self.config, self.model = manifest, path, config, model
-        self.queries = queries
-        self.folder = Path(f"{path}.answers")
-        self.classes = ClassNames(manifest.class_names)
-        self.drafts: dict[str, Draft] = {}
-        self.add()
-        check_overwrite(path, manifest.name)
-
-    def open_log(self) -> None:
-        """Read what was answered before. The lock of the folder must be held."""
-        self.log = AnswerLog(self.folder)
-        self.log.merge()
-
-    def add(
-        self, samples: Iterable[int] | None = None, class_ids: Iterable[int] | None = None
-    ) -> None:
-        """Add the requests of some samples and classes, by default those of the configuration."""
-        requests = build_requests(
-            self.manifest,
-            self.config,
-            self.model,
-            queries=self.queries,
-            samples=samples,
-            class_ids=class_ids,
-        )
-        self.drafts.update({request.key: Draft(request, self.model) for request in requests})
-
-    def missing(self) -> list[Request]:
-        """Return the requests without an answer, in order."""
-        return [draft.request for key, draft in self.drafts.items() if key not in self.log]
-
-    def judge(self, judge: Judge, class_ids: Iterable[int] | None = None) -> None:
-        """Judge the prompts of some classes, by default of all."""
-        chosen = None if class_ids is None else set(class_ids)
-        drafts = [
-            draft
-            for draft in self.drafts.values()
-            if chosen is None or draft.request.class_id in chosen
-        ]
-        for draft in drafts:
-            draft.answer = self.log[draft.request.key]
-        judge.judge(drafts, self.classes)
-
-    def poor(self) -> list[int]:
-        """Return the classes with fewer kept prompts than wished."""
-        kept = dict.fromkeys(range(len(self.manifest.class_names)), 0)
-        for draft in self.drafts.values():
-            kept[draft.request.class_id] += draft.verdict == KEPT
-        return [c for c, count in kept.items() if count < self.config.top_up.min_kept]
-
-
-class _Asker:
-    """Asks for what the logs lack. The engine starts when the first answer is missing."""
-
-    def __init__(self, start: Callable[[], Engine], *, owned: bool) -> None:
-        self._start, self._owned = start, owned
-        self._engine: Engine | None = None
-
-    def ask(self, jobs: Sequence[_Job]) -> None:
-        """Fill the logs of all jobs through one call of the engine."""
-        owner = {request.key: job for job in jobs for request in job.missing()}
-        total = sum(len(job.drafts) for job in jobs)
-        if not owner:
-            return
-        if total > len(owner):
-            step(f"{total - len(owner):,} of {total:,} answers are here already.")
-        if self._engine is None:
-            self._engine = self._start()
-        requests = [job.drafts[key].request for key, job in owner.items()]
-        with bar() as display:
-            task = display.add_task("Writing prompts", total=len(requests))
-            for group in self._engine.generate(requests):
-                for job in jobs:
-                    job.log.append([answer for answer in group if owner[answer.key] is job])
-                display.advance(task, len(group))
-        unanswered = sum(len(job.missing()) for job in jobs)
-        if unanswered:
-            raise UserError(
-                f"The engine left {unanswered:,} of {len(requests):,} requests without an answer.",
-                "Run the same command again: only those are asked.",
-            )
-
-    def close(self) -> None:
-        """End the engine, if it is ours and was started."""
-        if self._engine is not None and self._owned:
-            self._engine.close()
-        self._engine = None
-
-
-def _top_up(jobs: Sequence[_Job], asker: _Asker, judge: Judge, config: GenerationConfig) -> None:
+def _top_up(jobs: Sequence[Job], asker: Asker, judge: Judge, config: GenerationConfig) -> None:
     """Ask once more, sample by sample, for the classes that were left with too few prompts.
 
     Which classes these are follows from the answers alone, so a rerun takes the same decisions.
@@ -227,7 +142,7 @@ def _top_up(jobs: Sequence[_Job], asker: _Asker, judge: Judge, config: Generatio
             job.add([config.samples + extra], class_ids)
         if any(job.missing() for job in jobs):
             step(f"{_classes(poor)} fewer than {wished} kept prompts: one more sample a query.")
-        asker.ask(jobs)
+        asker.ask_all(jobs)
         for job, class_ids in zip(jobs, poor):
             job.judge(judge, class_ids)
     for job in jobs:
@@ -244,6 +159,10 @@ def _classes(ids: Sequence[Sequence[int]]) -> str:
     return "1 class has" if count == 1 else f"{count:,} classes have"
 
 
-def _write(job: _Job, judge: Judge) -> None:
+def _write(job: Job, judge: Judge) -> None:
+    from ..bank import WrittenQueries
+
     drafts = list(job.drafts.values())
-    write_drafts(job.path, drafts, job.manifest, judge, note=job.folder / "bank.json")
+    about = job.config.about if job.own else ""
+    written = WrittenQueries(about=about, queries=[query.text for query in job.own])
+    write_drafts(job.path, drafts, job.manifest, judge, note=job.folder / "bank.json", own=written)

@@ -24,7 +24,7 @@ from .requests import ModelIdentity, Request
 from .verdicts import KEPT, ClassNames, judge_class, prompt_text
 
 if TYPE_CHECKING:
-    from ..bank import BankMetadata, PromptRow
+    from ..bank import BankMetadata, PromptRow, WrittenQueries
     from ..encoders.base import Encoder
 
 _TOOLS = ("aape", "torch", "transformers", "open_clip_torch", "pyarrow", "faiss-cpu", "numpy")
@@ -65,9 +65,12 @@ class Judge:
         """
         from ..embed.texts import encode_texts
 
+        names = [draft for draft in drafts if draft.request.kind == "name"]
+        _judge_names(names, classes)
         groups: dict[int, list[Draft]] = {}
         for draft in drafts:
-            groups.setdefault(draft.request.class_id, []).append(draft)
+            if draft.request.kind != "name":
+                groups.setdefault(draft.request.class_id, []).append(draft)
         rows = [draft for group in groups.values() for draft in group]
         fresh = [draft for draft in rows if not draft.verdict]
         for draft in fresh:
@@ -81,7 +84,8 @@ class Judge:
                 )
             else:
                 draft.text, draft.complete = draft.answer.text, True
-        for draft, count in zip(fresh, self.encoder.count_tokens([item.text for item in fresh])):
+        counted = fresh + names
+        for draft, count in zip(counted, self.encoder.count_tokens([d.text for d in counted])):
             draft.tokens = count
         embeddings = encode_texts(self.encoder, [draft.text for draft in rows])  # (n, d)
         start = 0
@@ -95,10 +99,26 @@ class Judge:
                 classes,
                 self.config,
                 token_limit=self.encoder.context_length,
+                apart=[draft.request.kind == "contrast" for draft in group],
             )
             for draft, verdict in zip(group, verdicts):
                 draft.verdict = verdict
             start += len(group)
+
+
+def _judge_names(drafts: Sequence[Draft], classes: ClassNames) -> None:
+    """Give other names of classes their text and verdict."""
+    from .other_names import judge_names, name_in
+
+    groups: dict[int, list[Draft]] = {}
+    for draft in drafts:
+        assert draft.answer is not None
+        draft.text = name_in(draft.answer.text)
+        groups.setdefault(draft.request.class_id, []).append(draft)
+    for class_id, group in groups.items():
+        verdicts = judge_names([draft.text for draft in group], class_id, classes)
+        for draft, verdict in zip(group, verdicts):
+            draft.verdict = verdict
 
 
 def check_overwrite(path: Path, dataset: str) -> None:
@@ -127,22 +147,30 @@ def check_overwrite(path: Path, dataset: str) -> None:
 
 
 def write_drafts(
-    path: Path, drafts: Sequence[Draft], manifest: Manifest, judge: Judge, *, note: Path
+    path: Path,
+    drafts: Sequence[Draft],
+    manifest: Manifest,
+    judge: Judge,
+    *,
+    note: Path,
+    own: WrittenQueries | None = None,
 ) -> None:
     """Write bank and index, unless the bank on disk was made from the very same parts.
 
-    ``note`` remembers what the bank was made from.
+    ``note`` remembers what the bank was made from; ``own`` are the queries that the language model
+    wrote, if it did.
     """
     from ..bank import PromptBank, write_bank
 
-    recipe = hash_value(
-        {
-            "keys": sorted(draft.request.key for draft in drafts),
-            "verdicts": judge.config.model_dump(mode="json"),
-            "encoder": judge.encoder.fingerprint,
-            "manifest": manifest.hash,
-        }
-    )
+    parts = {
+        "keys": sorted(draft.request.key for draft in drafts),
+        "verdicts": judge.config.model_dump(mode="json"),
+        "encoder": judge.encoder.fingerprint,
+        "manifest": manifest.hash,
+    }
+    if own is not None and own.queries:
+        parts["own"] = own.model_dump(mode="json")
+    recipe = hash_value(parts)
     if path.exists() and note.exists():
         try:
             bank = PromptBank.open(path)
@@ -151,9 +179,10 @@ def write_drafts(
                 return
         except UserError:
             step(f"{path} is damaged and is written again.")
-    bank = write_bank(
-        path, bank_rows(drafts, judge.encoder), bank_metadata(manifest, judge.encoder)
-    )
+    metadata = bank_metadata(manifest, judge.encoder)
+    if own is not None:
+        metadata = metadata.model_copy(update={"own_queries": own})
+    bank = write_bank(path, bank_rows(drafts, judge.encoder), metadata)
     kept = sum(draft.verdict == KEPT for draft in drafts)
     if kept:
         bank.reindex()

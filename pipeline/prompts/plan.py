@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import GenerationConfig
 from ..datasets.manifest import Manifest, Query
@@ -59,7 +59,7 @@ def plan(
     every: bool = False,
     config: Source = None,
     out: Path | None = None,
-    queries: Path | None = None,
+    queries: Path | Literal["auto"] | None = None,
     control: str = "",
     source: Path | None = None,
     options: Mapping[str, Any] | None = None,
@@ -68,7 +68,8 @@ def plan(
     """Join the words of the command line with the configuration file; the words win.
 
     ``options`` are settings by dotted name (``"server.base_url"``); empty ones are left out. Of
-    several data sets, ``out`` is the folder of the banks.
+    several data sets, ``out`` is the folder of the banks. ``queries`` are a file, or ``auto``: the
+    language model writes them from the sentence ``about``.
 
     Raises:
         UserError: no data set, an unknown one, or words that do not go together.
@@ -105,14 +106,40 @@ def plan(
     generation = settle(
         GenerationConfig, known, values, settings, section="generation", origin=origin
     )
+    _check_queries(queries, generation, source, control)
     return Plan(
         manifests,
         _bank_paths(manifests, out, ".waffle.bank.parquet" if control else ".bank.parquet"),
         generation,
-        read_queries(queries) if queries else None,
+        read_queries(queries) if isinstance(queries, Path) else None,
         control,
         source,
     )
+
+
+def _check_queries(
+    queries: Path | Literal["auto"] | None,
+    config: GenerationConfig,
+    source: Path | None,
+    control: str,
+) -> None:
+    """Stop at words about queries that would not be read, or contradict each other."""
+    if queries == "auto" and not config.about.strip():
+        raise UserError(
+            "From what is the language model to write its queries?",
+            'Say in one sentence what the photos are: --about "photos of mushrooms in forests".',
+        )
+    if isinstance(queries, Path) and config.about:
+        raise UserError(
+            "--queries FILE and --about exclude each other.",
+            "With --queries auto the language model writes the queries from --about.",
+        )
+    worded = config.about or config.contrast.by != "off" or config.other_names
+    if worded and (source is not None or control):
+        raise UserError(
+            "Own queries, contrasts and other names come from a language model, and none is asked.",
+            "Leave out --about, --contrast and --other-names, or --from and --control.",
+        )
 
 
 def _bank_paths(manifests: Sequence[Manifest], out: Path | None, ending: str) -> list[Path]:

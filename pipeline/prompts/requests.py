@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import GenerationConfig, read_yaml
 from ..datasets.manifest import Manifest, Query
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Bumped when the words around a query change, so that texts asked for otherwise are not reused.
 PROMPT_FORMAT = "chat-1"
+Kind = Literal["description", "contrast", "name", "queries"]
 _SLOT = re.compile(r"\{(class|article|plural|category|)\}")
 _SLOTS = {"{}", "{class}", "{article}", "{plural}", "{category}"}
 _NO_CATEGORY = re.compile(r",?\s*\{category\},?")
@@ -38,7 +39,11 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample asked of the language model. ``prompt`` is the message of the user."""
+    """One sample asked of the language model. ``prompt`` is the message of the user.
+
+    ``kind`` says what the answer is: a description of a class, what sets it apart from another one
+    (:mod:`.contrast`), another name of it (:mod:`.other_names`), or queries (:mod:`.own_queries`).
+    """
 
     key: str
     dataset: str
@@ -50,6 +55,7 @@ class Request:
     sample_index: int
     seed: int
     sampling: dict[str, Any]
+    kind: Kind = "description"
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -154,35 +160,55 @@ def build_requests(
         prompts = [fill_query(asked(query, config), name, manifest.category) for query in queries]
         for sample in samples:
             for query, prompt in zip(queries, prompts):
-                content = {
-                    "format": PROMPT_FORMAT,
-                    "model": model.name,
-                    "revision": model.revision,
-                    "dataset": manifest.name,
-                    "class_id": class_id,
-                    "query": [query.id, asked(query, config)],
-                    "prompt": prompt,
-                    "sampling": sampling,
-                    "template": config.chat_template_kwargs,
-                    "seed": config.seed,
-                    "sample": sample,
-                }
-                key = hash_value(content)[:32]
                 requests.append(
-                    Request(
-                        key=key,
-                        dataset=manifest.name,
-                        class_id=class_id,
-                        class_name=name,
-                        query_id=query.id,
-                        query_template=asked(query, config),
-                        prompt=prompt,
-                        sample_index=sample,
-                        seed=sample_seed(key),
-                        sampling=sampling,
+                    one_request(
+                        manifest, config, model, class_id, query, asked(query, config), prompt,
+                        sampling, sample,
                     )
-                )
+                )  # fmt: skip
     return requests
+
+
+def one_request(
+    manifest: Manifest,
+    config: GenerationConfig,
+    model: ModelIdentity,
+    class_id: int,
+    query: Query,
+    template: str,
+    prompt: str,
+    sampling: dict[str, Any],
+    sample: int,
+    kind: Kind = "description",
+) -> Request:
+    """Return one request with its key and seed; ``class_id`` -1 is about no class in particular."""
+    content = {
+        "format": PROMPT_FORMAT,
+        "model": model.name,
+        "revision": model.revision,
+        "dataset": manifest.name,
+        "class_id": class_id,
+        "query": [query.id, template],
+        "prompt": prompt,
+        "sampling": sampling,
+        "template": config.chat_template_kwargs,
+        "seed": config.seed,
+        "sample": sample,
+    }
+    key = hash_value(content)[:32]
+    return Request(
+        key=key,
+        dataset=manifest.name,
+        class_id=class_id,
+        class_name=manifest.class_names[class_id] if class_id >= 0 else "",
+        query_id=query.id,
+        query_template=template,
+        prompt=prompt,
+        sample_index=sample,
+        seed=sample_seed(key),
+        sampling=sampling,
+        kind=kind,
+    )
 
 
 def asked(query: Query, config: GenerationConfig) -> str:

@@ -32,6 +32,9 @@ def generate_prompts(
     checkpoint: str = "",
     config: str | Path | Mapping[str, Any] | GenerationConfig | None = None,
     settings: Sequence[str] | Mapping[str, Any] = (),
+    about: str = "",
+    contrast: str = "",
+    other_names: int | None = None,
 ) -> list[dict[str, Any]]:
     """Have a language model describe the classes of data sets, and write prompt banks.
 
@@ -41,13 +44,17 @@ def generate_prompts(
         dataset: a name, alias or manifest file, or several. every: all that have classes.
         engine: ``vllm``, ``transformers``, ``openai``, ``ray`` or ``import``.
         engine_python: interpreter that has vllm. model: ``smollm2``, a folder, a model id.
-        samples: per query and class. queries: a file of your own, one a line.
+        samples: per query and class. queries: a file of your own, one a line;
+            or ``auto``: the language model writes them from ``about``.
         control: ``waffle`` for random words instead of a language model.
         source: published file of the engine ``import``. out: the bank; a folder for several.
         seed: other texts, as reproducible. base_url: server of the engine ``openai``.
         encoder: embeds the prompts: its name, or an open one. checkpoint: its local weights.
         config: a file, section or mapping of ``aape options generation``.
         settings: ``{"sampling.top_p": 0.9}``, or ``["sampling.top_p=0.9"]``; they win.
+        about: one sentence about the photos.
+        contrast: ask what sets a class apart from those it is taken for, as told by ``texts``,
+            training ``photos``, or ``auto``. other_names: ask so often for another name of a class.
 
     Returns:
         For each bank ``path``, ``prompts`` and how many have which verdict (``verdicts``).
@@ -66,7 +73,7 @@ def generate_prompts(
         every=every,
         config=config,
         out=Path(out) if out else None,
-        queries=Path(queries) if queries else None,
+        queries="auto" if queries == "auto" else Path(queries) if queries else None,
         control=control,
         source=Path(source) if source else None,
         options={
@@ -74,6 +81,9 @@ def generate_prompts(
             "model": model,
             "samples": samples,
             "seed": seed,
+            "about": about.strip(),
+            "contrast.by": contrast,
+            "other_names": other_names,
             "server.base_url": base_url,
         },
         settings=settings,

@@ -29,8 +29,10 @@ TOO_LONG = "too long"
 OTHER_CLASS = "other class"
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
+OTHER_NAME = "other name"  # as in bank/schema.py, which would load pyarrow
 VERDICTS = (
     KEPT, FRAGMENT, REFUSAL, PREAMBLE, LANGUAGE, TOO_LONG, OTHER_CLASS, DUPLICATE, NEAR_DUPLICATE,
+    OTHER_NAME,
 )  # fmt: skip
 
 _REFUSAL = re.compile(
@@ -150,6 +152,15 @@ def _is_end(line: str, found: re.Match[str]) -> bool:
     return not rest[0].islower()
 
 
+def is_refusal_or_preamble(text: str) -> bool:
+    """Does a text refuse, or only announce an answer?
+
+    >>> [is_refusal_or_preamble(text) for text in ("Sure, here are ten questions:", "Is it red?")]
+    [True, False]
+    """
+    return bool(_REFUSAL.search(text) or _PREAMBLE.search(text))
+
+
 @dataclass
 class ClassNames:
     """The class names of a data set, for finding the classes that a text names.
@@ -201,6 +212,7 @@ def judge_class(
     config: VerdictConfig,
     *,
     token_limit: int | None = None,
+    apart: Sequence[bool] | None = None,
 ) -> list[str]:
     """Return the verdict of each prompt of one class, in order: earlier ones win over duplicates.
 
@@ -209,6 +221,8 @@ def judge_class(
         tokens: (n,) lengths in the encoder's own tokenizer.
         embeddings: (n, d) unit length.
         token_limit: what the encoder reads, if less than ``config.max_tokens``.
+        apart: (n,) texts that set the class apart; they may name no other class at all, since a
+            text that names it is drawn to it.
 
     Raises:
         UserError: the language asked for is unknown.
@@ -223,7 +237,12 @@ def judge_class(
         verdict = _judge_text(text, complete[row], classes.names[class_id], config)
         if verdict == KEPT and tokens[row] > limit:
             verdict = TOO_LONG
-        if verdict == KEPT and config.other_classes and _names_another(text, class_id, classes):
+        strict = apart is not None and apart[row]
+        if (
+            verdict == KEPT
+            and config.other_classes
+            and _names_another(text, class_id, classes, strict)
+        ):
             verdict = OTHER_CLASS
         plain = " ".join(_words(text)) or text
         if verdict == KEPT and plain in seen:
@@ -258,10 +277,12 @@ def _judge_text(text: str, complete: bool, class_name: str, config: VerdictConfi
     return KEPT
 
 
-def _names_another(text: str, class_id: int, classes: ClassNames) -> bool:
-    """Does the text name another class, and not its own?
+def _names_another(text: str, class_id: int, classes: ClassNames, strict: bool = False) -> bool:
+    """Does the text name another class, and not its own? Where ``strict``, another one at all.
 
     "A maltese resembles a bichon" still describes a maltese; "The bichon is white" does not.
     """
     named = classes.named(text)
+    if strict:  # a twin of the same name is no other class
+        return bool(named - {class_id} - classes.named(classes.names[class_id]))
     return bool(named) and class_id not in named

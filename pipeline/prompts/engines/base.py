@@ -21,6 +21,24 @@ DESCRIPTION_SCHEMA: dict[str, Any] = {
     "required": ["description"],
     "additionalProperties": False,
 }
+# The queries that a language model writes by itself: a list of them in a named field.
+QUERIES_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "queries": {"type": "array", "items": {"type": "string"}, "minItems": 3, "maxItems": 20}
+    },
+    "required": ["queries"],
+    "additionalProperties": False,
+}
+
+
+def schema_of(request: Request) -> tuple[str, dict[str, Any]]:
+    """Return name and schema of the form that a structured answer to a request has."""
+    if request.kind == "queries":
+        return "queries", QUERIES_SCHEMA
+    return "description", DESCRIPTION_SCHEMA
+
+
 # The string of the field, with its end or without; an escape that was cut off is left out.
 _STRUCTURED = re.compile(r'\s*\{\s*"description"\s*:\s*"((?:[^"\\]|\\u[0-9a-fA-F]{4}|\\[^u])*)')
 

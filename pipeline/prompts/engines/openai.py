@@ -20,7 +20,7 @@ from ...config import GenerationConfig
 from ...errors import UserError, missing_extra
 from ...progress import step
 from ..requests import ModelIdentity, Request
-from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
+from .base import Answer, ClosingEngine, now, schema_of
 from .local import cut_at_stop
 from .replies import (
     OddBody,
@@ -279,7 +279,8 @@ class ServerEngine(ClosingEngine):
         if self._server.send_seed:
             arguments["seed"] = request.seed
         if sampling.get("structured_output"):
-            schema = {"name": "description", "schema": DESCRIPTION_SCHEMA, "strict": True}
+            name, form = schema_of(request)
+            schema = {"name": name, "schema": form, "strict": True}
             arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self._config.chat_template_kwargs and "api.openai.com" not in self.base_url:
             arguments["extra_body"] = {"chat_template_kwargs": self._config.chat_template_kwargs}

@@ -26,7 +26,7 @@ from ...config import GenerationConfig
 from ...errors import UserError
 from ...files import cache_folder
 from ..requests import ModelIdentity, Request, as_json
-from .base import DESCRIPTION_SCHEMA, Answer, ClosingEngine, now
+from .base import Answer, ClosingEngine, now, schema_of
 
 PYTHON_VARIABLE = "AAPE_VLLM_PYTHON"
 _TROUBLE = re.compile(r"\w(Error|Exception)\b|out of memory|Killed", re.IGNORECASE)
@@ -290,7 +290,7 @@ def llm_options(config: GenerationConfig, cpu: bool) -> dict[str, Any]:
         options["quantization"] = wanted.quantization
     if wanted.enforce_eager is not None:
         options["enforce_eager"] = wanted.enforce_eager
-    if config.structured_output:
+    if config.structured_output or config.about:
         options["structured_outputs_config"] = _COMPACT_JSON
     return options | wanted.options
 
@@ -298,5 +298,5 @@ def llm_options(config: GenerationConfig, cpu: bool) -> dict[str, Any]:
 def _for_worker(request: Request) -> dict[str, Any]:
     values = as_json(request)
     if values["sampling"].get("structured_output"):
-        values["sampling"] = {**values["sampling"], "structured_output": DESCRIPTION_SCHEMA}
+        values["sampling"] = {**values["sampling"], "structured_output": schema_of(request)[1]}
     return values
