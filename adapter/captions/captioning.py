@@ -27,13 +27,11 @@ from .lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
 from .prefix import (
     caption_row,
     caption_texts,
-    count_cut,
-    cut_note,
     image_inputs,
-    logged_generate,
     with_h,
 )
 from .train import CaptionAdapter
+from .written import count_cut, cut_note, write_texts
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import CaptionedImage, Dataset
@@ -140,7 +138,7 @@ def evaluate_captioning(
                 method.details.setdefault("validation loss", []).append(round(loss, 4))
             with torch.no_grad():
                 prefixes = row.prefix(test_inputs)
-            written = logged_generate(
+            written = write_texts(
                 lm,
                 [image.image_id for image in test],
                 prefixes.__getitem__,
@@ -148,13 +146,13 @@ def evaluate_captioning(
                 row.folder / "captions" if row.folder else None,
                 f"Captions: {NAMES[kind]} (seed {seed})",
             )
-            captions = [text for text, _ in written]
+            captions = [text for text, _, _ in written]
             scores, cider = caption_scores(captions, references, java=config.java)
             scores |= _clip_scores(encoder, test_x, captions, references)
             scores |= _by_domain(test, captions, references)
             method.seeds.append({"seed": seed, **scores})
             method.parameters, method.seconds = row.parameters, row.seconds
-            count_cut(method, [ended for _, ended in written])
+            count_cut(method, [ended for _, ended, _ in written])
             if row.folder:
                 write_coco_results(row.folder / "captions_results.json", test, captions)
             each.setdefault(kind, []).append(cider)

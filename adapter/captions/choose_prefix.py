@@ -19,6 +19,8 @@ from ...pipeline.config import Section
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value, read_json, write_json
 from ...pipeline.paths import PlainName
+from ...pipeline.store import finished_record, write_record
+from ..method.checkpoint import read_module
 from .data import some, training_and_validation
 from .decode import length_sorted
 from .lm import NAMES, Example, FrozenLM, Kind, Prefix, PrefixConfig, PrefixInputs, prefix_loss
@@ -192,13 +194,12 @@ def kept_loss(lm: FrozenLM, row: TrainedRow, inputs: PrefixInputs, texts: Captio
     seen = [[example.image, example.prompt, example.target] for example in texts.examples]
     key = hash_value([seen, float(inputs.x.double().sum())])[:16]
     path = row.folder / "validation.json" if row.folder else None
-    if path is not None and path.exists():
-        known = read_json(path)
-        if known.get("key") == key:
-            return known["loss"]
+    known = finished_record(path) if path is not None else None
+    if known is not None and known.get("key") == key:
+        return known["loss"]
     loss = validation_loss(lm, row.prefix, inputs, texts.examples)
     if path is not None:
-        write_json(path, {"key": key, "loss": loss, "texts": len(texts.examples)})
+        write_record(path, {"key": key, "loss": loss, "texts": len(texts.examples)})
     return loss
 
 
@@ -208,15 +209,11 @@ def open_prefix(folder: Path, chosen: ChosenPrefix, lm: FrozenLM) -> Prefix:
     Raises:
         UserError: it is not there, is damaged, or belongs to a language model of another width.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = folder / chosen.row / "prefix.safetensors"
     if not path.exists():
         raise UserError(f"The trained prefix {path} is not there.", "Train it again with --train.")
     try:
-        with safe_open(path, framework="pt") as stored:
-            names = [name for name in stored.keys() if name.startswith("module.")]  # noqa: SIM118
-            tensors = {name.removeprefix("module."): stored.get_tensor(name) for name in names}
+        tensors = read_module(path)
         slots, width = tensors["bias"].shape
         e = tensors["token_mean"].shape[1] if "token_mean" in tensors else 1
         d = tensors["h_mean"].shape[0] if "h_mean" in tensors else 1
@@ -229,7 +226,7 @@ def open_prefix(folder: Path, chosen: ChosenPrefix, lm: FrozenLM) -> Prefix:
         shape = (slots - chosen.aape_tokens, e)
         prefix = Prefix(chosen.kind, shape, d, width, lm.scale, chosen.aape_tokens)
         prefix.load_state_dict(tensors)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(
             f"The trained prefix {path} is damaged: {error}.", "Train it again with --train."
         ) from error

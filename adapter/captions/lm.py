@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ...pipeline.config import Section
 from ...pipeline.errors import UserError
-from .checkpoint import load_checkpoint, save_checkpoint
+from ..method.checkpoint import load_checkpoint, save_checkpoint
 
 Kind = Literal["none", "image", "x", "aape", "both"]
 KINDS: tuple[Kind, ...] = ("none", "image", "aape", "both")
@@ -327,7 +327,7 @@ def train_prefix(
         prefix.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
     losses: list[float] = []
-    state = load_checkpoint(checkpoint, prefix, optimizer) if checkpoint else None
+    state = load_checkpoint(checkpoint, {"module": prefix}, optimizer) if checkpoint else None
     if state:
         losses = state["losses"]
     saved = time.monotonic()
@@ -353,10 +353,10 @@ def train_prefix(
         if on_step:
             on_step(number, losses[-1])
         if checkpoint and time.monotonic() - saved > _SECONDS_AT_RISK:
-            save_checkpoint(checkpoint, prefix, optimizer, {"losses": losses})
+            save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
             saved = time.monotonic()
     if checkpoint:
-        save_checkpoint(checkpoint, prefix, optimizer, {"losses": losses})
+        save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
     return losses
 
 

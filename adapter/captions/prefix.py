@@ -1,11 +1,9 @@
-"""What captioning and question answering share: prefix inputs, trained rows, logged generation."""
+"""What captioning and question answering share: prefix inputs and trained rows."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +14,10 @@ from torch import Tensor
 
 from ...pipeline.embed.images import cannot_be_read, check_there, image_features, say_left_out
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value, read_json, write_json
+from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step
+from ...pipeline.store import finished_record, write_record
 from .data import some, training_part
-from .decode import DecodeConfig, answer
 from .lm import (
     NAMES,
     Example,
@@ -37,13 +35,10 @@ if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset
     from ...pipeline.encoders.base import Encoder
     from ...pipeline.pictures import Unreadable
-    from ..results import MethodResult
     from ..run import RunFolder
 
 _VERSION = 2  # of the prefix; another one reuses no older training
 _IMAGES_AT_ONCE = 2048  # their token maps are held in memory until they are pooled
-_GENERATED_AT_ONCE = 128  # what a kill may cost
-_CUT = "cut at max_tokens"
 
 
 def image_inputs(
@@ -193,7 +188,8 @@ def trained_row(
     place = folder / name if folder else None
     checkpoint = place / "prefix.safetensors" if place else None
     timing = place / "training.json" if place else None
-    reused = timing is not None and timing.exists()
+    known = finished_record(timing) if timing is not None else None
+    reused = known is not None
     began = time.perf_counter()
     with bar() as progress:
         progress.disable = reused
@@ -212,98 +208,12 @@ def trained_row(
         progress.update(task, completed=config.steps)
     seconds = time.perf_counter() - began
     if timing is not None:
-        if reused:
+        if known is not None:
             step(f"Reusing the trained prefix: {NAMES[kind]}, seed {seed}.")
-            seconds = read_json(timing)["seconds"]
+            seconds = known["seconds"]
         else:
-            write_json(timing, {"seconds": seconds, "losses": losses, "steps": config.steps})
+            write_record(timing, {"seconds": seconds, "losses": losses, "steps": config.steps})
     count = sum(p.numel() for p in prefix.parameters())
     if start:
         seconds += start.seconds
     return TrainedRow(kind, prefix.eval(), losses, seconds, place, count, name)
-
-
-def logged_generate(
-    lm: FrozenLM,
-    ids: Sequence[str],
-    context: Callable[[int], Tensor],
-    config: DecodeConfig,
-    log: Path | None,
-    description: str,
-) -> list[tuple[str, bool]]:
-    """Generate a text for every id; see :func:`logged_answers`."""
-    rows = logged_answers(lm, ids, context, config, (), log, description)
-    return [(text, ended) for text, ended, _ in rows]
-
-
-def logged_answers(
-    lm: FrozenLM,
-    ids: Sequence[str],
-    context: Callable[[int], Tensor],
-    config: DecodeConfig,
-    vocabulary: Sequence[str],
-    log: Path | None,
-    description: str,
-) -> list[tuple[str, bool, int]]:
-    """Answer every id; finished answers are appended to ``log`` and never asked for again.
-
-    Args:
-        context: gives the embeddings (l, w) of the id at a position, when they are needed.
-        vocabulary: closed list whose likeliest entry is found too (its position; -1 without).
-        log: JSON lines; a line that a kill cut short is ignored.
-    """
-    name = hash_value([config.model_dump(mode="json"), list(vocabulary)])[:8]
-    path = log.with_name(f"{log.name}-{name}.jsonl") if log else None
-    done = _read_log(path) if path else {}
-    missing = [index for index, key in enumerate(ids) if key not in done]
-    if path and len(missing) < len(ids):
-        step(f"Reusing {len(ids) - len(missing)} of {len(ids)} generated texts.")
-    with bar() as progress:
-        progress.disable = not missing
-        task = progress.add_task(description, total=len(missing))
-        for start in range(0, len(missing), _GENERATED_AT_ONCE):
-            part = missing[start : start + _GENERATED_AT_ONCE]
-            texts = answer(lm, [context(index) for index in part], config, vocabulary)
-            fresh = {ids[index]: text for index, text in zip(part, texts)}
-            if path:
-                _append(path, fresh)
-            done |= fresh
-            progress.advance(task, len(part))
-    return [done[key] for key in ids]
-
-
-def count_cut(method: MethodResult, ended: Sequence[bool]) -> None:
-    """Note in a row's details how many texts of a seed did not end by themselves."""
-    method.details.setdefault(_CUT, []).append(sum(not end for end in ended))
-
-
-def cut_note(methods: Sequence[MethodResult], texts: int, tokens: int) -> list[str]:
-    """Return the note on rows whose texts were cut at ``tokens``, of ``texts`` a seed."""
-    counts = [(m.name, sum(m.details.get(_CUT, [])), texts * len(m.seeds)) for m in methods]
-    found = [f"{name} {cut:,} of {whole:,}" for name, cut, whole in counts if cut]
-    return [f"texts cut at {tokens} tokens: {', '.join(found)}"] if found else []
-
-
-def _read_log(path: Path) -> dict[str, tuple[str, bool, int]]:
-    found: dict[str, tuple[str, bool, int]] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            found[row["id"]] = (row["text"], row["ended"], row["choice"])
-    return found
-
-
-def _append(path: Path, rows: dict[str, tuple[str, bool, int]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"id": k, "text": t, "ended": e, "choice": c}, ensure_ascii=False)
-        for k, (t, e, c) in rows.items()
-    ]
-    with path.open("a", encoding="utf-8") as stream:
-        # a leading newline ends a line that a kill may have cut short
-        stream.write("\n" + "\n".join(lines) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -26,9 +26,10 @@ from ...pipeline.config import Section
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import step
+from ...pipeline.store import read_record, read_tensors, write_record, write_tensors
+from ..method.checkpoint import load_checkpoint, save_checkpoint
 from ..method.model import Aggregator, Generator, clip_score, distillation_loss
 from ..metrics.recall import first_relevant_rank, recall_at
-from .checkpoint import load_checkpoint, save_checkpoint
 from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
 
 if TYPE_CHECKING:
@@ -146,14 +147,8 @@ class CaptionAdapter:
 
     def save(self, folder: Path) -> None:
         """Write the weights and their description into ``folder``."""
-        from safetensors.torch import save_file
-
-        from ...pipeline.files import atomic_path, write_json
-
-        state = {name: value.contiguous() for name, value in self.generator.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
-        write_json(
+        write_tensors(folder / WEIGHTS, self.generator.state_dict(), {"format": "pt"})
+        write_record(
             folder / DESCRIPTION,
             {
                 "config": self.config.model_dump(mode="json"),
@@ -168,20 +163,16 @@ class CaptionAdapter:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: there is none in ``folder``.
+            UserError: there is none in ``folder``, or it is damaged.
         """
-        from safetensors.torch import load_file
-
-        from ...pipeline.files import read_json
-
         if not (folder / DESCRIPTION).exists():
             raise UserError(
                 f"{folder} has no adapter trained on captions.",
                 "Make one with: aape train-captions --dataset NAME --out FOLDER.",
             )
-        about = read_json(folder / DESCRIPTION)
+        about = read_record(folder / DESCRIPTION)
         config = CaptionConfig.parse(about["config"], str(folder / DESCRIPTION))
-        stored = load_file(folder / WEIGHTS)
+        stored, _ = read_tensors(folder / WEIGHTS)
         state = {name.removeprefix(_FIRST_NAMES): value for name, value in stored.items()}
         generator = caption_generator(config, state["mean_text"], state["mean_image"])
         generator.load_state_dict(state)
@@ -253,7 +244,7 @@ def _fit(
     trained = [*generator.parameters(), *aggregator.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     history = [_validate(generator, val)]
-    state = load_checkpoint(checkpoint, module, optimizer) if checkpoint else None
+    state = load_checkpoint(checkpoint, {"module": module}, optimizer) if checkpoint else None
     if state:
         history = state["history"]
         best = module["best"].state_dict()
@@ -285,7 +276,7 @@ def _fit(
             best = {name: value.clone() for name, value in generator.state_dict().items()}
         if checkpoint:
             module["best"].load_state_dict(best)
-            save_checkpoint(checkpoint, module, optimizer, {"history": history})
+            save_checkpoint(checkpoint, {"module": module}, optimizer, {"history": history})
     generator.load_state_dict(best)
     best_epoch = int(np.argmax(np.array(history)))
     return generator.eval(), {"val_recall": history, "best_epoch": best_epoch}

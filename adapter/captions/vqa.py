@@ -26,10 +26,7 @@ from .lm import NAMES, FrozenLM, Kind, PrefixInputs
 from .prefix import (
     CaptionTexts,
     TrainedRow,
-    count_cut,
-    cut_note,
     image_inputs,
-    logged_answers,
     with_h,
 )
 from .question_training import (
@@ -46,6 +43,7 @@ from .question_training import (
     training_questions,
 )
 from .train import CaptionAdapter
+from .written import count_cut, cut_note, write_texts
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset, Question
@@ -112,22 +110,22 @@ def evaluate_vqa(
             for shots in config.shots:
                 name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
                 contexts = _Contexts(lm, row, inputs, asked, train, test, test_row)
-                texts = logged_answers(
+                texts = write_texts(
                     lm,
                     [question.question_id for question in test],
                     contexts.of(shots, seed),
                     config.decode,
-                    vocabulary,
                     folder / row.name / f"answers-{shots}-shot" if folder else None,
                     f"Answers: {name} (seed {seed})",
+                    vocabulary,
                 )
-                shown = [text for text, _, _ in texts]
-                ranked = [vocabulary[place] for _, _, place in texts] if vocabulary else None
+                shown = [written.text for written in texts]
+                ranked = [vocabulary[written.choice] for written in texts] if vocabulary else None
                 method = _find_or_add(methods, name, kind, row)
                 if loss is not None:
                     method.details.setdefault("validation loss", []).append(round(loss, 4))
                 method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
-                count_cut(method, [ended for _, ended, _ in texts])
+                count_cut(method, [written.ended for written in texts])
                 for what, groups in scorer.groups.items():
                     by_type = mean_by(groups, scorer.each(shown))
                     method.details.setdefault(f"accuracy by {what} type", []).append(by_type)

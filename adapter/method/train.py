@@ -1,4 +1,4 @@
-"""The training loop of the method, its checkpoints, and what it leaves behind.
+"""The training loop of the method, and what it leaves behind.
 
 b images in a batch, c classes, k prompts of a class, d embedding width.
 """
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import UserError
-from ...pipeline.files import atomic_path
 from .adapter import FittedAdapter, staged_table
+from .checkpoint import load_checkpoint, save_checkpoint
 from .choose import choose
 from .class_text import fit_by_convex_problems
 from .discriminant import fit_discriminant, out_of_fold_scores
@@ -159,8 +159,7 @@ class _Trainer:
 
     def _optimiser(self) -> torch.optim.Optimizer:
         r, delta = self.recipe, self.adapter.delta
-        modules = [m for m in (self.adapter, self.aggregator) if m is not None]
-        shared = [p for m in modules for p in m.parameters() if p is not delta]
+        shared = [p for m in self._modules().values() for p in m.parameters() if p is not delta]
         groups: list[dict[str, Any]] = [
             {"params": shared, "lr": r.lr, "weight_decay": r.weight_decay, "peak": r.lr}
         ]
@@ -248,48 +247,19 @@ class _Trainer:
         present, position = y.unique(return_inverse=True)
         return aggregator(prompts[present, :limit], mask[present, :limit])[position]
 
-    # --- checkpoints: tensors and JSON in one safetensors file, whole or absent ---
-
     def save(self, path: Path) -> None:
         """Write modules, optimiser and history. Randomness needs no state: see :func:`fit`."""
-        from safetensors.torch import save_file
-
-        tensors = {f"adapter.{k}": v for k, v in self.adapter.state_dict().items()}
-        if self.aggregator is not None:
-            tensors |= {f"aggregator.{k}": v for k, v in self.aggregator.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items() if v is not None}
-        header = {"history": json.dumps(self.history), "key": self._key()}
-        with atomic_path(path) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=header)
+        state = {"key": self._key(), "history": self.history}
+        save_checkpoint(path, self._modules(), self.optimiser, state)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of the same recipe, seeds and sizes; ignore any other."""
-        from safetensors import SafetensorError, safe_open
+        state = load_checkpoint(path, self._modules(), self.optimiser, self._key())
+        self.history = state["history"] if state else []
 
-        if not path.exists():
-            return
-        try:
-            with safe_open(path, framework="pt", device=str(self.data.x.device)) as stream:
-                header = stream.metadata() or {}
-                if header.get("key") != self._key():
-                    return
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        except SafetensorError:
-            return  # cut short by another program; training starts over
-        parts: dict[str, dict[str, Any]] = {"adapter": {}, "aggregator": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            part, rest = name.split(".", 1)
-            parts[part][rest] = tensor
-        self.adapter.load_state_dict(parts["adapter"])
-        if self.aggregator is not None:
-            self.aggregator.load_state_dict(parts["aggregator"])
-        state = self.optimiser.state_dict()
-        for name, tensor in parts["optimiser"].items():
-            i, key = name.split(".", 1)
-            state["state"].setdefault(int(i), {})[key] = tensor
-        self.optimiser.load_state_dict(state)
-        self.history = json.loads(header["history"])
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        parts = {"adapter": self.adapter, "aggregator": self.aggregator}
+        return {name: module for name, module in parts.items() if module is not None}
 
     def _key(self) -> str:
         sizes = [list(self.data.x.shape), list(self.data.prompts.shape)]

@@ -124,6 +124,7 @@ def image_features(
                 jobs.append(_Job(path, content, lacks, no_map))
         return jobs
 
+    fresh: set[str] = set()
     for _ in range(2):  # a second time if a damaged shard was found on reading
         jobs = lacking()
         if jobs:
@@ -132,6 +133,7 @@ def image_features(
                     maps.refresh()
                 jobs = lacking()
                 bad |= _fill(encoder, jobs, keys, rows, maps, seed, workers, batch_size)
+                fresh |= {job.content for job in jobs}
                 rows.merge()
         read = [(i, c) for i, c in enumerate(contents) if isinstance(c, str) and c not in bad]
         there = [content for _, content in read]
@@ -148,7 +150,6 @@ def image_features(
         left_out = _left_out(files, contents, bad)
         if strict and left_out:
             raise cannot_be_read(left_out, len(files))
-        fresh = {job.content for job in jobs}
         computed = sum(content in fresh for content in there)
         kept = np.array([i for i, _ in read], dtype=np.int64)
         return Features(

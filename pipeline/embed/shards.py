@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..errors import UserError
-from ..files import atomic_path, exclusive
+from ..files import exclusive
 from ..progress import step
+from ..store import damaged, read_shapes, read_tensors, write_tensors
 
 KEY_BYTES = 16
 _MANY_SHARDS = 128
@@ -34,10 +33,6 @@ def row_key(*parts: object) -> bytes:
     """Return the key of a row that depends on ``parts``, whose texts are joined unambiguously."""
     text = "\x00".join(f"{len(str(part))}:{part}" for part in parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
-
-
-def _checksum(rows: np.ndarray) -> str:
-    return f"{zlib.crc32(np.ascontiguousarray(rows).data):08x}"
 
 
 class RowStore:
@@ -64,17 +59,14 @@ class RowStore:
         self._shards, self._places, self._checked = [], {}, set()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                with safe_open(path, framework="np") as shard:
-                    keys = np.ascontiguousarray(shard.get_tensor("keys"))
-                    shape = tuple(shard.get_slice("rows").get_shape())
+                shape = read_shapes(path).get("rows")
+                keys = read_tensors(path, "np", names=["keys"], check=False)[0]["keys"]
                 if shape != (len(keys), *self.shape):
-                    raise SafetensorError(f"rows of shape {shape}")
-            except FileNotFoundError:  # merged by another process meanwhile
+                    raise damaged(path, f"its rows are of shape {shape}")
+            except UserError as error:
+                self._discard(path, error)
                 continue
-            except (SafetensorError, OSError) as error:
-                self._discard(path, str(error))
-                continue
-            self._append(path, [key.tobytes() for key in keys])
+            self._append(path, [key.tobytes() for key in np.ascontiguousarray(keys)])
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -102,9 +94,7 @@ class RowStore:
         table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
         name = hashlib.sha256(table.tobytes()).hexdigest()[:24]
         path = self.folder / f"{name}.safetensors"
-        check = {"crc32": _checksum(rows)}
-        with atomic_path(path) as temporary:
-            save_file({"keys": table, "rows": rows}, temporary, metadata=check)
+        write_tensors(path, {"keys": table, "rows": rows}, {})
         self._append(path, list(keys))
 
     def gather(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -149,22 +139,22 @@ class RowStore:
 
     def _rows(self, number: int) -> np.ndarray:
         path = self._shards[number]
+        new = number not in self._checked
         try:
-            with safe_open(path, framework="np") as shard:
-                rows = shard.get_tensor("rows")
-                wanted = shard.metadata()["crc32"]
-        except FileNotFoundError as error:
-            raise KeyError(f"{path} is gone") from error
-        if number not in self._checked:
-            if _checksum(rows) != wanted:
-                self._discard(path, "its checksum differs")
-                raise KeyError(f"{path} was damaged")
-            self._checked.add(number)
+            tensors, notes = read_tensors(path, "np", names=["rows"], check=new)
+            rows = tensors["rows"]
+            if new and "crc32" in notes and f"{zlib.crc32(rows.data):08x}" != notes["crc32"]:
+                raise damaged(path, "its checksum does not agree")  # of the first versions
+        except UserError as error:
+            self._discard(path, error)
+            raise KeyError(error.message) from error
+        self._checked.add(number)
         return rows
 
-    def _discard(self, path: Path, why: str) -> None:
-        step(f"Cache file {path.name} is damaged ({why}); it is removed and computed again.")
-        path.unlink(missing_ok=True)
+    def _discard(self, path: Path, error: UserError) -> None:
+        if path.exists():  # otherwise another process has merged it meanwhile
+            step(f"{error.message} It is removed, and what it held is computed again.")
+            path.unlink(missing_ok=True)
 
     def _result(self, count: int) -> np.ndarray:
         shape = (count, *self.shape)

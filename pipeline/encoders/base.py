@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..files import cache_folder, hash_file, hash_value, read_json, write_json
+from ..files import cache_folder, hash_file, hash_value
 from ..pictures import to_rgb
+from ..store import finished_record, write_record
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +27,7 @@ ImageTransform = Callable[["Image.Image"], torch.Tensor]
 # CoOp's augmentation (Zhou et al. 2022, `random_resized_crop` and `random_flip`)
 CROP_SCALE = (0.08, 1.0)
 TRANSFORM_VERSION = 1
+_NOTES = 2  # version of the notes on files of weights
 
 
 class Encoder(Protocol):
@@ -199,11 +201,12 @@ def hash_weights_file(path: Path) -> str:
     path = path.resolve()
     stat = path.stat()
     seen = {"path": str(path), "size": stat.st_size, "mtime": stat.st_mtime_ns}
-    note = cache_folder("models", "hashes") / f"{hash_value(seen)[:32]}.json"
-    if note.exists():
-        return read_json(note)["sha256"]
+    note = cache_folder("models", "hashes") / f"{hash_value([_NOTES, seen])[:32]}.json"
+    known = finished_record(note)
+    if known is not None:
+        return known["weights"]
     digest = hash_file(path)
-    write_json(note, {**seen, "sha256": digest})
+    write_record(note, {**seen, "weights": digest})
     return digest
 
 

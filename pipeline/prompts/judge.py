@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from ..config import VerdictConfig
 from ..datasets.manifest import Manifest
 from ..errors import UserError
-from ..files import hash_value, read_json, write_json
+from ..files import hash_value
 from ..progress import step
 from ..provenance import installed_versions
+from ..store import finished_record, write_record
 from .engines.base import Answer
 from .requests import ModelIdentity, Request
 from .verdicts import KEPT, ClassNames, judge_class, prompt_text
@@ -171,10 +172,11 @@ def write_drafts(
     if own is not None and own.queries:
         parts["own"] = own.model_dump(mode="json")
     recipe = hash_value(parts)
-    if path.exists() and note.exists():
+    known = finished_record(note)
+    if path.exists() and known is not None:
         try:
             bank = PromptBank.open(path)
-            if read_json(note) == {"recipe": recipe, "content": bank.content_hash}:
+            if known == {"recipe": recipe, "content": bank.content_hash}:
                 step(f"{path} is up to date ({len(bank):,} prompts).")
                 return
         except UserError:
@@ -186,7 +188,7 @@ def write_drafts(
     kept = sum(draft.verdict == KEPT for draft in drafts)
     if kept:
         bank.reindex()
-    write_json(note, {"recipe": recipe, "content": bank.content_hash})
+    write_record(note, {"recipe": recipe, "content": bank.content_hash})
     step(f"Wrote {path}: {len(bank):,} prompts, {kept:,} of them kept.")
     if not kept:
         step("None is worth keeping, so there is nothing to search; see the verdicts.")

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ...files import cache_folder, hash_value
-from ...progress import step
 from ..base import (
     augmentation,
     batches,
@@ -122,12 +121,10 @@ def _load_alignment(images: ImageTower, texts: TextTower, towers: str) -> lite_a
     """
     from open_clip import IMAGENET_CLASSNAMES
 
-    path = cache_folder("models", "lite") / f"alignment-{_alignment_key(towers)[:16]}.safetensors"
-    if path.exists():
-        kept = lite_alignment.read(path)
-        if kept is not None:
-            return kept
-        step(f"{path} is damaged or from an earlier version; it is computed again.")
+    path = cache_folder("models", "lite") / f"maps-{_alignment_key(towers)[:16]}.safetensors"
+    kept = lite_alignment.read(path)
+    if kept is not None:
+        return kept
     phrasings = []
     for phrasing in lite_alignment.PHRASINGS:
         filled = [phrasing.format(name) for name in IMAGENET_CLASSNAMES]

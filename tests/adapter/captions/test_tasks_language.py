@@ -11,6 +11,7 @@ from fake_captions import FakeDataset, speaking_lm, tiny_lm
 from fakes import ColourEncoder
 
 from aape.adapter.captions import prefix as prefixed
+from aape.adapter.captions import written as kept_texts
 from aape.adapter.captions.answer_scores import BASELINE, most_frequent
 from aape.adapter.captions.captioning import (
     CaptioningConfig,
@@ -19,14 +20,15 @@ from aape.adapter.captions.captioning import (
     write_coco_results,
 )
 from aape.adapter.captions.decode import DecodeConfig
-from aape.adapter.captions.prefix import logged_answers
 from aape.adapter.captions.question_training import VqaConfig, prompt_of
 from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
 from aape.adapter.captions.vqa import evaluate_vqa
+from aape.adapter.captions.written import write_texts
 from aape.adapter.results import Results
 from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage, Question
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import hash_value
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_captioning_from_pictures_to_table(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("generated again")
 
-    monkeypatch.setattr(prefixed, "answer", refuse)
+    monkeypatch.setattr(kept_texts, "answer", refuse)
     again = evaluate_captioning(data, encoder, adapters, config=config, run=run, lm=speaking_lm())
     assert [m.seeds for m in again.methods] == [m.seeds for m in results.methods]
     kept = Results.load(run.results_path("captioning"))
@@ -147,11 +149,11 @@ def test_prompt_form() -> None:
     assert prompt_of("is it red ?") == " Q: is it red? A:"
 
 
-def test_finished_answers_are_kept_and_torn_lines_ignored(
+def test_finished_texts_are_kept_and_damaged_ones_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, asked = tiny_lm(), []
-    monkeypatch.setattr(prefixed, "_GENERATED_AT_ONCE", 2)
+    monkeypatch.setattr(kept_texts, "_AT_ONCE", 2)
 
     def fake_answer(_lm, contexts, _config, _vocabulary):
         asked.extend(contexts)
@@ -159,23 +161,45 @@ def test_finished_answers_are_kept_and_torn_lines_ignored(
             raise KeyboardInterrupt
         return [(f"text {context}", True, 0) for context in contexts]
 
-    monkeypatch.setattr(prefixed, "answer", fake_answer)
+    monkeypatch.setattr(kept_texts, "answer", fake_answer)
     ids, config = list("abcdef"), DecodeConfig()
 
     def go() -> list:
-        return logged_answers(lm, ids, lambda i: i, config, (), tmp_path / "log", "test")  # type: ignore[arg-type, return-value]
+        return write_texts(lm, ids, lambda i: i, config, tmp_path / "log", "test")  # type: ignore[arg-type, return-value]
 
     with pytest.raises(KeyboardInterrupt):
         go()
-    log = next(tmp_path.glob("log-*.jsonl"))
-    with log.open("a") as stream:
-        stream.write('{"id": "e", "text": "to')  # what a kill leaves
+    files = sorted(tmp_path.glob("log-*/*.jsonl"))
+    assert len(files) == 2
+    files[1].write_text(files[1].read_text().replace("text 2", "text 9"))  # by something else
     asked.clear()
     assert [text for text, _, _ in go()] == [f"text {i}" for i in range(6)]
-    assert asked == [4, 5]
+    assert asked == [2, 3, 4, 5]
     asked.clear()
     go()
     assert asked == []
+
+
+def test_texts_that_an_earlier_version_kept_in_one_file_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked = DecodeConfig(), []
+
+    def answer(_lm, contexts, *_):
+        asked.extend(contexts)
+        return [("new", True, -1)]
+
+    monkeypatch.setattr(kept_texts, "answer", answer)
+    name = hash_value([config.model_dump(mode="json"), []])[:8]
+    old = tmp_path / f"log-{name}.jsonl"
+    whole = '{"id": "a", "text": "ü", "ended": false, "choice": 3}'
+    odd = '{"id": "b", "text": 7, "ended": false, "choice": 3}'
+    old.write_text(f'\n{whole}\n\n{odd}\n["b"]\n\n{{"id": "b", "text": "to', encoding="utf-8")
+    for again in range(2):
+        found = write_texts(tiny_lm(), ["a", "b"], lambda i: i, config, tmp_path / "log", "test")  # type: ignore[arg-type, return-value]
+        assert found == [("ü", False, 3), ("new", True, -1)]
+        assert asked == [1], again
+    assert not old.exists()
 
 
 def test_caption_files_and_non_ascii(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fakes import unit
+from safetensors.torch import save_file
 from torch import Tensor
 
 from aape.adapter.method.adapter import FittedAdapter, staged_table
@@ -96,11 +97,24 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path):
     assert torch.equal(fresh.tensors()["head.out.weight"], other.tensors()["head.out.weight"])
 
 
-def test_a_damaged_checkpoint_is_not_used(tmp_path):
+@pytest.mark.parametrize("damage", ["cut", "flip", "another version"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, damage, capsys):
     path = tmp_path / "run.checkpoint"
-    path.write_bytes(b"cut short")
+
+    def kill(record: dict[str, float]) -> None:
+        if record.get("epoch") == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(problem(), SHORT, 0, checkpoint=path, on_epoch=kill)
+    content = path.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]  # one bit of a weight
+    path.write_bytes({"cut": content[:-9], "flip": flipped}.get(damage, content))
+    if damage == "another version":
+        save_file({"adapter.w": torch.ones(2)}, path, metadata={"key": "x", "history": "[]"})
     found = fit(problem(), SHORT, 0, checkpoint=path)
-    assert len(found.history) == 3
+    assert found.history == fit(problem(), SHORT, 0).history
+    assert ("is damaged" in capsys.readouterr().err) == (damage != "another version")
 
 
 def test_seeds_are_separate_and_zero_is_one():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fakes import PixelEncoder
 from PIL import Image
 from places import TESTS
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.shards import RowStore, row_key
@@ -219,18 +221,48 @@ def test_a_turned_photo_has_the_feature_of_the_upright_one(tmp_path: Path) -> No
     np.testing.assert_array_equal(x[0], x[2])
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_damaged_shards_are_computed_again(damage: str, tmp_path: Path, own_cache: Path) -> None:
+def as_of_the_first_versions(shard: Path) -> None:
+    """Write a shard as it was before all finished work had one checksum."""
+    with safe_open(shard, framework="np") as opened:
+        parts = {name: opened.get_tensor(name) for name in ("keys", "rows")}
+    save_file(parts, shard, metadata={"crc32": f"{zlib.crc32(parts['rows'].data):08x}"})
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["", "old"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "key", "text", "shape"])
+def test_damaged_shards_are_computed_again(
+    damage: str, old: bool, tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = write_pictures(tmp_path / "pictures", 4)
     before = image_features(PixelEncoder(), paths, workers=0)
     (shard,) = own_cache.glob("features/*/rows/*.safetensors")
+    if old:
+        as_of_the_first_versions(shard)
     content = bytearray(shard.read_bytes())
     if damage == "cut":
         content = content[:-20]
+    elif damage in ("flip", "key"):  # the keys lie behind the rows
+        content[{"flip": -100, "key": -20}[damage]] ^= 1
+    elif damage == "text":
+        content = bytearray(b"no safetensors file at all")
     else:
-        content[-20] ^= 1
+        save_file({"keys": np.zeros((4, 16), np.uint8), "rows": np.zeros((4, 3))}, shard)
+        content = shard.read_bytes()
     shard.write_bytes(content)
     after = image_features(PixelEncoder(), paths, workers=0)
+    np.testing.assert_array_equal(before.x, after.x)
+    unnoticed = old and damage == "key"  # that key is not found any more, and nothing else is wrong
+    assert after.computed == (1 if unnoticed else 4)
+    assert ("damaged" in capsys.readouterr().err) != unnoticed
+
+
+def test_shards_of_the_first_versions_are_reused(tmp_path: Path, own_cache: Path) -> None:
+    paths = write_pictures(tmp_path / "pictures", 4)
+    before = image_features(PixelEncoder(), paths, workers=0)
+    (shard,) = own_cache.glob("features/*/rows/*.safetensors")
+    as_of_the_first_versions(shard)
+    after = image_features(PixelEncoder(), paths, workers=0)
+    assert (after.reused, after.computed) == (4, 0)
     np.testing.assert_array_equal(before.x, after.x)
 
 

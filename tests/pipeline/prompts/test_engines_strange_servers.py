@@ -21,6 +21,7 @@ from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.answers import AnswerLog
 from aape.pipeline.prompts.engines.openai import ServerEngine
 from aape.pipeline.prompts.requests import ModelIdentity, Request
+from aape.pipeline.store import write_lines
 
 pytest.importorskip("openai")
 Script = Callable[["Handler", dict], None]
@@ -178,19 +179,16 @@ def test_odd_types_are_neither_tracebacks_nor_kept(
     answers = ask(server, lambda handler, body: handler.reply(chat("An owl.", reason, usage)))
     log = AnswerLog(tmp_path)
     log.append(answers)
-    [answer] = AnswerLog(tmp_path)._answers.values()
+    answer = AnswerLog(tmp_path)[answers[0].key]
     assert (answer.text, answer.n_tokens, answer.finish_reason) == ("An owl.", 0, "")
 
 
 def test_odd_answers_of_earlier_versions_are_asked_for_again(tmp_path: Path) -> None:
-    from aape.pipeline.prompts.answers import _digest
-
     good = {"key": "a", "text": "t", "finish_reason": "stop", "n_tokens": 3, "engine": "openai",
             "engine_version": "1", "created_at": ""}  # fmt: skip
     rows = [good, {**good, "key": "b", "n_tokens": [3]}, {**good, "key": "c", "finish_reason": 7},
             {**good, "key": "d", "more": 1}, ["e"]]  # fmt: skip
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / f"000000-{_digest(text)}.jsonl").write_text(text)
+    write_lines(tmp_path, "000000", rows)  # type: ignore[arg-type]
     log = AnswerLog(tmp_path)
     assert len(log) == 1
     assert "a" in log
