@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from .adapter import FittedAdapter
-from .convex import best_temperature, cross_entropies, fit_convex
+from .convex import fit_convex
+from .convex_folds import enough_images, sure_gain
 from .problem import ClassText, FewShot
 from .recipe import ClassTextRecipe, Recipe
 from .seeds import Seeds
+from .temperature import losses
 from .terms import OwnWeights, SharedMap, Term, ZeroShot
 
 
@@ -24,33 +26,37 @@ def choose_class_text(
     """Return the class text with the least cross-entropy of zero-shot CLIP at its temperature.
 
     The images judge texts that have not seen them, so training images will do; those of validation
-    join them. What is chosen on trained classes holds for new ones.
+    join them. What is chosen on trained classes shall hold for new ones, so a text is preferred to
+    the first one by what it gains less ``doubt`` standard errors over classes.
 
     Returns:
         The choice, and the cross-entropy of every candidate (``{base: {β: value}}``).
     """
-    x, y = torch.cat([data.x, data.val_x]), torch.cat([data.y, data.val_y])
-    losses: dict[ClassText, float] = {}
+    some = enough_images(data.y, len(data.classes))
+    x, y = torch.cat([data.x[some], data.val_x]), torch.cat([data.y[some], data.val_y])
+    c = len(data.classes)
+    first = ClassText(recipe.bases[0], recipe.shares[0])
+    plain = zero_shot_losses(x, y, data.classes.text(first), data.scale)
+    best, best_gain, table = first, 0.0, {}
     for base in recipe.bases:
         for share in recipe.shares:
             choice = ClassText(base, share)
-            losses[choice] = zero_shot_loss(x, y, data.classes.text(choice), data.scale)
-    best = min(losses, key=lambda choice: losses[choice])
-    table: dict[str, dict[str, float]] = {}
-    for choice, loss in losses.items():
-        table.setdefault(choice.base, {})[f"{choice.share:g}"] = round(loss, 4)
+            cost = zero_shot_losses(x, y, data.classes.text(choice), data.scale)
+            gain = sure_gain(plain - cost, y, c, recipe.doubt)
+            if gain > best_gain:
+                best, best_gain = choice, gain
+            table.setdefault(base, {})[f"{share:g}"] = round(float(cost.mean()), 4)
     return best, table
 
 
-def zero_shot_loss(x: Tensor, y: Tensor, t: Tensor, scale: float) -> float:
-    """Return the mean cross-entropy of zero-shot CLIP on x (n, d) at its best temperature."""
-    logits = scale * x @ t.T
-    return float(cross_entropies(logits * best_temperature([(logits, y)]), y).mean())
+def zero_shot_losses(x: Tensor, y: Tensor, t: Tensor, scale: float) -> Tensor:
+    """Return the cross-entropy (n,) of zero-shot CLIP on x (n, d) at its best temperature."""
+    return losses([(scale * x @ t.T, y)])
 
 
 def fit_by_convex_problems(data: FewShot, recipe: Recipe, seeds: Seeds) -> FittedAdapter:
     """Choose the class texts, solve both problems, and put the terms into the table."""
-    choice, losses = choose_class_text(data, recipe.class_text)
+    choice, text_losses = choose_class_text(data, recipe.class_text)
     t = data.classes.text(choice)
     found = fit_convex(
         data.x, data.y, t, data.scale, recipe.convex, data.val_x, data.val_y, seeds.order
@@ -67,6 +73,6 @@ def fit_by_convex_problems(data: FewShot, recipe: Recipe, seeds: Seeds) -> Fitte
         table["shared map"] = (0.0, cool * found.new_weight)
     chosen: dict[str, Any] = {
         "class text": {"base": choice.base, "share": choice.share},
-        "cross-entropy of class texts": losses,
+        "cross-entropy of class texts": text_losses,
     } | found.chosen
     return FittedAdapter(recipe, t, terms, table, data.scale, choice, chosen=chosen)

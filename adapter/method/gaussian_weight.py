@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .class_statistics import ClassStatistics
-from .convex import best_temperature, cross_entropies
 from .discriminant import folds
+from .temperature import best_temperature, cross_entropies
 
 _FOLDS = 4
 _WEIGHTS = torch.logspace(-2.5, 0.5, 19).tolist()

@@ -108,6 +108,12 @@ class ClassTextRecipe(Section):
     shares: list[float] = Field(
         default=[0.0], min_length=1, description="β, shares of the descriptions to choose from"
     )
+    doubt: float = Field(
+        default=1.0,
+        ge=0,
+        description="standard errors over classes that are taken off the gain of a text over the"
+        " first one before it is preferred",
+    )
 
 
 class ConvexRecipe(Section):
@@ -147,16 +153,19 @@ class ConvexRecipe(Section):
         default=4, ge=0, description="of the classes; 0 leaves new classes at zero-shot"
     )
     images: int = Field(
-        default=1000,
+        default=600,
         ge=1,
         description="to train on while choosing, but four a class; a variance needs no more",
     )
-    judged: int = Field(default=800, ge=1, description="held-out images that are enough")
+    judged: int = Field(default=400, ge=1, description="held-out images that are enough")
     doubt: float = Field(
         default=1.0,
         ge=0,
         description="standard errors of its gain over zero-shot on held-out images that are taken"
         " off before a problem is trusted",
+    )
+    new_doubt: float = Field(
+        default=2.0, ge=0, description="the same for new classes, judged by held-out classes"
     )
 
 

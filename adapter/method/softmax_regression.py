@@ -119,12 +119,12 @@ def softmax_regression(
     rows = torch.arange(n, device=y.device)
 
     def value_and_gradient(v: Tensor) -> tuple[float, Tensor]:
-        log_p = torch.addmm(offset, z, like.spread(v * scale))
-        log_p -= log_p.logsumexp(1, keepdim=True)
-        loss = -log_p[rows, y].sum() + 0.5 * (penalty * v.square()).sum()
+        log_p = torch.addmm(offset, z, like.spread(v * scale)).log_softmax(1)
+        pull = penalty * v
+        loss = 0.5 * _dot(pull, v) - float(log_p[rows, y].sum())
         residual = log_p.exp_()
         residual[rows, y] -= 1
-        return float(loss), like.gather(z.T @ residual) * scale + penalty * v
+        return loss, pull.addcmul_(like.gather(z.T @ residual), scale)
 
     v = torch.zeros_like(scale) if start is None else like.gather(start) / scale
     v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2 / 10)
@@ -148,23 +148,23 @@ def lbfgs(
             break
         q, weights = gradient.clone(), []
         for s, t, rho in reversed(steps):
-            a = rho * float((s * q).sum())
-            q -= a * t
+            a = rho * _dot(s, q)
+            q.add_(t, alpha=-a)
             weights.append(a)
         if steps:
             s, t, rho = steps[-1]
-            q *= 1.0 / (rho * float(t.square().sum()))
+            q *= 1.0 / (rho * _dot(t, t))
         for (s, t, rho), a in zip(steps, reversed(weights)):
-            q += (a - rho * float((t * q).sum())) * s
-        slope, size = float((gradient * q).sum()), 1.0
+            q.add_(s, alpha=a - rho * _dot(t, q))
+        slope, size = _dot(gradient, q), 1.0
         while True:
-            new = v - size * q
+            new = v.sub(q, alpha=size)
             new_value, new_gradient = function(new)
             if new_value <= value - 1e-4 * size * slope or size < 1e-4:
                 break
             size /= 2
         s, t = new - v, new_gradient - gradient
-        curve = float((s * t).sum())
+        curve = _dot(s, t)
         if curve > 0:
             steps = [*steps[1 - memory :], (s, t, 1.0 / curve)]
         # one short step may be a poor direction, two in a row are the end
@@ -173,3 +173,7 @@ def lbfgs(
         if small == 2:
             break
     return v
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a.reshape(-1), b.reshape(-1)))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .convex import Solution
+from .convex_problem import Solution
 from .discriminant import Discriminant
 from .model import Adapter
 from .problem import ClassSet

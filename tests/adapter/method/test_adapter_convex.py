@@ -12,15 +12,9 @@ from torch import Tensor
 
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.class_text import choose_class_text
-from aape.adapter.method.convex import (
-    ConvexProblem,
-    Setting,
-    best_temperature,
-    fit_convex,
-    rank_in_class,
-    trusted,
-    whitening,
-)
+from aape.adapter.method.convex import fit_convex
+from aape.adapter.method.convex_folds import Fold, Race, enough_images, rank_in_class, trusted
+from aape.adapter.method.convex_problem import ConvexProblem, Setting, whitening
 from aape.adapter.method.problem import ClassSet, ClassText, FewShot
 from aape.adapter.method.recipe import DEFAULT, ConvexRecipe, controlled
 from aape.adapter.method.softmax_regression import (
@@ -29,6 +23,7 @@ from aape.adapter.method.softmax_regression import (
     decompose,
     softmax_regression,
 )
+from aape.adapter.method.temperature import best_temperature
 from aape.adapter.method.train import fit
 
 C, D = 6, 12
@@ -165,6 +160,83 @@ def test_temperature_is_the_best_of_a_fine_grid_and_one_image_does_not_make_it_e
     assert found == pytest.approx(min(losses, key=lambda t: losses[t]), rel=0.05)
     assert best_temperature([(logits[:1], data.y[:1])]) < 5
     assert best_temperature([(logits[:0], data.y[:0])]) == 1.0
+
+
+@pytest.mark.parametrize("turn", [1.0, -1.0, 40.0, 0.01])
+def test_newton_finds_what_a_fine_grid_finds(turn):
+    """Logits far too sharp, far too flat, or against the labels; the prior alone keeps the last."""
+    data = problem(shots=40)
+    logits = turn * 20 * data.x @ data.w.T
+    found = math.log(best_temperature([(logits, data.y)]))
+    grid = torch.linspace(math.log(0.02), math.log(20.0), 3000)
+    losses = [
+        float(F.cross_entropy(logits * u.exp(), data.y, reduction="sum") + 2 * u.square())
+        for u in grid
+    ]
+    best = float(grid[min(range(len(grid)), key=lambda i: losses[i])])
+    assert found == pytest.approx(best, abs=0.01)
+
+
+class _Told(Fold):
+    """A fold that says of each setting what the test says."""
+
+    def __init__(self, y: Tensor, told: dict[float, Tensor]) -> None:
+        self.y, self.owners, self.told, self.asked = y, y, told, []
+
+    def judge(self, setting: Setting) -> tuple[Tensor, Tensor]:
+        self.asked.append(setting.own)
+        return self.told[setting.own], self.y
+
+
+def test_a_race_climbs_and_leaves_out_what_is_surely_worse():
+    y = torch.arange(20).repeat(5)
+    signal = F.one_hot(y, 20).float()
+    noise = torch.randn(100, 20, generator=torch.Generator().manual_seed(0))
+    told = {own: noise + gain * signal for own, gain in ((1.0, 0), (2.0, 2), (3.0, 4))}
+    uneven = torch.where(torch.arange(100) < 3, 8.0, 4.0)  # better by three images: not surely
+    told[4.0] = noise + uneven[:, None] * signal
+    later = {own: noise + gain * signal for own, gain in ((3.0, 6), (4.0, 1))}
+    first, second = _Told(y, told), _Told(y, later)
+    race = Race([first, second])
+    settings = [Setting(False, own, 0.0) for own in sorted(told)]
+    assert race.climb(settings, 1).own == 4.0
+    assert first.asked == [2.0, 3.0, 4.0]  # 1.0 lies behind, each is asked once
+    assert race.best().own == 3.0  # both folds together
+    assert sorted(second.asked) == [3.0, 4.0]  # 2.0 was surely worse
+    down = Race([_Told(y, {own: told[4 - own] for own in (1.0, 2.0, 3.0)})])
+    assert down.climb(settings[:3], 2).own == 1.0
+
+
+def test_enough_images_are_some_of_every_class():
+    y = torch.arange(100).repeat(50)
+    some = enough_images(y, 100)
+    assert torch.bincount(y[some]).tolist() == [20] * 100
+    assert enough_images(y[:2000], 100).all()
+
+
+def test_a_solution_of_other_images_is_a_start_and_no_more():
+    data = problem(shots=8)
+    offset = 20 * data.x @ data.w.T
+    few = torch.arange(len(data.x)) < 30
+    setting = Setting(True, 5.0, 40.0)
+    start = ConvexProblem(data.x[few], data.y[few], data.w, offset[few]).solve(setting, 1e-6)
+    cold = ConvexProblem(data.x, data.y, data.w, offset).solve(setting, 1e-6)
+    warm = ConvexProblem(data.x, data.y, data.w, offset).solve(setting, 1e-6, start=start)
+    torch.testing.assert_close(warm.seen(data.x), cold.seen(data.x), atol=2e-2, rtol=2e-2)
+
+
+def test_a_text_that_is_better_for_some_classes_alone_is_not_preferred():
+    data = problem(shots=20, classes=20)
+    described = data.w.clone()
+    centres = unit(20, D, seed=0)
+    described[:2] = centres[:2]  # two classes are described perfectly, the others not at all
+    texts = replace(data.classes, described=described)
+    few = replace(data, classes=texts)
+    sure = DEFAULT.class_text
+    assert choose_class_text(few, sure.model_copy(update={"doubt": 0.0}))[0].share > 0
+    assert choose_class_text(few, sure.model_copy(update={"doubt": 3.0}))[0].share == 0
+    better = replace(data.classes, described=F.normalize(centres + 0.3 * data.w, dim=-1))
+    assert choose_class_text(replace(data, classes=better), sure)[0].share > 0
 
 
 def test_ranks_number_the_images_of_each_class():
