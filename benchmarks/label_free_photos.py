@@ -3,7 +3,7 @@
     python benchmarks/label_free_photos.py TEST_DATA FOLDER
 
 Training photos alone, so that the limit can be fixed by it: of the 23 Pets breeds with real texts,
-and of twice 200 ImageNet classes that are in neither LVIS nor Pets. Some photos of each class are the
+and of twice 200 ImageNet classes that are in neither LVIS nor Pets. Some photos of a class are the
 pool, up to 20 others are tested on; five and three draws. See docs/labelfree.md.
 """
 
