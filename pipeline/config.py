@@ -209,7 +209,10 @@ class OwnQueriesConfig(Section):
 
     answers: int = Field(default=4, ge=1, le=50, description="how often queries are asked for")
     per_answer: int = Field(default=10, ge=1, le=50, description="queries that an answer may hold")
-    max_tokens: int = Field(default=400, ge=16, description="longest answer")
+    max_tokens: int = Field(default=300, ge=16, description="longest answer")
+    temperature: float = Field(
+        default=0.7, ge=0, description="tamer than that of descriptions: a form is to be kept"
+    )
     least: int = Field(
         default=3, ge=1, description="with fewer valid ones those of the manifest are asked instead"
     )

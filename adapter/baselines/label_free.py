@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Rule = Callable[[Tensor, Tensor, float, int], Callable[[Tensor], Tensor]]
+# photos (n, d), class texts (c, d) and CLIP's factor, to assignments (n, c) of all photos at once
+Transductive = Callable[[Tensor, Tensor, float], Tensor]
 _NEIGHBOURS = 3
 _RAW_LENGTH = 10.0
 
@@ -118,3 +120,4 @@ def _neighbours(x: Tensor) -> Tensor:
 
 
 RULES: dict[str, Rule] = {"LaFTer's rule": lafter, "NoLA's rule": nola}
+TRANSDUCTIVE: dict[str, Transductive] = {"TransCLIP": transclip}

@@ -30,7 +30,14 @@ from ..run import RunFolder
 from .best_names import with_best_names
 from .data import ClassificationData, FewShot
 from .draws import Source
-from .outcomes import Facts, Outcome, load_outcome, predict, save_outcome
+from .outcomes import (
+    Facts,
+    Outcome,
+    load_outcome,
+    predict,
+    save_outcome,
+    say_what_was_reused,
+)
 from .protocols import Protocol, TestSet, load_protocol
 from .table import Row, build_results
 
@@ -121,7 +128,7 @@ def evaluate_classification(
             key = keys[methods[0].name, settings.seeds[0]]
             kept = (work or Path(folder)) / f"{key}.adapter"
             _install_adapter(run, kept, draws[0][0], protocol, settings.names == "best")
-    _say_what_was_reused(outcomes)
+    say_what_was_reused(outcomes)
     rows = [
         Row(method.name, method.group, outcomes[method.name], method.note)
         for method in methods
@@ -335,10 +342,3 @@ def _install_adapter(
         "all_class_names": data.texts.names,
     }
     run.save_weights(tensors, config)
-
-
-def _say_what_was_reused(outcomes: dict[str, list[Outcome]]) -> None:
-    flat = [outcome for group in outcomes.values() for outcome in group]
-    reused = sum(outcome.reused for outcome in flat)
-    if reused:
-        step(f"Reused {reused} of {len(flat)} finished trainings (same data, recipe and seeds).")

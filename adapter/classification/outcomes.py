@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...pipeline.progress import step
 from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
 from ..method.problem import ClassSet
@@ -109,3 +110,11 @@ def load_outcome(path: Path) -> Outcome | None:
     kept = [name for i in sets if (name := f"{i}.uncalibrated") in tensors]
     uncalibrated = [tensors[name] for name in kept]
     return Outcome(predicted, confidence, facts, reused=True, uncalibrated=uncalibrated)
+
+
+def say_what_was_reused(outcomes: dict[str, list[Outcome]]) -> None:
+    """Say how many of the outcomes of each method were read, if any were."""
+    flat = [outcome for group in outcomes.values() for outcome in group]
+    reused = sum(outcome.reused for outcome in flat)
+    if reused:
+        step(f"Reused {reused} of {len(flat)} finished trainings (same data, recipe and seeds).")

@@ -25,6 +25,7 @@ _SINKHORN = 10
 _EM = 30
 _TEMPERATURES = 22
 LEAST_PHOTOS = 8
+LEAST_A_CLASS = 4.0
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class PseudoLabelChoices:
         evenness: from the estimated class shares (0) to equal ones (1), in logarithms.
         margin: how much more of the entropy of one half's labels the other half must explain than
             in the cloud without classes.
+        least: photos a class, on average, from which on a pool is used at all. The rule above sees
+            that there are classes in a pool, not that the photos of each are too few for a mean.
     """
 
     prior: float = PRIOR
     evenness: float = 0.5
     margin: float = 0.06
+    least: float = LEAST_A_CLASS
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class UnlabelledFit:
         by_chance: the same in the cloud without classes.
         agreement: share of photos that both halves call alike.
         trusted: whether the pool is used.
+        a_class: photos a class, on average, those with labels included; no label is looked at.
+        enough: whether these are as many as the choices ask for.
     """
 
     statistics: ClassStatistics
@@ -65,6 +71,8 @@ class UnlabelledFit:
     by_chance: float
     agreement: float
     trusted: bool
+    a_class: float = float("inf")
+    enough: bool = True
 
 
 def class_shares(logits: Tensor, smoothing: float = 1.0) -> Tensor:
@@ -125,7 +133,9 @@ def fit_unlabelled(
         control = _Halves(cloud, label(cloud), t, choices.prior, labelled, seed)
         p, _ = control.labels(choices.evenness)
         by_chance = _explained(p, _soft_temperature(control.crossed(p)[0], p)[1])
-    trusted = explained - by_chance >= choices.margin
+    a_class = (len(x) + (0 if labelled is None else float(labelled.count.sum()))) / len(t)
+    enough = a_class >= choices.least
+    trusted = enough and explained - by_chance >= choices.margin
     found = ClassStatistics.of(x, q)
     found = found if labelled is None else found.with_photos(labelled)
     return UnlabelledFit(
@@ -137,6 +147,8 @@ def fit_unlabelled(
         by_chance=by_chance,
         agreement=agreement,
         trusted=trusted,
+        a_class=a_class,
+        enough=enough,
     )
 
 

@@ -40,6 +40,19 @@ _PLACE = re.compile(
 _ARTICLE = re.compile(r"\b([Aa])n? \{class\}")
 _PLURAL = re.compile(r"\{class\}e?s\b")
 _FORBIDDEN = re.compile(r"[{}<>\\|`%$]|https?:|\bwww\.", re.IGNORECASE)
+# a question or an order; small models write statements, and a statement is continued, not answered
+_ASKS = re.compile(
+    r"(?:(?:in|by|from|at|on|with|to|of|for) )?(?:what|which|how|where|whose)\b"
+    r"|(?:is|are|does|do|can|could|would|has|have|if|when) "
+    r"|(?:describe|explain|list|name|tell|give|imagine|picture|paint|identify|discuss|compare|show"
+    r"|outline|characteri[sz]e|summari[sz]e|provide|share|detail|examine|illustrate|mention|state"
+    r"|write|visuali[sz]e|depict|point|highlight|say)\b"
+    r"|(?:an? )?(?:caption|photo|picture|image|description) of\b",
+    re.IGNORECASE,
+)
+# the class is a word of the sentence: no part of a longer one, and not behind its end
+_STANDS_ALONE = re.compile(r"(?<![\w-])\{class\}(?=e?s?(?:['’]s)?(?:[\s.,;:?!)]|$))")
+_BEHIND = re.compile(r"[.?!]\s[^.?!]*\{class\}[^.?!]*$")
 _QUESTION_END = re.compile(r"[.?!:]$")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -62,7 +75,8 @@ def meta_requests(
     prompt = _instruction(about, own.per_answer)
     if structured:
         prompt += ' Answer as JSON with one field, "queries": a list of texts.'
-    sampling = sampling_values(config) | {"max_tokens": own.max_tokens}
+    sampling = sampling_values(config)
+    sampling |= {"max_tokens": own.max_tokens, "temperature": own.temperature}
     sampling.pop("structured_output", None)
     if structured:
         sampling["structured_output"] = True
@@ -111,10 +125,10 @@ def read_own_queries(
 def valid_query(line: str, classes: ClassNames) -> str | None:
     """Return a line as a query, or nothing where it is none or must not be asked.
 
-    It holds the class exactly once and no other braces, markup, address or control character, has
-    at least four words beside it and at most 200 characters, names no class of the data set, and
-    is not taken over from the example. "a {class}" gets the article of each class, "{class}s" its
-    plural.
+    It asks or orders, holds the class exactly once, as a word, and no other braces, markup, address
+    or control character. It has at least four words beside it and at most 200 characters, names no
+    class of the data set, and is not taken over from the example. "a {class}" gets the article of
+    each class, "{class}s" its plural.
 
     >>> valid_query("1. What colour is a {class}?", ClassNames(["owl"]))
     'What colour is {article} {class}?'
@@ -128,6 +142,8 @@ def valid_query(line: str, classes: ClassNames) -> str | None:
     if text.count("{class}") != 1 or _FORBIDDEN.search(rest) or not line.isprintable():
         return None
     if len(text) > _LONGEST or len(words) < _FEWEST_WORDS or not text.isprintable():
+        return None
+    if not (_ASKS.match(text) and _STANDS_ALONE.search(text)) or _BEHIND.search(text):
         return None
     if _plain(text) in _COPIED or is_refusal_or_preamble(text) or classes.named(rest):
         return None

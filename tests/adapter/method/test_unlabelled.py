@@ -14,7 +14,9 @@ from toy_world import world
 
 from aape.adapter.baselines.label_free import transclip
 from aape.adapter.classification.feature_file import FileSource
-from aape.adapter.classification.unlabelled import evaluate_unlabelled, read_pool, without
+from aape.adapter.classification.photo_pool import read_pool, without
+from aape.adapter.classification.unlabelled import evaluate_unlabelled
+from aape.adapter.classification.unlabelled_rows import verdict
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.method.class_statistics import ClassStatistics
 from aape.adapter.method.recipe import DEFAULT
@@ -142,6 +144,22 @@ def test_foreign_pools_are_refused(kind: str) -> None:
     assert torch.isfinite(found.discriminant.weight).all()
 
 
+def test_too_few_photos_a_class_are_not_used() -> None:
+    """However clear the classes are; and no label is looked at for it."""
+    x, _, t = world([3] * 12)
+    few = fit_unlabelled(x, lambda v: SCALE * v @ t.T, t)
+    assert not few.enough
+    assert not few.trusted
+    assert (few.a_class, few.weight) == (3.0, 0)
+    more = fit_unlabelled(world([5] * 12)[0], lambda v: SCALE * v @ t.T, t)
+    assert more.enough
+    # photos with labels count, they are in the same means
+    labelled = ClassStatistics.of(x, torch.arange(12).repeat_interleave(3), 12)
+    assert fit_unlabelled(x, lambda v: SCALE * v @ t.T, t, labelled=labelled).a_class == 6.0
+    said = verdict({"enough photos": False, "photos a class": 3.0})
+    assert "3 a class on average, and 4 are needed" in said
+
+
 def official_transclip(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The published updates, written with loops over classes and dimensions."""
     n, d = x.shape
@@ -213,6 +231,11 @@ def test_a_run_without_labels_looks_at_none(tmp_path: Path, aape) -> None:
         load_file(tmp_path / name / "adapter.safetensors") for name in ("run", "again")
     )
     assert first.keys() == second.keys()
+    # what is finished is not done again, and gives the same run
+    third = aape(*words, "--out", tmp_path / "again", "--baselines", "none")
+    assert third.returncode == 0, third.stderr
+    assert "Reused 6 of 6 finished trainings" in third.stderr
+    assert load_file(tmp_path / "again" / "adapter.safetensors").keys() == second.keys()
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], rtol=1e-4, atol=1e-5), name
 

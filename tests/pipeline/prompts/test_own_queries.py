@@ -74,7 +74,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("- How large are {class}s beside people?", "How large are {plural} beside people?"),
         ('"Which parts of the <class name> can be seen?"',
          "Which parts of the {class} can be seen?"),
-        ("A {class} at dusk has which colours?", "A {class} at dusk has which colours?"),
+        ("Describe the wings, and the shape of a {class} at dusk.",
+         "Describe the wings, and the shape of {article} {class} at dusk."),
+        ("Imagine a {class} at dusk. What do you see?",
+         "Imagine {article} {class} at dusk. What do you see?"),
+        # what SmolLM2-135M wrote
+        ("The {class} woman is wearing a great bag?", None),
+        ("What makes {class}-14-year-old homes so much at home?", None),
+        ("What does they have in a day? {class}", None),
         ("What colour is it at dusk, seen from near?", None),  # no class
         ("How does a {class} differ from another {class}?", None),  # twice
         ("How large is a {class} beside a barn owl?", None),  # names a class
