@@ -7,7 +7,10 @@ knowledge, and tables made with it say so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -61,12 +64,17 @@ class LiteEncoder:
         self.augment = augmentation(IMAGE_SIZE, _MEAN, _STD)
         self._images = ImageTower(self.device)
         self.precision = self._images.precision
-        self._texts = TextTower(self.device)
         towers = hash_weights_file(image_weights_path()) + hash_weights_file(
             text_folder() / "model.safetensors"
         )
-        self._alignment = _load_alignment(self._images, self._texts, towers).to(self.device)
+        alignment = _load_alignment(self._images, lambda: self._texts, towers)
+        self._alignment = alignment.to(self.device)
         self.weights_hash = _alignment_key(towers)
+
+    @cached_property
+    def _texts(self) -> TextTower:
+        """The text tower, opened when there is a text: a photo alone need not wait for it."""
+        return TextTower(self.device)
 
     @property
     def fingerprint(self) -> str:
@@ -108,26 +116,38 @@ def _alignment_key(towers: str) -> str:
     The computed maps themselves are left out: their last bits differ between processors, and a
     bank made on one machine is good on another.
     """
-    from open_clip import IMAGENET_CLASSNAMES
-
-    return hash_value([towers, list(IMAGENET_CLASSNAMES), lite_alignment.VERSION])
+    return hash_value([towers, _imagenet_names(), lite_alignment.VERSION])
 
 
-def _load_alignment(images: ImageTower, texts: TextTower, towers: str) -> lite_alignment.Alignment:
+def _imagenet_names() -> list[str]:
+    """Return open_clip's names of ImageNet's classes; importing it all would take seconds."""
+    package = find_spec("open_clip")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    path = Path(next(iter(package.submodule_search_locations)), "zero_shot_metadata.py")
+    spec = spec_from_file_location("aape_imagenet_names", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.IMAGENET_CLASSNAMES)
+
+
+def _load_alignment(
+    images: ImageTower, open_texts: Callable[[], TextTower], towers: str
+) -> lite_alignment.Alignment:
     """Read the alignment from the cache, or fit it (seconds) and keep it with its checksum.
 
     A bit that flipped in the file would change every vector under the same fingerprint: what does
     not match its checksum is fitted anew.
     """
-    from open_clip import IMAGENET_CLASSNAMES
-
     path = cache_folder("models", "lite") / f"maps-{_alignment_key(towers)[:16]}.safetensors"
     kept = lite_alignment.read(path)
     if kept is not None:
         return kept
-    phrasings = []
+    phrasings, texts, names = [], open_texts(), _imagenet_names()
     for phrasing in lite_alignment.PHRASINGS:
-        filled = [phrasing.format(name) for name in IMAGENET_CLASSNAMES]
+        filled = [phrasing.format(name) for name in names]
         rows = [texts(filled[part]) for part in batches(len(filled), 64)]
         phrasings.append(torch.cat(rows).cpu())
     alignment = lite_alignment.fit(phrasings, images.classifier)

@@ -14,6 +14,7 @@ from places import REPOSITORY
 
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import Encoder, unit
+from aape.pipeline.encoders.lite import _imagenet_names
 from aape.pipeline.encoders.lite import alignment as lite_alignment
 from aape.pipeline.encoders.lite import towers as lite_towers
 from aape.pipeline.errors import UserError
@@ -68,6 +69,21 @@ def test_both_sides_are_unit_vectors_of_one_width(lite: Encoder) -> None:
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, rtol=1e-5)
     torch.testing.assert_close(x.norm(dim=1), torch.ones(2))
     assert lite.count_tokens(["a teal triangle", "a " * 400]) == [6, 402]  # te ##al
+
+
+def test_a_photo_alone_opens_no_text_tower(lite: Encoder) -> None:
+    """Most of the seconds of a cold start are the libraries of the text side."""
+    fresh = load_encoder("lite", device="cpu")
+    fresh.encode_images(fresh.transform(Image.new("RGB", (64, 64), "red"))[None])
+    assert "_texts" not in vars(fresh)
+    assert np.allclose(fresh.encode_text(["a dog"]), lite.encode_text(["a dog"]), atol=1e-6)
+    assert "_texts" in vars(fresh)
+
+
+def test_the_names_of_imagenet_are_those_of_open_clip() -> None:
+    """They are read without importing the package; the fingerprint hashes them."""
+    open_clip = pytest.importorskip("open_clip")
+    assert _imagenet_names() == list(open_clip.IMAGENET_CLASSNAMES)
 
 
 def test_a_text_does_not_depend_on_its_batch(lite: Encoder) -> None:
