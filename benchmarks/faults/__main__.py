@@ -39,10 +39,10 @@ def inject(known: Known, kind: str, seed: str, place: Path) -> Verdict:
 
 
 def plan(known: Sequence[Known], seed: int, count: int, own_disk: bool) -> Iterator[tuple]:
-    """Yield number, command and kind of each injection: commands in turn, kinds by weight."""
+    """Yield number, command and kind of each injection: kinds and commands by their weights."""
     for number in range(count):
         source = random.Random(f"{seed}/{number}")
-        one = known[number % len(known)]
+        (one,) = source.choices(known, [one.command.weight for one in known])
         kinds = [kind for kind in KINDS if fits(kind, one.command, own_disk)]
         (kind,) = source.choices(kinds, [KINDS[kind][0] for kind in kinds])
         yield number, one, kind

@@ -123,9 +123,18 @@ class Running:
         """Start it. ``before`` runs in the child, just before the command."""
         self._outputs = [os.memfd_create(name) for name in ("printed", "said")]
         self._start = time.monotonic()
+        ready, go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _child(words, room, before, self._outputs)
+
+            def begin() -> None:
+                before()
+                os.write(go, b"!")
+
+            _child(words, room, begin, self._outputs)
+        os.close(go)
+        os.read(ready, 1)  # signals before the program has begun would not be its own
+        os.close(ready)
         self._handle = os.pidfd_open(self.pid)
 
     def seconds(self) -> float:
@@ -190,6 +199,8 @@ def _main(words: Sequence[str]) -> int:
     try:
         main(list(words))
     except SystemExit as end:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         threading._shutdown()  # what waits at the end of a program, waits here # type: ignore
         return end.code if isinstance(end.code, int) else 1
     except BaseException:
