@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,8 @@ def disk_error(error: OSError, path: Path) -> Exception:
 
 def _remove(path: Path | None) -> None:
     if path is not None:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or nothing can be written here any more
+            path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

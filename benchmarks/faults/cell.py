@@ -40,12 +40,12 @@ class Known:
 class Verdict:
     """What came of one injection; ``problem`` is empty where it was survived."""
 
+    number: int
     command: str
     kind: str
     detail: str
     problem: str = ""
     said: str = ""
-    struck: bool = True
 
 
 class Cell:

@@ -62,11 +62,22 @@ class Room:
     def enter(cls, place: Path) -> Room:
         """Make the room, in this process and those that it forks. Call it in a forked process."""
         place.mkdir(parents=True, exist_ok=True)
-        own = enter_namespace() and _mount("tmpfs", str(place), "tmpfs", 0, f"size={LARGE}")
-        if not own:
-            shutil.rmtree(place)
-            place.mkdir()
-        return cls(place, own)
+        room = cls(place, enter_namespace())
+        room.own_disk = room.own_disk and room._mount_empty()
+        room.clear()
+        return room
+
+    def _mount_empty(self) -> bool:
+        return _mount("tmpfs", str(self.place), "tmpfs", 0, f"size={LARGE}")
+
+    def clear(self) -> None:
+        """Empty it for the next command."""
+        if self.own_disk:
+            _libc.umount2(str(self.place).encode(), 2)
+            self._mount_empty()
+        else:
+            shutil.rmtree(self.place)
+            self.place.mkdir()
 
     def used(self) -> int:
         """Bytes on the disk of the room, in whole pages."""

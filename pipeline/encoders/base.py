@@ -6,6 +6,7 @@ b images in a batch, n texts, d width of the joint space, t tokens of an image, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..files import cache_folder, hash_file, hash_value, read_json, write_json
+from ..files import cache_folder, hash_file, hash_value
 from ..pictures import to_rgb
+from ..store import read_record, write_record
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -200,10 +202,12 @@ def hash_weights_file(path: Path) -> str:
     stat = path.stat()
     seen = {"path": str(path), "size": stat.st_size, "mtime": stat.st_mtime_ns}
     note = cache_folder("models", "hashes") / f"{hash_value(seen)[:32]}.json"
-    if note.exists():
-        return read_json(note)["sha256"]
+    with suppress(UserError, KeyError):  # absent, or damaged: the file itself is asked
+        known = read_record(note)
+        if {name: known[name] for name in seen} == seen:
+            return known["content"]
     digest = hash_file(path)
-    write_json(note, {**seen, "sha256": digest})
+    write_record(note, {**seen, "content": digest})
     return digest
 
 
