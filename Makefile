@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test lint types check docs eval-all reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test faults fuzz lint types check docs eval-all reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,12 @@ quick: env-dev  ## the tests of the inner loop: none that takes more than three 
 
 test: env-dev  ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+faults: env-dev  ## kill, starve, flood and lie to every long-running command (COUNT=2000 SEED=1)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --count $(or $(COUNT),2000) --seed $(or $(SEED),1)
+
+fuzz: env-dev  ## odd files for every reader (COUNT=100000 SEED=1)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1)
 
 lint: env-dev  ## format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path, write_text
+from ..pipeline.formulas import harmless
+from ..pipeline.terminal import json_text
 
 if TYPE_CHECKING:
     from .predict import Prediction
@@ -40,9 +41,9 @@ def write_predictions(path: str | Path, predictions: Sequence[Prediction]) -> No
     kind = Path(path).suffix.lower()
     rows = [prediction.as_dict() for prediction in predictions]
     if kind == ".json":
-        write_text(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        write_text(path, json_text(rows, indent=2) + "\n")
     elif kind == ".jsonl":
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(path, "".join(json_text(row) + "\n" for row in rows))
     elif kind == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -60,7 +61,8 @@ def write_predictions(path: str | Path, predictions: Sequence[Prediction]) -> No
 def to_csv(predictions: Sequence[Prediction]) -> str:
     """Return a table: the path, label and probability of each rank, why an image has none."""
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(table_rows(predictions))
+    rows = ([harmless(cell) for cell in row] for row in table_rows(predictions))
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import UserError
+from ..pipeline.formulas import harmless
 from ..pipeline.store import read_record, write_record
 
 SCHEMA = 1
@@ -153,7 +154,8 @@ class Results:
         for method in self.methods:
             for row in method.seeds:
                 values = [row.get(metric, "") for metric in self.metrics]
-                writer.writerow([*lead, method.name, row.get("seed", ""), *values])
+                cells = [*lead, method.name, row.get("seed", ""), *values]
+                writer.writerow([harmless(cell) for cell in cells])
         return out.getvalue()
 
     def to_latex(self) -> str:

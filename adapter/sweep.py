@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,11 @@ def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Uni
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         running = {pool.submit(_run_unit, unit, threads): unit for unit in units}
         for done in as_completed(running):
-            yield running[done], done.result()
+            try:
+                message = done.result()
+            except BrokenProcessPool:
+                message = "a process was killed, perhaps for want of memory: try fewer --processes"
+            yield running[done], message
 
 
 def _on_ray(units: Sequence[_Unit], address: str) -> Iterator[tuple[_Unit, str]]:

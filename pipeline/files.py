@@ -7,14 +7,15 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .leftovers import temporary_file
+from .leftovers import temporary_file, temporary_folder
 
 _CHUNK = 1 << 20
 _FULL = "No space left on device"
@@ -78,6 +79,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that takes its name on success.
+
+    All files in it are flushed to disk before. ``path`` is absent or an empty folder. On an error
+    the temporary folder is removed; that of a killed process goes when the next one writes here.
+
+    Raises:
+        UserError: the disk is full, or the folder around it cannot be written to.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_folder(path)
+        yield temporary
+        for made in temporary.rglob("*"):
+            if made.is_file():
+                with made.open("rb") as written:
+                    os.fsync(written.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # only an empty one can be; Windows would not rename over it
+        temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise disk_error(error, path) from error
+        if isinstance(error, Exception) and _FULL in str(error):
+            raise disk_error(OSError(errno.ENOSPC, _FULL), path) from error
+        raise
+
+
 def require_replaceable(path: Path) -> None:
     """Refuse what a rename would destroy: a folder, a device such as ``/dev/full``, a pipe.
 
@@ -122,13 +159,15 @@ def disk_error(error: OSError, path: Path) -> Exception:
 
 def _remove(path: Path | None) -> None:
     if path is not None:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone, or nothing can be written here any more
+            path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # a name that is no text (lone surrogates) is spelled out; in JSON it is its own escape
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:

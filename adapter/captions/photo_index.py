@@ -210,7 +210,10 @@ class PhotoIndex:
 
         empty = faiss.IndexIDMap2(faiss.IndexFlatIP(self.encoder.dim))
         try:
-            raw = json.loads((self.folder / "photos.json").read_text(encoding="utf-8"))
+            check, _, text = (self.folder / "photos.json").read_text("utf-8").partition("\n")
+            if check != _crc32_of(text):
+                return _Table(), empty
+            raw = json.loads(text)
             photos = {path: ((a, b, c), content) for path, a, b, c, content in raw["photos"]}
             table = _Table(photos, raw["unreadable"], raw["looked_ns"], raw["crc32"])
             file = self.folder / "photos.faiss"
@@ -236,7 +239,8 @@ class PhotoIndex:
             "unreadable": table.unreadable,
             "photos": rows,
         }
-        write_text(self.folder / "photos.json", json.dumps(about))
+        text = json.dumps(about)
+        write_text(self.folder / "photos.json", f"{_crc32_of(text)}\n{text}")
 
 
 def id_of(content: str) -> int:
@@ -258,6 +262,10 @@ def _ids(index: Any) -> np.ndarray:
     import faiss
 
     return faiss.vector_to_array(index.id_map)
+
+
+def _crc32_of(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _crc32(path: Path) -> str:

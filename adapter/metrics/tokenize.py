@@ -16,13 +16,16 @@ _DROPPED = PUNCTUATION | {'"', "“", "”", "‘", "’", "„"}
 
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _SYMBOLS = {"€": "$", "£": "#", "¢": "cents", "–": "--", "—": "--", "…": "..."}
+_FRACTIONS = str.maketrans({"½": " 1/2 ", "¼": " 1/4 ", "¾": " 3/4 ", "\u200b": " "})
+_BRACKET = re.compile(r"[()\[\]{}]")
 _ABBREVIATIONS = (
     "mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|corp|co|bros|ave|blvd|rd|mt|ft|gen|col|lt|sgt|capt|"
-    "rep|sen|gov|rev|hon|pres|dept|est|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec|approx|"
-    "ph\\.d|m\\.d"
+    "rep|sen|gov|rev|hon|pres|dept|est|jan|feb|mar|apr|jun|jul|aug|sept|sep|oct|nov|dec|"
+    "mon|tues?|wed|thurs?|fri|esq|tel|ext|calif|fla|ph\\.d|m\\.d"
 )
 _APOSTROPHE = "['’]"
 _LETTER = r"[^\W\d_]"
+_WORD = r"[^\W_](?:\w*[^\W_])?"
 _SUFFIX = rf"(?:{_APOSTROPHE}(?:s|m|d|re|ve|ll))(?![^\W_])"
 
 _TOKEN = re.compile(
@@ -30,17 +33,22 @@ _TOKEN = re.compile(
     https?://\S*[^\s.,;:!?)] | [\w.+-]+@[\w-]+(?:\.[\w-]+)+       # addresses
   | [#@]{_LETTER}\w*                                  # hashtags, handles
   | </?[a-z]+\s*/?>                                   # mark-up
-  | (?:{_ABBREVIATIONS}|no(?=\.\s\d))\.(?!\w)         # abbreviations keep their point
+  | (?:{_ABBREVIATIONS}|(?:nos?|figs?|pp|art)(?=\.\s*\d))\.(?![^\W\d])  # they keep their point
+  | c\+\+ | [cf]\#(?!\w)                              # languages
+  | [<>]?[:;=][-o*']?[()dp\[\]{{}}@|\\](?![^\W_])     # faces
   | (?:{_LETTER}\.)+{_LETTER}?(?![^\W_])              # u.s., a.m., b.
   | \d+:\d\d(?!\d)                                    # times
-  | (?<!\S)-\d+(?:\.\d+)?(?!\.?\w)                   # negative numbers
+  | (?<!\S)[-+]\d+(?:\.\d+)?(?!\.?\w)                # numbers with a sign
   | (?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?![^\W_]|[-/.][^\W_]|_)     # numbers
   | \d+(?:-\d+)?/\d+(?![^\W_])                        # fractions
-  | {_APOSTROPHE}\d0s(?!\w)                           # '90s
+  | {_APOSTROPHE}(?:\d0s|\d\d|em|till?|cause)(?!\w)  # '90s, 'til
+  | [ldj]{_APOSTROPHE}(?!\w)
   | {_SUFFIX}                                         # 's on its own
+  | {_APOSTROPHE}n{_APOSTROPHE}
   | {_APOSTROPHE}[nt](?:{_APOSTROPHE})?(?![^\W_]) | {_APOSTROPHE}t(?=is|was)
-  | (?:[^\W_]|_)+(?:(?:[-/&.]|(?!{_SUFFIX}|n{_APOSTROPHE}t\b){_APOSTROPHE})(?:[^\W_]|_)+)*
-  | [.]{{2,}} | -{{2,}} | [?!]{{2,}} | ``|'' | \S
+  | (?-i:[A-Z]+(?:&[A-Z]+)+)(?!\w)                   # AT&T, but not in lower case
+  | {_WORD}(?:(?:[-/.]|(?!{_SUFFIX}|n{_APOSTROPHE}t\b|{_APOSTROPHE}n\b){_APOSTROPHE}){_WORD})*
+  | [.]{{2,}} | -{{2,}} | [?!]{{2,}} | \*+ | _+ | ``|'' | \S
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -61,12 +69,18 @@ def ptb_tokens(caption: str) -> list[str]:
     ['a', 'man', "'s", 'dog', 'is', "n't", 'here', '-lrb-', 'yet', '-rrb-']
     """
     tokens: list[str] = []
-    for token in _TOKEN.findall(caption.lower().replace("’", "'")):
+    for found in _TOKEN.findall(caption.translate(_FRACTIONS).replace("’", "'")):
+        token = found.lower()
         for part in _SPLITS.get(token) or _NEGATION.split(token):
-            part = _BRACKETS.get(part) or _SYMBOLS.get(part) or part
-            if part not in _DROPPED and not part.startswith("..") and ord(part[0]) < 0x10000:
+            part = _BRACKET.sub(lambda one: _BRACKETS[one[0]], part)
+            part = _SYMBOLS.get(part, part)
+            if not _is_punctuation(part) and ord(part[0]) < 0x10000:
                 tokens.append(part)
     return tokens
+
+
+def _is_punctuation(token: str) -> bool:
+    return token in _DROPPED or token.startswith("..") or set(token) == {"-"}
 
 
 def tokenize_captions(captions: Iterable[str]) -> list[list[str]]:

@@ -25,24 +25,32 @@ from .explore import in_child, know, scratch_folder, warm
 from .page import write_page
 from .rooms import Room, enter_namespace
 
+_AT_ONCE = 20  # injections of one forked process
 
-def inject(known: Known, kind: str, seed: str, place: Path) -> Verdict:
-    """Do one injection in a process of its own."""
 
-    def work() -> dict[str, object]:
-        cell = Cell(known, Room.enter(place), random.Random(seed), full=kind.startswith("bits"))
-        detail, problem, said = KINDS[kind][1](cell)
-        cell.stop()
-        return asdict(Verdict(known.command.name, kind, detail, problem, said[-4000:]))
+def inject(planned: Sequence[tuple], seed: int, place: Path) -> list[Verdict]:
+    """Do a few injections, one after the other, in a forked process with a disk of its own."""
 
-    return Verdict(**in_child(work))
+    def work() -> list[dict[str, object]]:
+        room, done = Room.enter(place), []
+        for number, known, kind in planned:
+            room.clear()
+            source = random.Random(f"{seed}/{number}/blow")
+            cell = Cell(known, room, source, full=kind.startswith("bits"))
+            detail, problem, said = KINDS[kind][1](cell)
+            cell.stop()
+            verdict = Verdict(number, known.command.name, kind, detail, problem, said[-4000:])
+            done.append(asdict(verdict))
+        return done
+
+    return [Verdict(**verdict) for verdict in in_child(work)]
 
 
 def plan(known: Sequence[Known], seed: int, count: int, own_disk: bool) -> Iterator[tuple]:
-    """Yield number, command and kind of each injection: commands in turn, kinds by weight."""
+    """Yield number, command and kind of each injection: kinds and commands by their weights."""
     for number in range(count):
         source = random.Random(f"{seed}/{number}")
-        one = known[number % len(known)]
+        (one,) = source.choices(known, [one.command.weight for one in known])
         kinds = [kind for kind in KINDS if fits(kind, one.command, own_disk)]
         (kind,) = source.choices(kinds, [KINDS[kind][0] for kind in kinds])
         yield number, one, kind
@@ -60,22 +68,27 @@ def run(
         known = [know(command, scratch, n) for n, command in enumerate(commands)]
         _say(f"{len(known)} commands known after {time.monotonic() - start:.0f} s")
         own_disk = bool(in_child(enter_namespace))
-        verdicts = []
-        for number, one, kind in plan(known, seed, count, own_disk):
-            if only >= 0 and number != only:
-                continue
+        verdicts: list[Verdict] = []
+        planned = list(plan(known, seed, count, own_disk))
+        planned = planned[only : only + 1] if only >= 0 else planned
+        for first in range(0, len(planned), _AT_ONCE):
             if minutes and time.monotonic() - start > minutes * 60:
                 break
-            verdict = inject(one, kind, f"{seed}/{number}/blow", scratch / "room")
-            verdicts.append(verdict)
-            if verdict.problem or only >= 0:
-                _say(f"{number}: {verdict.command}, {kind}, {verdict.detail}: {verdict.problem}")
-                _say("    " + verdict.said.strip().replace("\n", "\n    ")[-1500:])
-            elif len(verdicts) % 100 == 0:
+            for verdict in inject(planned[first : first + _AT_ONCE], seed, scratch / "room"):
+                verdicts.append(verdict)
+                if verdict.problem or only >= 0:
+                    _tell(verdict)
+            if first // _AT_ONCE % 5 == 4:
                 _say(f"{len(verdicts)} injected, {time.monotonic() - start:.0f} s")
         return verdicts, "a disk of its own" if own_disk else "a plain folder"
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _tell(verdict: Verdict) -> None:
+    about = f"{verdict.number}: {verdict.command}, {verdict.kind}, {verdict.detail}"
+    _say(f"{about}: {verdict.problem or 'survived'}")
+    _say("    " + verdict.said.strip().replace("\n", "\n    ")[-1500:])
 
 
 def _say(text: str) -> None:

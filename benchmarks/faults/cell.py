@@ -40,12 +40,12 @@ class Known:
 class Verdict:
     """What came of one injection; ``problem`` is empty where it was survived."""
 
+    number: int
     command: str
     kind: str
     detail: str
     problem: str = ""
     said: str = ""
-    struck: bool = True
 
 
 class Cell:
@@ -75,7 +75,6 @@ class Cell:
         """Start the command, or another, with ``before`` in its process."""
 
         def prepare() -> None:
-            world.install()
             if self.known.command.workers:
                 fork_workers()
             if before is not None:
@@ -104,7 +103,10 @@ class Cell:
     def again(self, before: Callable[[], None] | None = None) -> tuple[str, str]:
         """Type the command again; return what is wrong with what it left, and what it said."""
         ended = self.start(before).end()
-        wrong = judge(ended, (0,)) or self.differs()
+        # a command that had finished may refuse to write over what it made
+        wrong = judge(ended, _REFUSED) or self.differs()
+        if wrong and ended.status == 2:
+            wrong = f"it refuses: {ended.said.strip().splitlines()[-1][:200]}"
         if not wrong and (left := leftovers(self.room.place)):
             wrong = f"left behind: {', '.join(left[:3])}"
         return wrong and f"typed again: {wrong}", ended.said

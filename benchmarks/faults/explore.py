@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -85,8 +86,17 @@ def warm(commands: Sequence[Command], place: Path) -> None:
         with suppress(BaseException):
             importlib.import_module(name)
     import torch
+    import typer
+
+    import aape.cli
 
     torch.set_num_threads(1)
+    world.install()
+    # typer would build all commands anew in every process, which takes longer than most of them
+    aape.cli.app = typer.main.get_command(aape.cli.app)  # type: ignore[assignment]
+    gc.collect()
+    gc.freeze()  # else the first collection of a forked process copies all that it looks at
+    gc.disable()
 
 
 def know(command: Command, scratch: Path, number: int) -> Known:

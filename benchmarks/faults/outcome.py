@@ -44,6 +44,9 @@ def _content(path: Path) -> bytes | None:
         return None
     if path.suffix == ".parquet":
         return _table(path)
+    if path.suffix == ".faiss":  # what follows the index itself is about the bank: see there
+        data = path.read_bytes()
+        return data[: -48 - int.from_bytes(data[-16:-8], "little")]
     if path.suffix in (".json", ".jsonl"):
         return _json(path)
     if path.suffix == ".safetensors":

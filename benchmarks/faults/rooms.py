@@ -62,11 +62,22 @@ class Room:
     def enter(cls, place: Path) -> Room:
         """Make the room, in this process and those that it forks. Call it in a forked process."""
         place.mkdir(parents=True, exist_ok=True)
-        own = enter_namespace() and _mount("tmpfs", str(place), "tmpfs", 0, f"size={LARGE}")
-        if not own:
-            shutil.rmtree(place)
-            place.mkdir()
-        return cls(place, own)
+        room = cls(place, enter_namespace())
+        room.own_disk = room.own_disk and room._mount_empty()
+        room.clear()
+        return room
+
+    def _mount_empty(self) -> bool:
+        return _mount("tmpfs", str(self.place), "tmpfs", 0, f"size={LARGE}")
+
+    def clear(self) -> None:
+        """Empty it for the next command."""
+        if self.own_disk:
+            _libc.umount2(str(self.place).encode(), 2)
+            self._mount_empty()
+        else:
+            shutil.rmtree(self.place)
+            self.place.mkdir()
 
     def used(self) -> int:
         """Bytes on the disk of the room, in whole pages."""
@@ -123,9 +134,18 @@ class Running:
         """Start it. ``before`` runs in the child, just before the command."""
         self._outputs = [os.memfd_create(name) for name in ("printed", "said")]
         self._start = time.monotonic()
+        ready, go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _child(words, room, before, self._outputs)
+
+            def begin() -> None:
+                before()
+                os.write(go, b"!")
+
+            _child(words, room, begin, self._outputs)
+        os.close(go)
+        os.read(ready, 1)  # signals before the program has begun would not be its own
+        os.close(ready)
         self._handle = os.pidfd_open(self.pid)
 
     def seconds(self) -> float:
@@ -190,6 +210,8 @@ def _main(words: Sequence[str]) -> int:
     try:
         main(list(words))
     except SystemExit as end:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         threading._shutdown()  # what waits at the end of a program, waits here # type: ignore
         return end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -93,7 +93,7 @@ def install() -> None:
         return CheapEncoder()
 
     for module in list(sys.modules.values()):
-        if getattr(module, "load_encoder", None) is original:
+        if vars(module).get("load_encoder") is original:  # no attribute that is made when asked
             module.load_encoder = load  # type: ignore[attr-defined]
     openai._FIRST_PAUSE = 0.001
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, unknown_name
-from ..files import atomic_path, write_json, write_text
+from ..files import atomic_folder, atomic_path, write_json, write_text
+from ..formulas import harmless
 from .bank import PromptBank
 from .card import bank_card
 from .schema import COLUMNS
@@ -74,7 +75,7 @@ def _cell(value: Any) -> Any:
         return json.dumps(value, ensure_ascii=False)
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    return "" if value is None else value
+    return "" if value is None else harmless(value)
 
 
 def _parquet(bank: PromptBank, out: Path) -> list[str]:
@@ -94,11 +95,12 @@ def _write_plain(bank: PromptBank, path: Path) -> None:
 def _hugging_face(bank: PromptBank, out: Path) -> list[str]:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"The folder {out} is not empty.", "Choose another, or empty it first.")
-    with atomic_path(out / "data" / "train-00000-of-00001.parquet") as temporary:
-        _write_plain(bank, temporary)
     front = ["---", "configs:", "- config_name: default", "  data_files: data/*.parquet"]
     front += ["tags:", "- aape", "- prompts", "- CLIP", "---", ""]
-    write_text(out / "README.md", "\n".join(front) + bank_card(bank))
+    with atomic_folder(out) as folder:
+        (folder / "data").mkdir()
+        _write_plain(bank, folder / "data" / "train-00000-of-00001.parquet")
+        write_text(folder / "README.md", "\n".join(front) + bank_card(bank))
     return [f'Load it with: datasets.load_dataset("{out}")']
 
 

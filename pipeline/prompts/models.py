@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import cache_folder, disk_error, exclusive, hash_file, write_json
-from ..leftovers import temporary_folder
+from ..files import atomic_folder, cache_folder, exclusive, hash_file, write_json
 from ..progress import step
 
 if TYPE_CHECKING:
@@ -170,8 +168,7 @@ def _write_embedded(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = temporary_folder(target)
-    try:
+    with atomic_folder(target) as folder:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         with redirect_stderr(StringIO()):  # a bar of its own that no setting turns off
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -191,12 +188,6 @@ def _write_embedded(gguf: Path, target: Path) -> None:
         write_json(folder / "generation_config.json", tokens)
         tokenizer.save_pretrained(folder)
         write_json(folder / "source.json", {"file": gguf.name, "sha256": hash_file(gguf)})
-        folder.chmod(0o755)
-        folder.replace(target)
-    except OSError as error:
-        raise disk_error(error, target) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hub_folder(spec: str, revision: str, *, online: bool = True) -> Path:

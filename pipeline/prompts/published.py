@@ -21,6 +21,7 @@ from ..datasets.readers.columns import candidates
 from ..datasets.readers.text_tables import read_text_table
 from ..errors import UserError, unknown_name
 from ..files import read_json
+from ..formulas import original
 
 Format = Literal["sentences", "sentence", "descriptors", "structure", "table"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -116,9 +117,9 @@ def _read_table(path: Path) -> Published:
         )
     found: dict[str, list[str]] = {}
     for row in table.rows:
-        text = text_of(row.get(texts[0]))
+        text = original(text_of(row.get(texts[0])))
         if text and text_of(row.get("verdict", "kept")) == "kept":
-            found.setdefault(text_of(row.get(names[0])), []).append(text)
+            found.setdefault(original(text_of(row.get(names[0]))), []).append(text)
     if not found:
         raise UserError(f"{path} holds no texts.")
     return Published(path, "table", found)

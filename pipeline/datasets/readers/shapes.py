@@ -57,7 +57,10 @@ def read_shapes(root: Path, layout: Layout, manifest: Manifest) -> Contents:
             if found is None:
                 unnamed += 1
                 continue
-            items[split].append(Item(path, class_ids[" ".join(found)]))
+            name = " ".join(found)
+            if name not in class_ids:
+                raise UserError(f"{path} is a {name!r}, which is no class of {manifest.name!r}.")
+            items[split].append(Item(path, class_ids[name]))
             captions[split].append(CaptionedImage(image_id, path, _captions(image_id, found)))
     remark = f"{unnamed} images have questions but no class: their questions leave it open"
     return Contents(items, captions, questions, split_note=OWN_SPLIT_NOTE, remarks=(remark,))
