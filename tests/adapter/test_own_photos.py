@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from fake_engine import FakeEngine
 from fakes import PixelEncoder
 from PIL import Image
-from test_generate_resume import FakeEngine
 
 from aape.adapter.classification.own_photos import describe
 from aape.adapter.classification.verbs import train

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_engine import FakeEngine
 from fakes import FakeEncoder
-from test_generate_resume import FakeEngine
 
 from aape.adapter.asked_classes import asked_classes, say_untrained
 from aape.adapter.described_names import with_descriptions

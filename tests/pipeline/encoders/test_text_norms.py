@@ -12,7 +12,7 @@ import pytest
 import torch
 from fakes import FakeEncoder, unit_rows
 from safetensors.torch import save_file as save_weights
-from test_adapter_classification import C, D, feature_file
+from toy_features import C, D, feature_file
 
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.method.problem import TEXT_NORM

@@ -14,11 +14,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from fakes import FakeEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,43 +30,13 @@ from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.manifest import Manifest
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.answers import AnswerLog
-from aape.pipeline.prompts.engines.base import Answer, ClosingEngine
+from aape.pipeline.prompts.engines.base import Answer
 from aape.pipeline.prompts.generate import generate_banks, generate_prompts
-from aape.pipeline.prompts.requests import Request
 
 CONFIG = GenerationConfig.model_validate(
     {"samples": 4, "top_up": {"min_kept": 16, "max_samples": 2}, "verdicts": {"min_words": 3}}
 )
 _HOME = os.environ.get("AAPE_HOME", "")
-_WORDS = ["grey", "white", "round", "small", "tall", "old", "wooden", "bright", "heavy", "smooth"]
-
-
-class FakeEngine(ClosingEngine):
-    """Writes a text that follows from the request's seed; some are not worth keeping."""
-
-    name, version = "fake", "1"
-
-    def __init__(self, pause: float = 0.0, fail_after: int = -1) -> None:
-        self.pause, self.fail_after = pause, fail_after
-        self.asked: list[str] = []
-
-    def generate(self, requests: Sequence[Request]) -> Iterator[list[Answer]]:
-        for start in range(0, len(requests), 5):
-            group = requests[start : start + 5]
-            if 0 <= self.fail_after <= len(self.asked):
-                raise UserError("The fake engine fails.")
-            self.asked += [request.key for request in group]
-            time.sleep(self.pause)
-            yield [self._answer(request) for request in group]
-
-    def _answer(self, request: Request) -> Answer:
-        source = random.Random(request.seed)
-        words = ", ".join(source.sample(_WORDS, 3))
-        text = f"The {request.class_name} is {words}. It is"
-        if source.random() < 0.2:
-            text = "I'm sorry, I cannot do that."
-        when = "2026-01-01T00:00:00+00:00"
-        return Answer(request.key, text, "length", 9, self.name, self.version, when)
 
 
 def toy(names: Sequence[str], name: str = "toy") -> Manifest:
