@@ -171,7 +171,7 @@ def _open(
     folder: RunFolder, about: dict[str, Any], bank: str, features: str, root: str, checkpoint: str
 ) -> tuple[Source, Config]:
     """Open the new classes with the encoder of the run."""
-    from .classification.run import open_source
+    from .classification.sources import open_source
 
     if bool(bank) == bool(features):
         raise UserError(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
-from ..pipeline.embed.images import image_features, picture_features, say_left_out
+from ..pipeline.embed.images import image_features, picture_features
+from ..pipeline.embed.left_out import say_left_out
 from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
 from ..pipeline.pictures import PictureError, as_picture

@@ -22,7 +22,7 @@ from aape.pipeline.datasets.images import list_images
 from aape.pipeline.datasets.manifest import Download, Manifest
 from aape.pipeline.datasets.readers.layouts import CoopSplit, Table
 from aape.pipeline.datasets.readers.tables import read_table
-from aape.pipeline.embed.images import _hash_contents
+from aape.pipeline.embed.pixels import hash_contents
 from aape.pipeline.encoders.weights import published_by_openai, read_state
 from aape.pipeline.errors import UserError
 from aape.pipeline.files import atomic_path, write_text
@@ -302,7 +302,7 @@ def test_a_pipe_is_no_photo(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="pipe or a device"):
         open_raster(tmp_path / "x.jpg")
     assert list_images(tmp_path) == []
-    assert str(_hash_contents([tmp_path / "x.jpg"])[0]) == "no regular file"
+    assert str(hash_contents([tmp_path / "x.jpg"])[0]) == "no regular file"
 
 
 def test_every_photo_goes_through_one_door() -> None:

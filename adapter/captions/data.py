@@ -15,13 +15,8 @@ import torch
 from torch import Tensor
 
 from ...pipeline.datasets.splits import path_hash
-from ...pipeline.embed.images import (
-    Features,
-    cannot_be_read,
-    check_there,
-    image_features,
-    say_left_out,
-)
+from ...pipeline.embed.images import Features, image_features
+from ...pipeline.embed.left_out import cannot_be_read, check_there, say_left_out
 from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
 from ...pipeline.progress import step

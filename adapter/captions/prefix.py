@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipeline.embed.images import cannot_be_read, check_there, image_features, say_left_out
+from ...pipeline.embed.images import image_features
+from ...pipeline.embed.left_out import cannot_be_read, check_there, say_left_out
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step

@@ -122,7 +122,8 @@ class BankSource:
     def _features(
         self, items: Sequence[Item], views: int = 0, seed: int = 0
     ) -> tuple[LabelledImages, tuple[Unreadable, ...]]:
-        from ...pipeline.embed.images import check_there, image_features
+        from ...pipeline.embed.images import image_features
+        from ...pipeline.embed.left_out import check_there
 
         paths = [item.path for item in items]
         found = image_features(
@@ -146,7 +147,7 @@ class BankSource:
     @cached_property
     def _test(self) -> tuple[LabelledImages, str]:
         """Test features, and a note of what could not be read."""
-        from ...pipeline.embed.images import say_left_out
+        from ...pipeline.embed.left_out import say_left_out
 
         items = self.images.items("test")
         found, left_out = self._features(items)
@@ -160,7 +161,7 @@ class BankSource:
         Which they are is known of those that were sampled alone, so the sample is drawn again
         without those that cannot be read until there are none: the same for the same files.
         """
-        from ...pipeline.embed.images import say_left_out
+        from ...pipeline.embed.left_out import say_left_out
 
         left_out: list[Unreadable] = []
         bad: set[Path] = set()

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ...pipeline.errors import UserError
-from ...pipeline.files import exclusive
-from ...pipeline.progress import step
 from ..baselines.base import Fitted, Predictor
 from ..extend import gaussian_adapter
-from ..finish import finish_run
 from ..method.class_statistics import ClassStatistics
 from ..method.class_text import choose_class_text
 from ..method.gaussian_weight import choose_gaussian_weight
@@ -29,35 +25,15 @@ from ..method.recipe import Recipe
 from ..method.train import fit
 from ..metrics.accuracy import harmonic_mean
 from ..results import MethodResult, Results
-from ..run import RunFolder
 from .data import ClassificationData
 from .draws import Source
 from .protocols import INCREMENTAL
-from .run import open_source, templates_of
 
 if TYPE_CHECKING:
-    from ..config import Config, EvaluationConfig
+    from ..config import EvaluationConfig
 
 SESSIONS = 10
 VERSION = 1
-
-
-def run_incremental(config: Config, out: str | Path) -> Results:
-    """Evaluate by ``incremental`` and write the run folder, with the adapter of the last session.
-
-    Raises:
-        UserError: something named in the configuration is absent or does not fit.
-    """
-    run = RunFolder(out)
-    source, _ = open_source(config)
-    with exclusive(run.path / "run", "training in"):
-        run.start(config, ["classification"])
-        results, tensors, about = evaluate_incremental(source, config.recipe, config.evaluation)
-        run.save_weights(tensors, about | {"bank": config.data.bank, **templates_of(source)})
-        run.save_results(results)
-        finish_run(run)
-    step(f"Run folder: {run.path}")
-    return results
 
 
 def sessions_of(classes: int, count: int = SESSIONS) -> list[list[int]]:

@@ -69,6 +69,20 @@ def prepare(
     return Prepared(photos, bank, described)
 
 
+def of_prepared(
+    prepared: Prepared, evaluation: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is asked for of prepared photos: their bank, and defaults for what is not said.
+
+    Args:
+        evaluation: :data:`DEFAULTS`, and what a configuration says instead. given: the options.
+    """
+    root = given["data.root"] or str(prepared.photos.dataset.root)
+    own = {"data.bank": str(prepared.bank), "data.dataset": prepared.photos.name, "data.root": root}
+    own |= {f"evaluation.{n}": given[f"evaluation.{n}"] or evaluation[n] for n in DEFAULTS}
+    return {**given, **own}
+
+
 def check_splits(dataset: Dataset, shots: Shots) -> None:
     """Stop before any description is made where training would stop after all of them.
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.datasets import base_new_classes
 from ...pipeline.errors import UserError
-from ...pipeline.files import exclusive, hash_file
-from ...pipeline.paths import is_plain_name
+from ...pipeline.files import exclusive
 from ...pipeline.progress import step
 from ..config import Config
 from ..finish import finish_run
 from ..results import Results
 from ..run import RunFolder
 from ..shots import in_names
-from .bank_source import BankSource
 from .draws import Source
 from .evaluate import evaluate_classification
-from .feature_file import FileSource
 from .protocols import INCREMENTAL, load_protocol
+from .sources import open_source, open_target, origin_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...pipeline.encoders.base import Encoder
+
+    Trained = tuple[Results, dict[str, Tensor], dict[str, Any]]
+    """A table, and the tensors and the description of the adapter that the run keeps."""
 
 
 def run_classification(config: Config, out: str | Path, work: Path | None = None) -> Results:
@@ -35,43 +40,19 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
         UserError: something named in the configuration is absent or does not fit.
     """
     _check_names(config)
-    if config.data.unlabelled:
-        from .unlabelled import run_unlabelled
-
-        return run_unlabelled(config, out)
-    if config.evaluation.shots == 0 or config.data.semi:
+    if not config.data.unlabelled and (config.evaluation.shots == 0 or config.data.semi):
         raise UserError(
             "Without shots, or with --semi, there must be photos without labels to learn from.",
             "Name them: --unlabelled FOLDER.",
         )
-    if config.evaluation.protocol.partition("/")[0] == INCREMENTAL:
-        from .incremental import run_incremental
-
-        return run_incremental(config, out)
     run = RunFolder(out)
-    device = _device(config)
     # opened before the lock, so that a misspelt name leaves no folder behind
     source, encoder = open_source(config)
-    targets = [_open_target(name, config, encoder) for name in config.data.targets]
-    _say_what_is_not_trained(source, config.evaluation.protocol)
+    train = _training(config, source, encoder, run, work)
     with run.making(), exclusive(run.path / "run", "training in"):
         run.start(config, ["classification"])
-        results = evaluate_classification(
-            source,
-            config.recipe,
-            config.evaluation,
-            targets=targets,
-            run=run,
-            work=work,
-            device=device,
-        )
-        tensors, about = run.load_weights()
-        about |= {"bank": config.data.bank, **templates_of(source)}
-        if config.data.bank:
-            about["bank_sha256"] = hash_file(config.data.bank)
-        if config.data.features:
-            about["features_sha256"] = hash_file(config.data.features)
-        run.save_weights(tensors, about)
+        results, tensors, about = train()
+        run.save_weights(tensors, about | origin_of(source, config))
         run.save_results(results)
         finish_run(run)
     step(f"Run folder: {run.path}")
@@ -86,6 +67,42 @@ def _check_names(config: Config) -> None:
     if config.data.unlabelled or protocol == INCREMENTAL:
         where = "photos without labels" if config.data.unlabelled else f"the protocol {protocol}"
         raise UserError(f"No names are chosen with {where}.", "Leave out --names best.")
+
+
+def _training(
+    config: Config, source: Source, encoder: Encoder | None, run: RunFolder, work: Path | None
+) -> Callable[[], Trained]:
+    """Return what is to be done: learn without labels, in sessions, or from shots by a protocol."""
+    if config.data.unlabelled:
+        from .photo_pool import read_pool
+        from .unlabelled import train_unlabelled
+
+        pool = read_pool(config.data.unlabelled, source, encoder)
+        return partial(train_unlabelled, config, source, pool, run)
+    if config.evaluation.protocol.partition("/")[0] == INCREMENTAL:
+        from .incremental import evaluate_incremental
+
+        return partial(evaluate_incremental, source, config.recipe, config.evaluation)
+    targets = [open_target(name, config, encoder) for name in config.data.targets]
+    _say_what_is_not_trained(source, config.evaluation.protocol)
+    return partial(_train, config, source, targets, run, work)
+
+
+def _train(
+    config: Config, source: Source, targets: list[Source], run: RunFolder, work: Path | None
+) -> Trained:
+    from ...pipeline.encoders.base import pick_device
+
+    results = evaluate_classification(
+        source,
+        config.recipe,
+        config.evaluation,
+        targets=targets,
+        run=run,
+        work=work,
+        device=str(pick_device(config.encoder.device)),
+    )
+    return results, *run.load_weights()
 
 
 def _say_what_is_not_trained(source: Source, protocol: str) -> None:
@@ -112,82 +129,3 @@ def default_folder(config: Config) -> Path:
     shots = 0 if protocol == "unlabelled" else evaluation.shots
     parts = [name, protocol, in_names(shots), config.recipe.name]
     return Path("runs") / "-".join(parts)
-
-
-def open_source(config: Config) -> tuple[Source, Encoder | None]:
-    """Open what the configuration trains on.
-
-    Raises:
-        UserError: neither a bank nor features are named, or they do not fit together.
-    """
-    data = config.data
-    if not data.bank and not data.features:
-        raise UserError(
-            "Nothing to train on: neither a bank nor a file of features was named.",
-            "Give --bank BANK (aape generate-prompts makes one) or --features FILE.",
-        )
-    from ...pipeline.bank import PromptBank
-
-    bank = PromptBank.open(data.bank) if data.bank else None
-    if data.features:
-        return FileSource(data.features, bank, repeat=data.repeat_images), None
-    assert bank is not None
-    return _open_bank(bank, data.dataset, data.root, config, None)
-
-
-def _open_bank(
-    bank, name: str, root: str, config: Config, encoder: Encoder | None
-) -> tuple[BankSource, Encoder]:
-    from ...pipeline.datasets import open_dataset
-    from ...pipeline.encoders import load_encoder
-
-    chosen = bank.metadata.of(name).dataset
-    if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
-        raise UserError(f"The bank names its data set {chosen!r}, which is no plain name.")
-    dataset = open_dataset(chosen, Path(root) if root else None)
-    for remark in dataset.contents.remarks:
-        step(f"{dataset.manifest.name}: {remark}")
-    if encoder is None:
-        wanted = config.encoder.name
-        wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
-        encoder = load_encoder(wanted, config.encoder.checkpoint, config.encoder.device)
-    source = BankSource(
-        bank,
-        dataset,
-        encoder,
-        views=config.recipe.views,
-        repeat=config.data.repeat_images,
-        workers=config.encoder.workers,
-        batch_size=config.encoder.batch_size,
-        strict=config.encoder.strict,
-    )
-    return source, encoder
-
-
-def _open_target(name: str, config: Config, encoder: Encoder | None) -> Source:
-    """Open a target: a bank (``*.parquet``) or a file of features (``*.safetensors``)."""
-    from ...pipeline.bank import PromptBank
-
-    if name.endswith(".safetensors"):
-        return FileSource(name)
-    if encoder is None:
-        raise UserError(
-            f"The target {name!r} is a bank, but the source is a file of features.",
-            "Name targets as files of features too.",
-        )
-    return _open_bank(PromptBank.open(name), "", "", config, encoder)[0]
-
-
-def templates_of(source: Source) -> dict[str, Any]:
-    """Return what a name is put into, for classes that are named later."""
-    if not isinstance(source, BankSource):
-        return {"template": "", "ensemble": []}
-    manifest = source.images.manifest
-    every = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
-    return {"template": manifest.templates[0], "ensemble": every}
-
-
-def _device(config: Config) -> str:
-    from ...pipeline.encoders.base import pick_device
-
-    return str(pick_device(config.encoder.device))

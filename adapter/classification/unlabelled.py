@@ -9,77 +9,59 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ... import __version__
-from ...pipeline.files import exclusive, hash_file, hash_value
-from ...pipeline.progress import step
-from ..finish import finish_run
+from ...pipeline.files import hash_value
 from ..method.adapter import FittedAdapter
 from ..method.recipe import Recipe
 from ..method.unlabelled import UnlabelledFit
 from ..results import Results
-from ..run import RunFolder
 from .data import ClassificationData
 from .draws import Source
-from .outcomes import (
-    Outcome,
-    say_what_was_reused,
-)
-from .photo_pool import read_pool
+from .outcomes import Outcome, say_what_was_reused
 from .protocols import SEMI, UNLABELLED, TestSet
-from .run import open_source, templates_of
 from .table import Row, build_results
 from .unlabelled_rows import Work, rows_of, verdict
 
 if TYPE_CHECKING:
     from ..config import Config, EvaluationConfig
+    from ..run import RunFolder
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
 _VERSION = 1
 
 
-def run_unlabelled(config: Config, out: str | Path) -> Results:
-    """Learn from a pool without labels, test where there are test photos, write the run folder.
+def train_unlabelled(
+    config: Config, source: Source, pool: Tensor, run: RunFolder
+) -> tuple[Results, dict[str, Tensor], dict[str, Any]]:
+    """Learn from a pool without labels and test where there are test photos.
 
     Args:
-        config: ``data.unlabelled`` is a folder, a file of features or ``train``; ``data.semi``
-            says that the shots are used with their labels.
-        out: the run folder.
+        config: ``data.semi`` says that the shots are used with their labels.
+        pool: (n, d), as :func:`.photo_pool.read_pool` returns it.
+        run: keeps finished work.
 
-    Raises:
-        UserError: something named in the configuration is absent or does not fit.
+    Returns:
+        The table, and the tensors and the description of the first seed's adapter.
     """
-    run = RunFolder(out)
-    source, encoder = open_source(config)
-    pool = read_pool(config.data.unlabelled, source, encoder)
     settings = config.evaluation
     if not config.data.semi:
         settings = settings.model_copy(update={"shots": 0})
-    with exclusive(run.path / "run", "training in"):
-        run.start(config, ["classification"])
-        work = Work(run.path / "work")
-        results, data = _evaluate(source, pool, config.recipe, settings, config.data.semi, work)
-        tensors, about = work.first()
-        about |= {
-            "dataset": data.dataset,
-            "encoder": data.encoder,
-            "protocol": results.protocol,
-            "shots": settings.shots,
-            "class_names": data.texts.names,
-            "all_class_names": data.texts.names,
-            "bank": config.data.bank,
-            **templates_of(source),
-        }
-        if config.data.bank:
-            about["bank_sha256"] = hash_file(config.data.bank)
-        run.save_weights(tensors, about)
-        run.save_results(results)
-        finish_run(run)
-    step(f"Run folder: {run.path}")
-    return results
+    work = Work(run.path / "work")
+    results, data = _evaluate(source, pool, config.recipe, settings, config.data.semi, work)
+    tensors, about = work.first()
+    about |= {
+        "dataset": data.dataset,
+        "encoder": data.encoder,
+        "protocol": results.protocol,
+        "shots": settings.shots,
+        "class_names": data.texts.names,
+        "all_class_names": data.texts.names,
+    }
+    return results, tensors, about
 
 
 def evaluate_unlabelled(

@@ -84,28 +84,10 @@ def train(
     """
     from .run import default_folder, run_classification
 
-    prepared = None
     kind = source_kind(source, bank, features)
-    if kind == "bank":
-        bank = source
-    elif kind == "features":
-        features = source
-    elif kind:
-        from .own_photos import DEFAULTS, prepare, split_settings
-
-        values = read_source(config)
-        evaluation = DEFAULTS | (values.get("evaluation") or {})
-        settings, generation = split_settings(assigned(settings))
-        prepared = prepare(
-            source, root, encoder, checkpoint, shots or evaluation["shots"], strict, generation
-        )
-        bank, dataset = prepared.bank, prepared.photos.name
-        root = root or prepared.photos.dataset.root
-        shots = shots or evaluation["shots"]
-        protocol = protocol or evaluation["protocol"]
-        seeds = seeds or evaluation["seeds"]
+    named = {"bank": bank, "features": features, kind: source}
     given = {
-        "data.bank": str(bank) or None, "data.features": str(features) or None,
+        "data.bank": str(named["bank"]) or None, "data.features": str(named["features"]) or None,
         "data.dataset": dataset or None, "data.root": str(root) or None,
         "data.targets": list(target) or None, "data.repeat_images": repeat_images or None,
         "data.unlabelled": str(unlabelled) or None, "data.semi": semi or None,
@@ -117,14 +99,22 @@ def train(
         "evaluation.order_seed": order_seed, "evaluation.new_classes": new_classes or None,
         "evaluation.names": names or None,
     }  # fmt: skip
+    prepared = None
+    if kind == "photos":
+        from .own_photos import DEFAULTS, of_prepared, prepare, sentences, split_settings
+
+        evaluation = DEFAULTS | (read_source(config).get("evaluation") or {})
+        settings, generation = split_settings(assigned(settings))
+        prepared = prepare(
+            source, root, encoder, checkpoint, shots or evaluation["shots"], strict, generation
+        )
+        given = of_prepared(prepared, evaluation, given)
     chosen = configure(
         config, given, settings, recipe=recipe, distillation=distillation, checkpoint=checkpoint
     )
     folder = Path(out or default_folder(chosen))
     results = run_classification(chosen, folder)
     if prepared is not None:
-        from .own_photos import sentences
-
         results.details["run"] = str(folder)
         results.details["summary"] = sentences(prepared, results, folder)
     return results
