@@ -6,7 +6,7 @@ b photos, c classes, d embedding width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,42 +193,12 @@ class OpenModel:
     ) -> list[list[Answer]]:
         """Return the ``top`` likeliest classes of photos by their features x (b, d), best first."""
         added = self.fitted.contributions(x, asked.texts)
-        logits = total(added)
-        shares = logits.softmax(-1)
-        best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
-        return [
-            [
-                Answer(
-                    asked.names[i],
-                    float(shares[row, i]),
-                    float(logits[row, i]),
-                    bool(asked.texts.seen[i] >= 0),
-                    {name: float(part[row, i]) for name, part in added.items()} if terms else {},
-                )
-                for i in which
-            ]
-            for row, which in enumerate(best)
-        ]
+        return _likeliest(total(added), asked, top, added if terms else {})
 
     @torch.no_grad()
     def zero_shot(self, x: Tensor, asked: AskedClasses, top: int = 3) -> list[list[Answer]]:
         """Return what the encoder says by the class texts alone, without the adapter."""
-        logits = self.fitted.scale * x @ asked.texts.template.T
-        shares = logits.softmax(-1)
-        best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
-        return [
-            [
-                Answer(
-                    asked.names[i],
-                    float(shares[row, i]),
-                    float(logits[row, i]),
-                    bool(asked.texts.seen[i] >= 0),
-                    {},
-                )
-                for i in which
-            ]
-            for row, which in enumerate(best)
-        ]
+        return _likeliest(self.fitted.scale * x @ asked.texts.template.T, asked, top)
 
     def _asked(self, ids: Sequence[int], others: Sequence[str]) -> AskedClasses:
         """Return classes of the run by id, then others by name."""
@@ -259,6 +229,27 @@ class OpenModel:
         while len(self._named) > _NAMES_KEPT:
             self._named.popitem(last=False)
         return [found[name] for name in names]
+
+
+def _likeliest(
+    logits: Tensor, asked: AskedClasses, top: int, added: Mapping[str, Tensor] | None = None
+) -> list[list[Answer]]:
+    """Return the ``top`` likeliest classes by logits (b, c), with what each term (b, c) added."""
+    shares = logits.softmax(-1)
+    best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
+    return [
+        [
+            Answer(
+                asked.names[i],
+                float(shares[row, i]),
+                float(logits[row, i]),
+                bool(asked.texts.seen[i] >= 0),
+                {name: float(part[row, i]) for name, part in (added or {}).items()},
+            )
+            for i in which
+        ]
+        for row, which in enumerate(best)
+    ]
 
 
 def open_model(

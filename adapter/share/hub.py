@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...pipeline.errors import UserError
+from ...pipeline.hub_errors import is_of_hub
 from .contents import BANK, FILE, RUN
 
 _TYPES = {RUN: "model", BANK: "dataset"}
@@ -127,8 +128,7 @@ class Hub:
                     f"The hub does not let you do this with {self.repository} ({status}).",
                     "Log in with: hf auth login, or set HF_TOKEN.",
                 ) from error
-            known = isinstance(error, OSError | ValueError) or "httpx" in type(error).__module__
-            if not known:
+            if not is_of_hub(error):
                 raise
             reason = " ".join(str(error).split())[:200]
             raise UserError(

@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 
 from ..errors import UserError
 from ..files import read_json
+from ..hub_errors import is_of_hub
 from .clip_sources import CONFIG
 
 SCHEMES = ("hf-hub:", "local-dir:", "transformers:")
@@ -128,7 +129,7 @@ def snapshot(repository: str) -> Path:
         folder = Path(snapshot_download(repository, local_files_only=True))
         if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
             return folder
-    except Exception:  # not in the cache: several classes, by version
+    except (OSError, ValueError):  # not in the cache, or no name that a hub could have
         pass
     address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
@@ -142,6 +143,8 @@ def snapshot(repository: str) -> Path:
             folder = Path(snapshot_download(repository, allow_patterns=list(_WEIGHTS[1])))
         return folder
     except Exception as error:
+        if not is_of_hub(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"The model {repository} is not on this machine and cannot be had from "

@@ -14,6 +14,7 @@ import torch
 
 from ..errors import UserError
 from ..files import hash_file
+from ..hub_errors import is_of_hub
 from .checkpoints import State, fill, read_tensors
 
 _PROBE_SECONDS = 3.0
@@ -58,6 +59,8 @@ def download(config: dict[str, Any], name: str) -> Path:
         socket.create_connection((parts.hostname or "", parts.port or 443), _PROBE_SECONDS).close()
         return Path(download_pretrained(config))
     except Exception as error:
+        if not is_of_hub(error) and not isinstance(error, RuntimeError):  # a wrong checksum
+            raise
         raise UserError(
             f"The weights of {name} are not on this machine and {parts.hostname} cannot be "
             f"reached ({error}).",
