@@ -52,10 +52,16 @@ def read_pool(name: str, source: Source, encoder: Encoder | None) -> Tensor:
         )
     from ...pipeline.datasets.images import list_images
     from ...pipeline.embed.images import image_features
+    from ...pipeline.embed.left_out import say_left_out
 
     if not path.is_dir():
         raise UserError(f"There is no folder of photos {path}.")
-    return torch.from_numpy(image_features(encoder, list_images(path)).x)
+    photos = list_images(path)
+    found = image_features(encoder, photos, strict=source.strict)
+    say_left_out(found.unreadable, len(photos), "photos without labels")
+    if not len(found.x):
+        raise UserError(f"No photo of {path} can be read.")
+    return torch.from_numpy(found.x)
 
 
 def _training_photos(source: Source) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 from aape.adapter.captions.data import caption_set
 from aape.adapter.captions.prefix import image_inputs
 from aape.adapter.classification.bank_source import BankSource
+from aape.adapter.classification.photo_pool import read_pool
 from aape.pipeline.datasets.records import CaptionedImage, Item
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.errors import UserError
@@ -89,3 +90,21 @@ def test_captions_stay_with_their_photos(tmp_path: Path) -> None:
                 caption_set(PixelEncoder(), images, "training", True)
             else:
                 image_inputs(PixelEncoder(), paths, 1, "test", True)
+
+
+def test_a_pool_without_labels_leaves_out_what_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = photos(tmp_path / "pool", 3)
+    paths[1].write_bytes(b"no picture")
+    source = bank_source(strict=False)
+    pool = read_pool(str(tmp_path / "pool"), source, source.encoder)
+    whole = image_features(PixelEncoder(), [paths[0], paths[2]], workers=0)
+    np.testing.assert_array_equal(pool.numpy(), whole.x)
+    assert "1 of 3 photos without labels cannot be read" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"1\.png cannot be read"):
+        read_pool(str(tmp_path / "pool"), bank_source(strict=True), source.encoder)
+    for path in paths:
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="No photo of"):
+        read_pool(str(tmp_path / "pool"), source, source.encoder)
