@@ -165,25 +165,25 @@ def names(data: Path) -> None:
         "names of other classes offered": by_photos(text, stranger, candidates),
         "mean of all names": lambda x, y: [-2] * len(text),
     }
-    for title, mixed in (("templates", 0.0), ("half templates, half descriptions", 0.5)):
-        rows = {}
-        for name, choose in cases.items():
-            right, moved = [], []
-            for fold in range(4):
-                train, test = np.delete(order, fold, 1).reshape(-1), order[:, fold]
-                x, y = torch.from_numpy(photos[train]), torch.from_numpy(labels[train])
-                chosen = choose(x, y)
-                new = text.copy()
-                for c, i in enumerate(chosen):
-                    if i == -2:
-                        every = np.concatenate([text[c][None], candidates[owner == c]])
-                        new[c] = unit(every.mean(0))
-                    elif i >= 0:
-                        new[c] = candidates[i]
-                moved.append(str(sum(i >= 0 for i in chosen)))
-                new = unit((1 - mixed) * new + mixed * prompts)
-                right.append((photos[test] @ new.T).argmax(1) == labels[test])
-            rows[name] = (np.concatenate(right)[None], ", ".join(moved))
+    mixes = {"templates": 0.0, "half templates, half descriptions": 0.5}
+    tables: dict[str, dict[str, tuple[Right, str]]] = {title: {} for title in mixes}
+    for name, choose in cases.items():
+        right: dict[str, list[np.ndarray]] = {title: [] for title in mixes}
+        moved = []
+        for fold in range(4):
+            train, test = np.delete(order, fold, 1).reshape(-1), order[:, fold]
+            chosen = choose(torch.from_numpy(photos[train]), torch.from_numpy(labels[train]))
+            moved.append(str(sum(i >= 0 for i in chosen)))
+            new = text.copy()
+            for c, i in enumerate(chosen):
+                every = np.concatenate([text[c][None], candidates[owner == c]])
+                new[c] = candidates[i] if i >= 0 else unit(every.mean(0)) if i == -2 else text[c]
+            for title, mixed in mixes.items():
+                both = unit((1 - mixed) * new + mixed * prompts)
+                right[title].append((photos[test] @ both.T).argmax(1) == labels[test])
+        for title, parts in right.items():
+            tables[title][name] = (np.concatenate(parts)[None], ", ".join(moved))
+    for title, rows in tables.items():
         print(f"\nClass text: {title}; right column: classes renamed in each fold")
         print_rows(rows, "given names")
 
