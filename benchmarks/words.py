@@ -25,7 +25,7 @@ from study_data import TextMap, padded, plain, unit
 
 from aape.adapter.classification.feature_file import read_features
 from aape.adapter.method.class_names import OtherNames, choose_names
-from aape.adapter.method.class_text import zero_shot_loss
+from aape.adapter.method.class_text import zero_shot_losses
 from aape.adapter.method.problem import ClassSet, ClassText, other_classes
 from aape.adapter.metrics.intervals import paired_bootstrap
 
@@ -67,7 +67,10 @@ class Photos:
                                    torch.arange(len(text)), prompted=some)  # fmt: skip
                 x, y = self.shots(seed)
                 texts = {share: classes.text(ClassText("ensemble", share)) for share in SHARES}
-                losses = {s: zero_shot_loss(x, y, t, self.scale) for s, t in texts.items()}
+                losses = {
+                    share: float(zero_shot_losses(x, y, t, self.scale).mean())
+                    for share, t in texts.items()
+                }
                 shares.append(min(losses, key=lambda share: losses[share]))
                 text = texts[shares[-1]]
             rows.append(self.right(text))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .convex import best_temperature, cross_entropies
+from .temperature import best_temperature, cross_entropies
 
 _SWEEPS = 3
 
