@@ -25,7 +25,7 @@ from study_data import TextMap, padded, plain, unit
 
 from aape.adapter.classification.feature_file import read_features
 from aape.adapter.method.class_names import OtherNames, choose_names
-from aape.adapter.method.class_text import zero_shot_loss
+from aape.adapter.method.class_text import zero_shot_losses
 from aape.adapter.method.problem import ClassSet, ClassText, other_classes
 from aape.adapter.metrics.intervals import paired_bootstrap
 
@@ -67,7 +67,10 @@ class Photos:
                                    torch.arange(len(text)), prompted=some)  # fmt: skip
                 x, y = self.shots(seed)
                 texts = {share: classes.text(ClassText("ensemble", share)) for share in SHARES}
-                losses = {s: zero_shot_loss(x, y, t, self.scale) for s, t in texts.items()}
+                losses = {
+                    share: float(zero_shot_losses(x, y, t, self.scale).mean())
+                    for share, t in texts.items()
+                }
                 shares.append(min(losses, key=lambda share: losses[share]))
                 text = texts[shares[-1]]
             rows.append(self.right(text))
@@ -165,25 +168,25 @@ def names(data: Path) -> None:
         "names of other classes offered": by_photos(text, stranger, candidates),
         "mean of all names": lambda x, y: [-2] * len(text),
     }
-    for title, mixed in (("templates", 0.0), ("half templates, half descriptions", 0.5)):
-        rows = {}
-        for name, choose in cases.items():
-            right, moved = [], []
-            for fold in range(4):
-                train, test = np.delete(order, fold, 1).reshape(-1), order[:, fold]
-                x, y = torch.from_numpy(photos[train]), torch.from_numpy(labels[train])
-                chosen = choose(x, y)
-                new = text.copy()
-                for c, i in enumerate(chosen):
-                    if i == -2:
-                        every = np.concatenate([text[c][None], candidates[owner == c]])
-                        new[c] = unit(every.mean(0))
-                    elif i >= 0:
-                        new[c] = candidates[i]
-                moved.append(str(sum(i >= 0 for i in chosen)))
-                new = unit((1 - mixed) * new + mixed * prompts)
-                right.append((photos[test] @ new.T).argmax(1) == labels[test])
-            rows[name] = (np.concatenate(right)[None], ", ".join(moved))
+    mixes = {"templates": 0.0, "half templates, half descriptions": 0.5}
+    tables: dict[str, dict[str, tuple[Right, str]]] = {title: {} for title in mixes}
+    for name, choose in cases.items():
+        right: dict[str, list[np.ndarray]] = {title: [] for title in mixes}
+        moved = []
+        for fold in range(4):
+            train, test = np.delete(order, fold, 1).reshape(-1), order[:, fold]
+            chosen = choose(torch.from_numpy(photos[train]), torch.from_numpy(labels[train]))
+            moved.append(str(sum(i >= 0 for i in chosen)))
+            new = text.copy()
+            for c, i in enumerate(chosen):
+                every = np.concatenate([text[c][None], candidates[owner == c]])
+                new[c] = candidates[i] if i >= 0 else unit(every.mean(0)) if i == -2 else text[c]
+            for title, mixed in mixes.items():
+                both = unit((1 - mixed) * new + mixed * prompts)
+                right[title].append((photos[test] @ both.T).argmax(1) == labels[test])
+        for title, parts in right.items():
+            tables[title][name] = (np.concatenate(parts)[None], ", ".join(moved))
+    for title, rows in tables.items():
         print(f"\nClass text: {title}; right column: classes renamed in each fold")
         print_rows(rows, "given names")
 

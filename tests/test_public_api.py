@@ -114,7 +114,8 @@ def test_help_shows_the_defaults_of_the_configuration():
     places = {
         "shots": "evaluation.shots", "seeds": "evaluation.seeds", "encoder": "encoder.name",
         "protocol": "evaluation.protocol", "baselines": "evaluation.baselines",
-        "new_classes": "evaluation.new_classes", "device": "encoder.device",
+        "new_classes": "evaluation.new_classes", "names": "evaluation.names",
+        "device": "encoder.device",
     }  # fmt: skip
     assert shown.pop("recipe") == Config().recipe.name
     assert set(shown) == set(places)

@@ -37,6 +37,8 @@ _SAYS = re.compile(
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"^(?:a|an|the)\s+", re.IGNORECASE)
+# words that make a sentence, or one person's thing, of what should be a name
+_NO_NAME = frozenset({"is", "are", "was", "were", "it", "my", "your", "his", "her", "this", "that"})
 _WORDS = re.compile(r"[^\W_]+(?:['’.&/-]+[^\W_]+)*(?: [^\W_]+(?:['’.&/-]+[^\W_]+)*)*")
 
 
@@ -74,6 +76,8 @@ def name_in(answer: str) -> str:
     quoted = _QUOTED.search(line)
     name = quoted.group(1) if quoted else _SAYS.sub("", line)
     name = _ARTICLE.sub("", name.strip(" \t\"'“”‘’.,;:!*-"))
+    if _NO_NAME & set(name.casefold().split()):
+        return ""
     fits = len(name) <= _LONGEST and len(name.split()) <= _MOST_WORDS
     return name if fits and _WORDS.fullmatch(name) and any(map(str.isalpha, name)) else ""
 

@@ -138,6 +138,7 @@ def test_a_bank_with_contrasts_and_names(tmp_path: Path) -> None:
         ("owl\x1b[31m", ""),
         ("", ""),
         ("T-shirt", "T-shirt"),
+        ("A perfect shoe is a shoe.", ""),  # of SmolLM2-135M
         ("?!", ""),
     ],
 )
