@@ -164,7 +164,10 @@ def extract(archive: Path, folder: Path) -> None:
             f"{archive} is damaged: {error}.", "Delete it and fetch it again."
         ) from error
     except OSError as error:
-        raise disk_error(error, folder) from error
+        told = disk_error(error, folder)
+        if told is error:  # not of the disk: a place in the archive that is none
+            told = UserError(f"{archive} is damaged: {error}.", "Delete it and fetch it again.")
+        raise told from error
 
 
 def _uncompressed(archive: Path) -> IO[bytes]:
