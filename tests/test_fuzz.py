@@ -83,6 +83,14 @@ def test_a_path_that_no_disk_can_hold(tmp_path: Path, name: str) -> None:
     assert inside(tmp_path, "é" * 127) == tmp_path / ("é" * 127)
 
 
+@pytest.mark.parametrize("label", ["1e999", "NaN", "null", "[]", "-1", "2", '"x"'])
+def test_a_label_of_coop_that_is_none(tmp_path: Path, label: str) -> None:
+    row = f'["1.png", {label}, "owl"]'
+    (tmp_path / "c.json").write_text(f'{{"train": [{row}], "val": [], "test": [{row}]}}')
+    with pytest.raises(UserError, match=r"c\.json"):
+        _ = dataset({"kind": "coop_split", "split_file": "c.json"}, tmp_path).contents
+
+
 def test_a_zip_whose_places_are_none(tmp_path: Path) -> None:
     import zipfile
 

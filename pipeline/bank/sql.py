@@ -127,7 +127,8 @@ def _closed_room(bank: PromptBank) -> duckdb.DuckDBPyConnection:
     connection.register("classes", _classes(bank))
     dim = bank.metadata.dim
     connection.execute(
-        f"CREATE VIEW bank AS SELECT * REPLACE (embedding::FLOAT[{dim}] AS embedding) FROM _rows"
+        f"CREATE VIEW bank AS SELECT * REPLACE (embedding::FLOAT[{int(dim)}] AS embedding)"  # nosec B608: a number
+        " FROM _rows"
     )
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -42,7 +42,7 @@ def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Conten
             for split in SPLITS
             if split in rows
         }
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{file} is not a split file of CoOp.") from error
     _check_range(file, items, manifest)
     return Contents(items)
