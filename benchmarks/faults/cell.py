@@ -20,6 +20,7 @@ from .rooms import PAGE, Ended, Room, Running
 
 _REFUSED = (0, 2)
 _DAY = 86400.0
+_FOR_PEOPLE = (".lock", ".tex", ".md", ".csv", ".html")  # nothing of ours reads them again
 
 
 @dataclass
@@ -271,7 +272,7 @@ def _liar(cell: Cell) -> tuple[str, str, str]:
 def _bits(cell: Cell) -> tuple[str, str, str]:
     command, place = cell.known.command, cell.room.place
     files = sorted({p for pattern in command.reads for p in place.glob(pattern) if p.is_file()})
-    files = [path for path in files if path.suffix != ".lock" and path.stat().st_size]
+    files = [path for path in files if path.suffix not in _FOR_PEOPLE and path.stat().st_size]
     path = cell.source.choice(files)
     detail = f"{path.relative_to(place)}: {injections.damage(path, cell.source) or 'unchanged'}"
     cell.serve()

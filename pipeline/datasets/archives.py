@@ -204,14 +204,14 @@ def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
     members = check_tar(tar)
     _check_room(sum(member.size for member in members), folder)
     options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    tar.extractall(folder, members, **options)  # nosec B202: see check_tar
+    tar.extractall(folder, members, **options)  # checked  # nosec B202
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         check_zip(content)
         _check_room(sum(member.file_size for member in content.infolist()), folder)
-        content.extractall(folder)  # nosec B202: see check_zip
+        content.extractall(folder)  # checked  # nosec B202
 
 
 @contextmanager
