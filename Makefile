@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test faults fuzz lint types check docs eval-all reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test audit release faults fuzz lint types check docs eval-all reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,18 @@ quick: env-dev  ## the tests of the inner loop: none that takes more than three 
 
 test: env-dev  ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+audit: env-dev  ## known faults: of our code (bandit), of what is installed (pip-audit, with a network)
+	@.ci/audit $(BIN)
+
+release: env-dev  ## requirements.lock with hashes; SBOM and wheel in dist/
+	@$(PIP) --editable '.[release]'
+	@$(BIN)/uv pip compile pyproject.toml --extra serve --extra openai -c constraints.txt \
+	  --generate-hashes --universal --no-emit-index-url --no-emit-find-links --no-header --quiet \
+	  --output-file requirements.lock
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py requirements requirements.lock --of JSON -o dist/sbom.json
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 faults: env-dev  ## kill, starve, flood and lie to every long-running command (COUNT=2000 SEED=1)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --count $(or $(COUNT),2000) --seed $(or $(SEED),1)

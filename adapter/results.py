@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..pipeline.errors import UserError
 from ..pipeline.formulas import harmless
 from ..pipeline.store import read_record, write_record
@@ -109,11 +111,21 @@ class Results:
         value = read_record(path)
         if value.get("schema") != SCHEMA:
             raise UserError(f"{path} is not a results file of schema {SCHEMA}.")
-        methods = []
-        for row in value.pop("methods"):
-            row.pop("summary", None)
-            methods.append(MethodResult(**row))
-        return cls(methods=methods, **value)
+        try:
+            methods = []
+            for row in value.pop("methods"):
+                row.pop("summary", None)
+                methods.append(MethodResult(**row))
+            table = cls(methods=methods, **value)
+            # as it is: nothing is turned into another type, it is only looked at
+            TypeAdapter(cls).validate_python(_without_null(asdict(table)))
+        except (ValidationError, TypeError, KeyError, AttributeError) as error:
+            why = str(error).splitlines()
+            raise UserError(
+                f"{path} is no table of results: {' '.join(why[:3])}.",
+                "Restore it from a copy, or make it again.",
+            ) from error
+        return table
 
     def cell(self, method: MethodResult, metric: str, plus_minus: str = " ± ") -> str:
         """Return ``mean ± std`` as text, ``"–"`` where the method has no such figure.
@@ -169,3 +181,12 @@ class Results:
             rows.append(" & ".join([method.name.translate(escape), *cells]) + r" \\")
         body = "\n".join([r"\toprule", *rows, r"\bottomrule"])
         return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _without_null(value: Any) -> Any:
+    """Leave out what is null: a figure that was not finite is written so."""
+    if isinstance(value, dict):
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_null(item) for item in value if item is not None]
+    return value

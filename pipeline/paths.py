@@ -16,6 +16,8 @@ from pydantic import AfterValidator
 from .errors import UserError
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONGEST_PART, _LONGEST = 255, 4096  # bytes, on nearly all disks
+_SHOWN = 80
 _SLOTS = frozenset({"path", "folder", "name", "stem", "release"})
 # Where COCO lies beside a data set that only lists COCO's photos (VQAv2, SugarCrepe).
 _COCO = "../coco/"
@@ -46,8 +48,8 @@ def inside(root: Path, name: str) -> Path:
     ...
     aape.pipeline.errors.UserError: '../escaped.txt' leads out of data. Nothing outside ...
     """
-    if "\0" in name:
-        raise UserError(f"{name!r} is not a path.")
+    if "\0" in name or _is_too_long(name):
+        raise UserError(f"{_shown(name)} is not a path.")
     if ".." not in name and not name.startswith("/"):  # nearly all: no detour for a million photos
         return root / name
     base = Path(os.path.normpath(root.absolute()))
@@ -58,6 +60,18 @@ def inside(root: Path, name: str) -> Path:
             "Nothing outside that folder is read or written: name a path below it.",
         )
     return root / path.relative_to(base)
+
+
+def _is_too_long(name: str) -> bool:
+    """Say whether no disk can hold such a name: asked for it, Python raises an OSError."""
+    if len(name) < _LONGEST_PART // 4:  # bytes of UTF-8 in a character
+        return False
+    whole = os.fsencode(name) if name.isascii() else name.encode("utf-8", "surrogatepass")
+    return len(whole) >= _LONGEST or max(map(len, whole.split(b"/"))) > _LONGEST_PART
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
 
 
 def inside_data(root: Path, name: str) -> Path:
@@ -77,6 +91,8 @@ def _relative(name: str) -> str:
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"{name!r} leads out of the folder of the data set")
+    if _is_too_long(name):
+        raise ValueError(f"{_shown(name)} is longer than a path can be")
     return name
 
 

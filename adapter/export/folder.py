@@ -11,6 +11,7 @@ from typing import Any
 
 from ...pipeline.errors import UserError
 from ...pipeline.files import write_text
+from ...pipeline.leftovers import sweep
 from ..config import Config
 from ..run import RunFolder
 from .card import model_card
@@ -30,6 +31,7 @@ def write_folder(run: str | Path, out: str | Path) -> Path:
     if target.path.exists():
         if target.path.resolve() == source.path.resolve():
             raise UserError(f"{out} is the run itself.", "Name another folder.")
+        sweep(target.path)  # what a killed export left is nobody's
         others = sorted(p.name for p in target.path.iterdir() if p.name not in FILES)
         if others:
             raise UserError(

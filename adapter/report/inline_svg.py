@@ -68,7 +68,7 @@ def inline_svg(figure: Figure, name: str, label: str) -> str:
     stream = io.BytesIO()
     with page_style():
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
-    root = ElementTree.fromstring(stream.getvalue())
+    root = ElementTree.fromstring(stream.getvalue())  # by matplotlib  # nosec B314
     for child in [e for e in root if e.tag.rpartition("}")[2] == "metadata"]:
         root.remove(child)
     for element in root.iter():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ...pipeline.errors import UserError
+from ...pipeline.files import atomic_folder
+from ...pipeline.leftovers import temporary_folder
 from .contents import BANK, FILE, RUN, check_pulled, lay_out, read_listing
 from .hub import Hub
 
@@ -88,8 +91,9 @@ def pull(
         raise UserError(f"{target} is there already.", "Name another place with --out.")
     found, commit = hub.find([kind] if kind else [RUN, BANK], revision)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".aape-pull-", dir=target.parent) as folder:
-        listing_file = hub.download(found, FILE, commit, Path(folder), _LISTING_BYTES)
+    folder = temporary_folder(target)
+    try:
+        listing_file = hub.download(found, FILE, commit, folder, _LISTING_BYTES)
         listing = read_listing(listing_file, found)
         total = sum(entry.size for entry in listing.files.values())
         if total > max_gigabytes * 1e9:
@@ -97,11 +101,13 @@ def pull(
                 f"{repository} has {total / 1e9:.1f} GB; the limit is {max_gigabytes:g}.",
                 "Raise it with --max-gigabytes.",
             )
-        inside = Path(folder, "pulled")
+        inside = folder / "pulled"
         for name, entry in listing.files.items():
             hub.download(found, name, commit, inside, entry.size)
         check_pulled(inside, listing)
-        target.mkdir(exist_ok=True)
-        for name in listing.files:
-            (inside / name).replace(target / name)
+        with atomic_folder(target) as whole:  # all of it or nothing, also when it is killed here
+            for name in listing.files:
+                (inside / name).replace(whole / name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return Pushed(found, repository, commit, str(target))

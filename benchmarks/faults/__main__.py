@@ -15,21 +15,21 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .cell import KINDS, Cell, Known, Verdict, fits
 from .commands import COMMANDS
-from .explore import in_child, know, scratch_folder, warm
+from .explore import in_child, in_children, know, scratch_folder, warm
 from .page import write_page
 from .rooms import Room, enter_namespace
 
 _AT_ONCE = 20  # injections of one forked process
 
 
-def inject(planned: Sequence[tuple], seed: int, place: Path) -> list[Verdict]:
-    """Do a few injections, one after the other, in a forked process with a disk of its own."""
+def injecting(planned: Sequence[tuple], seed: int, place: Path) -> Callable[[], list[dict]]:
+    """Return what does a few injections, one after the other, on a disk of its own."""
 
     def work() -> list[dict[str, object]]:
         room, done = Room.enter(place), []
@@ -43,7 +43,7 @@ def inject(planned: Sequence[tuple], seed: int, place: Path) -> list[Verdict]:
             done.append(asdict(verdict))
         return done
 
-    return [Verdict(**verdict) for verdict in in_child(work)]
+    return work
 
 
 def plan(known: Sequence[Known], seed: int, count: int, own_disk: bool) -> Iterator[tuple]:
@@ -57,7 +57,12 @@ def plan(known: Sequence[Known], seed: int, count: int, own_disk: bool) -> Itera
 
 
 def run(
-    count: int, seed: int, names: Sequence[str] = (), only: int = -1, minutes: float = 0.0
+    count: int,
+    seed: int,
+    names: Sequence[str] = (),
+    only: int = -1,
+    minutes: float = 0.0,
+    jobs: int = 1,
 ) -> tuple[list[Verdict], str]:
     """Inject; print what was lost. Returns the verdicts, and on what kind of disk."""
     commands = [command for command in COMMANDS if not names or command.name in names]
@@ -71,14 +76,17 @@ def run(
         verdicts: list[Verdict] = []
         planned = list(plan(known, seed, count, own_disk))
         planned = planned[only : only + 1] if only >= 0 else planned
-        for first in range(0, len(planned), _AT_ONCE):
+        lanes = jobs if own_disk else 1  # else they would be in one folder
+        for first in range(0, len(planned), _AT_ONCE * lanes):
             if minutes and time.monotonic() - start > minutes * 60:
                 break
-            for verdict in inject(planned[first : first + _AT_ONCE], seed, scratch / "room"):
-                verdicts.append(verdict)
-                if verdict.problem or only >= 0:
-                    _tell(verdict)
-            if first // _AT_ONCE % 5 == 4:
+            parts = [planned[first + lane * _AT_ONCE :][:_AT_ONCE] for lane in range(lanes)]
+            for done in in_children([injecting(part, seed, scratch / "room") for part in parts]):
+                for verdict in (Verdict(**fields) for fields in done):
+                    verdicts.append(verdict)
+                    if verdict.problem or only >= 0:
+                        _tell(verdict)
+            if first // (_AT_ONCE * lanes) % 5 == 4:
                 _say(f"{len(verdicts)} injected, {time.monotonic() - start:.0f} s")
         return verdicts, "a disk of its own" if own_disk else "a plain folder"
     finally:
@@ -103,12 +111,14 @@ def main() -> None:
     parser.add_argument("--command", action="append", default=[], help="only this; repeat it")
     parser.add_argument("--only", type=int, default=-1, help="repeat one injection by its number")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long")
+    parser.add_argument("--jobs", type=int, default=1, help="injections at once")
     parser.add_argument("--page", type=Path, default=None, help="write the table into this page")
     parser.add_argument("--out", type=Path, default=None, help="write all verdicts as JSON lines")
     arguments = parser.parse_args()
     verdicts, disk = run(
-        arguments.count, arguments.seed, arguments.command, arguments.only, arguments.minutes
-    )
+        arguments.count, arguments.seed, arguments.command, arguments.only, arguments.minutes,
+        arguments.jobs,
+    )  # fmt: skip
     if arguments.out:
         lines = [json.dumps(asdict(verdict)) for verdict in verdicts]
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

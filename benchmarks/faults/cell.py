@@ -20,6 +20,7 @@ from .rooms import PAGE, Ended, Room, Running
 
 _REFUSED = (0, 2)
 _DAY = 86400.0
+_FOR_PEOPLE = (".lock", ".tex", ".md", ".csv", ".html")  # nothing of ours reads them again
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Known:
     before: Path
     after: Path
     outcome: dict[str, str] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+    """The outcome once the readers have run, too: some of them write."""
     printed: list[str] = field(default_factory=list)
     seconds: float = 1.0
     operations: int = 1
@@ -111,14 +114,10 @@ class Cell:
             wrong = f"left behind: {', '.join(left[:3])}"
         return wrong and f"typed again: {wrong}", ended.said
 
-    def differs(self) -> str:
-        """Say which files are not those of the undisturbed run."""
-        found = outcome(self.room.place)
-        wrong = [
-            name
-            for name in {**self.known.outcome, **found}
-            if found.get(name) != self.known.outcome.get(name)
-        ]
+    def differs(self, read: bool = False) -> str:
+        """Say which files are not those of the undisturbed run, or of that and its readers."""
+        found, known = outcome(self.room.place), self.known.read if read else self.known.outcome
+        wrong = [name for name in {**known, **found} if found.get(name) != known.get(name)]
         return f"other results in {', '.join(sorted(wrong)[:4])}" if wrong else ""
 
 
@@ -273,7 +272,7 @@ def _liar(cell: Cell) -> tuple[str, str, str]:
 def _bits(cell: Cell) -> tuple[str, str, str]:
     command, place = cell.known.command, cell.room.place
     files = sorted({p for pattern in command.reads for p in place.glob(pattern) if p.is_file()})
-    files = [path for path in files if path.suffix != ".lock" and path.stat().st_size]
+    files = [path for path in files if path.suffix not in _FOR_PEOPLE and path.stat().st_size]
     path = cell.source.choice(files)
     detail = f"{path.relative_to(place)}: {injections.damage(path, cell.source) or 'unchanged'}"
     cell.serve()
@@ -287,7 +286,7 @@ def _bits(cell: Cell) -> tuple[str, str, str]:
             return detail, f"{' '.join(words[:2])}: silently something else", ended.printed
     ended = cell.start().end()
     wrong = judge(ended, _REFUSED)
-    if not wrong and ended.status == 0 and (wrong := cell.differs()):
+    if not wrong and ended.status == 0 and (wrong := cell.differs(read=True)):
         wrong = f"silently {wrong}"
     return detail, wrong, ended.said
 

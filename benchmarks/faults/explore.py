@@ -24,6 +24,16 @@ from .rooms import PAGE, Room
 
 def in_child(work: Callable[[], Any]) -> Any:
     """Run in a forked process; return what the work returns, as JSON can hold it."""
+    return in_children([work])[0]
+
+
+def in_children(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run each in a forked process of its own, all at once; return what each returns."""
+    started = [_start(work) for work in works]
+    return [_ended(*each) for each in started]
+
+
+def _start(work: Callable[[], Any]) -> tuple[int, int]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -41,6 +51,10 @@ def in_child(work: Callable[[], Any]) -> Any:
             sys.stderr.flush()
             os._exit(status)
     os.close(write)
+    return pid, read
+
+
+def _ended(pid: int, read: int) -> Any:
     with os.fdopen(read) as stream:
         text = stream.read()
     os.waitpid(pid, 0)
@@ -131,9 +145,10 @@ def know(command: Command, scratch: Path, number: int) -> Known:
             seen = cell.start(words=words).end()
             _sound(seen, words)
             read_back.append(printed(seen.printed))
+        read = outcome(cell.room.place)
         cell.stop()
         return {
-            "outcome": left, "printed": read_back, "seconds": ended.seconds,
+            "outcome": left, "read": read, "printed": read_back, "seconds": ended.seconds,
             "operations": max(operations, 1), "growth": max(cell.room.used() - used, PAGE),
         }  # fmt: skip
 

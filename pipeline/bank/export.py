@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError, unknown_name
 from ..files import atomic_folder, atomic_path, write_json, write_text
 from ..formulas import harmless
+from ..leftovers import sweep
 from .bank import PromptBank
 from .card import bank_card
 from .schema import COLUMNS
@@ -93,7 +94,9 @@ def _write_plain(bank: PromptBank, path: Path) -> None:
 
 
 def _hugging_face(bank: PromptBank, out: Path) -> list[str]:
-    if out.exists() and any(out.iterdir()):
+    if out.is_dir():
+        sweep(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"The folder {out} is not empty.", "Choose another, or empty it first.")
     front = ["---", "configs:", "- config_name: default", "  data_files: data/*.parquet"]
     front += ["tags:", "- aape", "- prompts", "- CLIP", "---", ""]

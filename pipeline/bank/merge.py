@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import UserError
+from ..leftovers import temporary_folder
 from .bank import PromptBank
-from .schema import BankDataset, WrittenQueries
+from .schema import BankDataset, BankMetadata, WrittenQueries
 from .write import write_bank
 
 
 def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
     """Write a bank with the rows of all banks. A prompt id that occurs again is taken once.
 
-    Class ids stay as they are within their data set.
+    Class ids stay as they are within their data set. If ``out`` holds these rows already, it is
+    left as it is: a merge that was killed before it built its index can be asked for again.
 
     Raises:
-        UserError: encoders or class names differ, one id has two texts, or ``out`` exists.
+        UserError: encoders or class names differ, one id has two texts, or ``out`` is another file.
     """
     out = Path(out)
-    if out.exists():
-        raise UserError(f"{out} exists.", "Choose another name, or remove it first.")
     banks = [PromptBank.open(path) for path in paths]
     if not banks:
         raise UserError("There is no bank to merge.", "Name two or more.")
@@ -58,6 +59,8 @@ def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
             "own_queries": _own_queries([bank.metadata.own_queries for bank in banks]),
         }
     )
+    if out.exists():
+        return _as_it_is(out, table, metadata)
     return write_bank(out, table, metadata)
 
 
@@ -66,6 +69,20 @@ def _own_queries(parts: Sequence[WrittenQueries]) -> WrittenQueries:
     about = dict.fromkeys(part.about for part in parts if part.about)
     queries = dict.fromkeys(query for part in parts for query in part.queries)
     return WrittenQueries(about="; ".join(about), queries=list(queries))
+
+
+def _as_it_is(out: Path, table: pa.Table, metadata: BankMetadata) -> PromptBank:
+    """Return the bank at ``out`` if it has these rows and this description."""
+    folder = temporary_folder(out)
+    try:
+        there, wanted = PromptBank.open(out), write_bank(folder / "bank.parquet", table, metadata)
+        if there.content_hash == wanted.content_hash and there.metadata == wanted.metadata:
+            return there
+    except UserError:
+        pass  # no bank, or a damaged one: not ours to replace
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    raise UserError(f"{out} exists.", "Choose another name, or remove it first.")
 
 
 def summary(merged: PromptBank, paths: Sequence[str | Path]) -> dict[str, Any]:

@@ -164,7 +164,10 @@ def extract(archive: Path, folder: Path) -> None:
             f"{archive} is damaged: {error}.", "Delete it and fetch it again."
         ) from error
     except OSError as error:
-        raise disk_error(error, folder) from error
+        told = disk_error(error, folder)
+        if told is error:  # not of the disk: a place in the archive that is none
+            told = UserError(f"{archive} is damaged: {error}.", "Delete it and fetch it again.")
+        raise told from error
 
 
 def _uncompressed(archive: Path) -> IO[bytes]:
@@ -201,14 +204,14 @@ def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
     members = check_tar(tar)
     _check_room(sum(member.size for member in members), folder)
     options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-    tar.extractall(folder, members, **options)
+    tar.extractall(folder, members, **options)  # checked  # nosec B202
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         check_zip(content)
         _check_room(sum(member.file_size for member in content.infolist()), folder)
-        content.extractall(folder)
+        content.extractall(folder)  # checked  # nosec B202
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
     """Return the columns ``caption_0``, ``caption_1``, … in the order of their numbers."""
     found = []
     for name in names:
-        match = re.fullmatch(r"(.+?)_?(\d+)", plain_column(name))
+        match = re.fullmatch(r"(.+?)_?(\d{1,9})", plain_column(name))
         if match and match.group(1) in CAPTIONS:
             found.append((int(match.group(2)), name))
     return tuple(name for _, name in sorted(found))

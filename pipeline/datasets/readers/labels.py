@@ -42,18 +42,21 @@ def read_coop_split(root: Path, layout: CoopSplit, manifest: Manifest) -> Conten
             for split in SPLITS
             if split in rows
         }
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{file} is not a split file of CoOp.") from error
-    lowest = min((item.label for split in items.values() for item in split), default=0)
-    if lowest < 0:
-        raise UserError(f"{file} has the class {lowest}.")
-    highest = max((item.label for split in items.values() for item in split), default=0)
-    if highest >= len(manifest.classes):
+    _check_range(file, items, manifest)
+    return Contents(items)
+
+
+def _check_range(file: Path, items: dict[Split, list[Item]], manifest: Manifest) -> None:
+    labels = {item.label for split in items.values() for item in split}
+    if min(labels, default=0) < 0:
+        raise UserError(f"{file} has the class {min(labels)}.")
+    if max(labels, default=0) >= len(manifest.classes):
         raise UserError(
-            f"{file} has class {highest}, but {manifest.name!r} has"
+            f"{file} has class {max(labels)}, but {manifest.name!r} has"
             f" {len(manifest.classes)} classes (0 to {len(manifest.classes) - 1})."
         )
-    return Contents(items)
 
 
 def read_listing(root: Path, layout: Listing, manifest: Manifest) -> Contents:
@@ -68,11 +71,24 @@ def read_listing(root: Path, layout: Listing, manifest: Manifest) -> Contents:
             keys = [_key_and_class(line, layout.label) for line in lines]
             pattern = pattern or choose_pattern(root, layout.images, [(keys[0][0], None, {})])
             for key, name in keys:
-                label = int(name) - 1 if layout.label == "number" else index.find(name)
+                label = _numbered(name) if layout.label == "number" else index.find(name)
                 if label is None or not 0 <= label < len(manifest.classes):
                     raise UserError(f"{root / file} names {name!r}, no class of {manifest.name!r}.")
                 items[split].append(Item(inside_data(root, fill(pattern, key)), label))
     return with_validation(root, items)
+
+
+def _is_id(name: str) -> bool:
+    """Say whether a name is a number that int() takes: no "²", and not thousands of digits."""
+    return name.isdecimal() and len(name) < 10
+
+
+def _numbered(text: str) -> int | None:
+    """Return the class id that a number from 1 on means; nothing where it is no number."""
+    try:
+        return int(text) - 1
+    except ValueError:
+        return None
 
 
 def _key_and_class(line: str, label: str) -> tuple[str, str]:
@@ -102,6 +118,7 @@ def read_cub(root: Path, layout: Cub, manifest: Manifest) -> Contents:
             items[split].append(Item(inside(base / "images", path), int(columns[1][number]) - 1))
     except (KeyError, ValueError) as error:
         raise UserError(f"The text files of CUB-200-2011 in {base} do not agree.") from error
+    _check_range(base / "image_class_labels.txt", items, manifest)
     return with_validation(root, items)
 
 
@@ -165,7 +182,7 @@ def _by_class(
     listed = [entry.folder or entry.name for entry in manifest.classes] if nested else []
     for name in listed or [name for name in subfolders(base) if name not in layout.ignore]:
         if layout.class_folder == "id":
-            label = int(name) if name.isdigit() and int(name) < len(manifest.classes) else None
+            label = int(name) if _is_id(name) and int(name) < len(manifest.classes) else None
         else:
             label = index.find(name)
         if label is None:

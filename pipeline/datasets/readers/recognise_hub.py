@@ -171,7 +171,9 @@ def _of_tars(root: Path, files: dict[Split, list[str]], hints: Hints, remarks: l
                 raise several_labels(file, 1, name, labels)
             counts.update(labels)
     names = _names_beside(root)
-    by_number = bool(names) and all(n.isdecimal() and int(n) < len(names) for n in counts)
+    by_number = bool(names) and all(
+        n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts
+    )
     classes, merged = entries_of(counts, path=False)
     layout = WebDataset(
         kind="web_dataset", files=files, label=label, label_ids=by_number, caption=caption

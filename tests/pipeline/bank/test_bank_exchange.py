@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,53 @@ def test_cards_show_underscores_as_they_are(bank: PromptBank) -> None:
     assert markdown_text("_x_ __y") == "&#95;x&#95; &#95;&#95;y", "emphasis stays text"
     assert "a_b" in markdown_text("a_b*")
     assert bank.metadata.encoder_fingerprint in bank_card(bank)
+
+
+def test_a_merge_can_be_asked_for_again(bank: PromptBank, tmp_path: Path) -> None:
+    """A kill after the bank and before its index: the same command ends it."""
+    from aape.pipeline.bank.verbs import bank_merge
+
+    other = write_bank(tmp_path / "o.bank.parquet", rows(9, seed=5, dataset="toy"), metadata())
+    with pytest.raises(UserError, match="exists"):
+        bank_merge([bank.path, bank.path], other.path)
+    out = tmp_path / "m.bank.parquet"
+    first = bank_merge([bank.path, bank.path], out)
+    whole = PromptBank.open(out).index_path.read_bytes()
+    written = out.stat().st_mtime_ns
+    PromptBank.open(out).index_path.unlink()
+    assert bank_merge([bank.path, bank.path], out) == first
+    assert PromptBank.open(out).index_path.read_bytes() == whole
+    assert out.stat().st_mtime_ns == written
+    assert sorted(p.name for p in tmp_path.iterdir() if ".~" in p.name) == []
+
+
+def test_an_export_is_a_whole_folder_or_none(
+    bank: PromptBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*words: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aape.pipeline.bank.export.bank_card", fail)
+        with pytest.raises(UserError, match="No space left"):
+            export_bank(bank, "hf", tmp_path / "hub")
+    assert sorted(p.name for p in tmp_path.iterdir() if "hub" in p.name) == []
+    export_bank(bank, "hf", tmp_path / "hub")
+    with pytest.raises(UserError, match="not empty"):
+        export_bank(bank, "hf", tmp_path / "hub")
+
+
+def test_formulas_are_text_and_come_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "+a", "-b", "@c", "\tx", "'=d", "'tis", "plain"]
+    names = ["=cmd|'/C calc'!A0", "dog", "cat"]
+    given = [replace(row, text=texts[i % 8]) for i, row in enumerate(
+        rows(24, names=names, verdict="kept"))]  # fmt: skip
+    about = metadata(class_names=[*names, "none"])
+    bank = write_bank(tmp_path / "f.bank.parquet", given, about)
+    export_bank(bank, "csv", tmp_path / "f.csv")
+    for line in (tmp_path / "f.csv").read_text(encoding="utf-8").splitlines()[1:]:
+        assert not any(cell.startswith(("=", "+", "@")) for cell in line.split(","))
+    kept, _ = cupl_prompts(bank)
+    again = read_published(tmp_path / "f.csv").texts
+    assert set(again) == {name for name, texts in kept.items() if texts}
+    assert {t.strip() for t in again[names[0]]} == {t.strip() for t in kept[names[0]]}
