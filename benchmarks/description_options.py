@@ -35,7 +35,7 @@ from aape.adapter.metrics.accuracy import harmonic_mean
 
 SCALE = 100.0
 KAPPAS = (0.0, 10.0, 30.0, 100.0)  # 0 is the mean
-LAMBDAS = (0.0, 0.25, 0.5, 1.0)
+LAMBDAS = (0.02, 0.05, 0.1, 0.25)
 
 
 class Half:
@@ -43,13 +43,8 @@ class Half:
 
     def __init__(self, data: ClassificationData, ids: list[int], sentences: Tensor) -> None:
         train, test = data.train.of(ids), data.test.of(ids)
-        position = {label: i for i, label in enumerate(ids)}
-
-        def labels(y: np.ndarray) -> Tensor:
-            return torch.tensor([position[int(label)] for label in y])
-
-        self.x, self.y = torch.from_numpy(train.x), labels(train.y)
-        self.test_x, self.test_y = torch.from_numpy(test.x), labels(test.y)
+        self.x, self.y = torch.from_numpy(train.x), torch.from_numpy(train.y)
+        self.test_x, self.test_y = torch.from_numpy(test.x), torch.from_numpy(test.y)
         self.ensemble = torch.from_numpy(data.texts.ensemble[ids])
         self.described = torch.from_numpy(data.texts.described[ids])
         self.sentences = sentences[ids]
@@ -65,14 +60,23 @@ class Half:
         return right, float(cross_entropies(logits, self.test_y).mean())
 
 
-def approximate_sentences(data: Path, names: list[str], real: Tensor) -> Tensor:
-    """Return vectors (c, 10, d) of the sentences, shifted to the real means (c, d)."""
+def approximate_sentences(data: Path, real: Tensor) -> Tensor:
+    """Return vectors (c, 10, d) of the sentences, shifted to the real means (c, d).
+
+    LVIS has other names for many of the classes; the mean vector of a class says which one it is.
+    """
     told = json.loads((data / "descriptions" / "LVIS_gpt3.json").read_text())
     known = {plain(name): texts for name, texts in told.items()}
+    path = data / "clip_vitb32_text" / "lvis_descriptions.safetensors"
+    tensors, metadata = read_features(path)
+    means = torch.from_numpy(tensors["description_mean_text"].astype(np.float32))
+    likeness, place = (real @ F.normalize(means, dim=-1).T).max(1)
+    assert float(likeness.min()) > 0.999, "a class whose descriptions are not in LVIS"
+    names = json.loads(metadata["names"])
     text = TextMap(data)
-    found = [(known[plain(name)] * 10)[:10] for name in names]
+    found = [(known[plain(names[i])] * 10)[:10] for i in place.tolist()]
     vectors = torch.from_numpy(text([sentence for texts in found for sentence in texts]))
-    vectors = vectors.reshape(len(names), 10, -1)
+    vectors = vectors.reshape(len(real), 10, -1)
     return vectors - vectors.mean(1, keepdim=True) + real[:, None]
 
 
@@ -136,7 +140,7 @@ def rows(base: Half, new: Half, seed: int) -> Iterator[tuple[str, Tensor, Tensor
     ):  # fmt: skip
         move = distilled(base, target)
         size = SCALE / move(base.x).norm(dim=-1).mean()
-        for weight in LAMBDAS[1:]:
+        for weight in LAMBDAS:
             logits = []
             for half, text in ((base, plain_base), (new, plain_new)):
                 added = size * move(half.test_x) @ (text - plain_base.mean(0)).T
@@ -154,7 +158,7 @@ def main() -> None:
     source = FourPhotos(path)
     tensors, _ = read_features(path)
     real = torch.from_numpy(tensors["text_descriptions.features"].astype(np.float32))
-    sentences = approximate_sentences(options.data, source.file.texts.names, real)
+    sentences = approximate_sentences(options.data, real)
     found: dict[str, list[list[float]]] = {}
     for seed in map(int, options.seeds.split(",")):
         data = source.draw(options.shots, seed)
