@@ -97,12 +97,13 @@ def by_contrast(half: Half, kappa: float, photos: bool) -> Tensor:
 
 def learned_query(half: Half, steps: int = 60) -> Callable[[Half], Tensor]:
     """Learn one query by cross-entropy on training photos; the same for all classes."""
+    size = (half.sentences - half.sentences.mean(1, keepdim=True)).square().mean().sqrt()
     query = torch.zeros(half.x.shape[1], requires_grad=True)
-    optimiser = torch.optim.Adam([query], lr=0.3)
+    optimiser = torch.optim.Adam([query], lr=0.02)
 
     def attend(other: Half) -> Tensor:
         apart = other.sentences - other.sentences.mean(1, keepdim=True)
-        weights = (apart @ query).softmax(1)
+        weights = (apart @ query / size).softmax(1)
         return torch.einsum("ck,ckd->cd", weights, other.sentences)
 
     for _ in range(steps):
