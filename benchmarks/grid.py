@@ -6,7 +6,8 @@
 ImageNet has four photos a class: ``shots`` of them to train on, the rest to test on, other ones and
 other halves of the classes every seed. Paired bootstrap over photos and seeds, 95 %. A cell is
 lost to a method where the whole interval of ours minus it is below zero, won where it is above.
-Finished (method, seed) pairs are kept below FOLDER/runs/grid.
+Finished (method, seed) pairs are kept below FOLDER/runs/grid. ``--write PAGE`` puts the table
+between the marks ``<!-- grid -->`` and ``<!-- end of grid -->`` of a page.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from aape.adapter.classification.evaluate import evaluate_classification
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.method.recipe import load_recipe
-from aape.adapter.results import Results
+from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
 
 BASELINES = (
     "zero-shot,mean-of-prompts,staged,clip-adapter,taskres,lp++,proker,timo,clap,gda,tip-adapter-f"
 )
+MARKS = ("<!-- grid -->", "<!-- end of grid -->")
 REPORTED = ("zero-shot template", "staged recipe")
 NAME = re.compile(r"(?P<data>.+)-(?P<protocol>[a-z0-9]+)-(?P<shots>\d+)-(?P<recipe>[^-]+)")
 
@@ -46,13 +48,17 @@ def verdict(results: Results, name: str, metric: str = "") -> str:
     return "above" if low > 0 else "below" if high < 0 else "tied" if low <= high else "unknown"
 
 
+def strongest(results: Results, but: tuple[str, ...] = REPORTED) -> MethodResult:
+    """Return the other method with the best mean."""
+    others = [m for m in results.methods if m.group == "baseline" and m.name not in but]
+    return max(others, key=lambda method: method.mean(results.best))
+
+
 def row(data: str, shots: int, results: Results) -> str:
     """Return one line of the table; the best of the other methods is the one with the best mean."""
     metric = results.best
     by_name = {method.name: method for method in results.methods}
-    ours = by_name["ours"]
-    others = [m for m in results.methods if m.group == "baseline" and m.name not in REPORTED]
-    best = max(others, key=lambda method: method.mean(metric))
+    ours, best = by_name["ours"], strongest(results)
     cells = [data, results.protocol.split("/")[0], str(shots), str(len(ours.seeds))]
     cells.append(f"{ours.mean(metric):.2f} ± {ours.std(metric):.2f}")
     for name in (*REPORTED, best.name):
@@ -73,7 +79,7 @@ def row(data: str, shots: int, results: Results) -> str:
 def tables(folder: Path, recipe: str) -> str:
     """Return the table of all finished cells below a folder, and the counts."""
     rows, counts = [], Counter()
-    below = []
+    below, against_best = [], Counter()
     for path in sorted(folder.glob(f"*-{recipe}/results/classification.json")):
         found = NAME.fullmatch(path.parent.parent.name)
         if found is None:
@@ -83,6 +89,7 @@ def tables(folder: Path, recipe: str) -> str:
         for method in results.methods:
             if method.group == "baseline":
                 counts[method.name, verdict(results, method.name)] += 1
+        against_best[verdict(results, strongest(results, ()).name)] += 1
         for metric in ("accuracy", "base", "new"):
             if verdict(results, "zero-shot template", metric) == "below":
                 below.append(f"{path.parent.parent.name} ({metric})")
@@ -99,6 +106,8 @@ def tables(folder: Path, recipe: str) -> str:
     for name in dict.fromkeys(name for name, _ in counts):
         three = [str(counts[name, word]) for word in ("above", "tied", "below")]
         lines.append(f"| {name} | {' | '.join(three)} |")
+    three = [f"{against_best[word]} {word}" for word in ("above", "tied", "below")]
+    lines.append(f"\nAgainst the best other method of each cell: {', '.join(three)}.")
     lines.append(f"\nBelow zero-shot by more than the interval: {', '.join(below) or 'nowhere'}.")
     return "\n".join(lines)
 
@@ -112,6 +121,7 @@ def main() -> None:
     parser.add_argument("--protocols", default="fewshot,base2new")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--recipe", default="default")
+    parser.add_argument("--write", type=Path, help="page to put the table into")
     parser.add_argument("--baselines", default=BASELINES)
     options = parser.parse_args()
     runs = options.folder / "runs" / "grid"
@@ -137,7 +147,12 @@ def main() -> None:
                 results = evaluate_classification(source, recipe, settings, run=run)
                 run.save_results(results)
                 print(f"\n### {name}\n\n{results.to_markdown()}", flush=True)
-    print(f"\n{tables(runs, options.recipe)}")
+    table = tables(runs, options.recipe)
+    print(f"\n{table}")
+    if options.write:
+        before, rest = options.write.read_text().split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        options.write.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

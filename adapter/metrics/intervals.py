@@ -7,11 +7,13 @@ images and other seeds, for any figure of a table (H of base and new is no mean 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 SMALL = 1000
+_KEPT = 20_000_000  # counts that may stay in memory, 4 bytes each
 Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -40,21 +42,17 @@ def paired_bootstrap(
     Returns:
         Lower and upper end, in the unit of the statistic.
     """
-    generator = np.random.default_rng(seed)
     differences = []
-    step = max(1, 4_000_000 // max(array.shape[1] for array in ours))
-    seeds = ours[0].shape[0]
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        drawn_seeds = generator.integers(seeds, size=(count, seeds))
+    sizes = tuple(array.shape[1] for array in ours)
+    known = _kept_draws if resamples * sum(sizes) <= _KEPT else _draws
+    for drawn_seeds, weights in known(sizes, ours[0].shape[0], resamples, seed):
         pair = []
-        weights = []
-        for array in ours:
-            n = array.shape[1]
-            weights.append(generator.multinomial(n, np.full(n, 1 / n), size=count))
         for method in (ours, theirs):
             values = [
-                100 * (weight @ array.T.astype(np.float64)) / array.shape[1]  # (count, seeds)
+                # sums of right and wrong are exact in single precision
+                100 * (weight @ array.T.astype(np.float32)).astype(np.float64) / array.shape[1]
+                if array.dtype == bool
+                else 100 * (weight.astype(np.float64) @ array.T.astype(np.float64)) / array.shape[1]
                 for weight, array in zip(weights, method)
             ]
             value = statistic(values)
@@ -63,6 +61,30 @@ def paired_bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(differences), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _draws(
+    sizes: tuple[int, ...], seeds: int, resamples: int, seed: int
+) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+    """Yield seeds drawn (r, seeds) and how often each image is, (r, n) a test set, in pieces."""
+    generator = np.random.default_rng(seed)
+    step = max(1, 4_000_000 // max(sizes))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn_seeds = generator.integers(seeds, size=(count, seeds))
+        weights = [
+            generator.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float32)
+            for n in sizes
+        ]
+        yield drawn_seeds, weights
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(
+    sizes: tuple[int, ...], seeds: int, resamples: int, seed: int
+) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Return the same as a list: every method of a table is compared by the same draws."""
+    return list(_draws(sizes, seeds, resamples, seed))
 
 
 def bootstrap_difference(

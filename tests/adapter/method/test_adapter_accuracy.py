@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aape.adapter.metrics import intervals
 from aape.adapter.metrics.accuracy import (
     accuracy,
     confusion_matrix,
@@ -74,3 +75,17 @@ def test_bootstrap_matches_the_plain_loop():
     expected = np.quantile(difference, [0.025, 0.975])
     found = paired_bootstrap([a], [b], lambda v: v[0], resamples=20000)
     np.testing.assert_allclose(found, expected, atol=1.0)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float64])
+def test_intervals_are_the_same_whether_draws_are_kept_or_not(kind, monkeypatch):
+    random = np.random.default_rng(5)
+    ours, theirs = (
+        [(random.random((3, n)) < share).astype(kind) for n in (200, 300)] for share in (0.6, 0.5)
+    )
+    kept = paired_bootstrap(ours, theirs, h)
+    assert paired_bootstrap(ours, theirs, h) == kept
+    monkeypatch.setattr(intervals, "_KEPT", 0)
+    assert paired_bootstrap(ours, theirs, h) == kept
+    assert paired_bootstrap(theirs, ours, h) == pytest.approx((-kept[1], -kept[0]))
+    assert kept[0] < 10 < kept[1] < 25
