@@ -39,6 +39,7 @@ NAMES: dict[Kind, str] = {
     "both": "image tokens + AAPE",
 }
 _SECONDS_AT_RISK = 20.0
+_STEPS_UNREAD = 8  # whose losses are still on the device
 
 
 class PrefixConfig(Section):
@@ -331,6 +332,7 @@ def train_prefix(
     if state:
         losses = state["losses"]
     saved = time.monotonic()
+    pending: list[Tensor] = []
     lengths = np.array([len(p) + len(t) for p, t in zip(prompts, targets)])
     for number in range(len(losses), config.steps):
         rows = _batch(lengths, config.batch_size, seed, number)
@@ -343,21 +345,37 @@ def train_prefix(
             [prompts[row] for row in rows],
             [targets[row] for row in rows],
         )
-        if not torch.isfinite(loss):
-            raise UserError(f"The loss is not finite in step {number + 1}.", "Lower lr.")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        pending.append(loss.detach())
+        due = checkpoint is not None and time.monotonic() - saved > _SECONDS_AT_RISK
+        last = number + 1 == config.steps
+        if on_step or due or last or len(pending) == _STEPS_UNREAD:
+            losses += _finite_losses(pending, len(losses))
+            pending.clear()
         if on_step:
             on_step(number, losses[-1])
-        if checkpoint and time.monotonic() - saved > _SECONDS_AT_RISK:
+        if checkpoint and due:
             save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
             saved = time.monotonic()
     if checkpoint:
         save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
     return losses
+
+
+def _finite_losses(pending: list[Tensor], first: int) -> list[float]:
+    """Read losses at once: to read one makes the host wait for the device.
+
+    Raises:
+        UserError: one is not finite; ``first`` is the number of the first.
+    """
+    values = torch.stack(pending).tolist()
+    for number, value in enumerate(values, start=first + 1):
+        if not math.isfinite(value):
+            raise UserError(f"The loss is not finite in step {number}.", "Lower lr.")
+    return values
 
 
 def _batch(lengths: np.ndarray, size: int, seed: int, number: int) -> np.ndarray:

@@ -88,6 +88,7 @@ class BankSource:
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
             norms=self._norms(manifest.templates[0], names),
+            keys=tuple(entry.folder or entry.name for entry in manifest.classes),
             others=self._other_names(templates),
         )
 
@@ -199,6 +200,16 @@ class BankSource:
         except UserError:  # the data set has none: methods then fall back on fixed rules
             val_items = []
         train, val, left_out = self._sample(train_items, val_items, shots, seed)
+        return self._data(train, val, shots, seed, left_out)
+
+    def to_test(self) -> ClassificationData:
+        """Return texts and test images alone: ImageNet's variants have no training images."""
+        none = no_images(self.encoder.dim)
+        return self._data(none, none, 0, 0, "")
+
+    def _data(
+        self, train: LabelledImages, val: LabelledImages, shots: Shots, seed: int, left_out: str
+    ) -> ClassificationData:
         base, new = base_new_classes(len(self.images.class_names))
         test, test_left_out = self._test
         said = (self.images.split_note, self.encoder.notes, left_out, test_left_out)

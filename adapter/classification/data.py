@@ -7,6 +7,7 @@ All features are float32 and unit length. Labels are class ids: positions in ``c
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -62,6 +63,8 @@ class ClassTexts:
         waffle: (c, d), mean over the template with random words (Roth et al. 2023), or absent.
         norms: (c,), lengths of the template vectors as the encoder gives them, where known.
         others: other names of classes, where a bank knows any.
+        keys: what tells classes apart whose names are the same, such as ImageNet's two "missile":
+            their folders; empty where nothing but names is known.
     """
 
     names: list[str]
@@ -72,6 +75,18 @@ class ClassTexts:
     waffle: np.ndarray | None = None
     norms: np.ndarray | None = None
     others: OtherTexts | None = None
+    keys: tuple[str, ...] = ()
+
+    def positions_in(self, other: ClassTexts) -> list[int | None]:
+        """Return where each of these classes is in ``other``: by key, else by name.
+
+        Of names that repeat, the first is the first of the other, and so on.
+        """
+        by_key = bool(self.keys and other.keys) and set(self.keys) <= set(other.keys)
+        own = self.keys if by_key else _numbered(self.names)
+        theirs = other.keys if by_key else _numbered(other.names)
+        where = {key: i for i, key in enumerate(theirs)}
+        return [where.get(key) for key in own]
 
     @cached_property
     def described(self) -> np.ndarray:
@@ -101,9 +116,23 @@ class ClassTexts:
         return replace(self, prompts=text[:, None], mask=np.ones((len(text), 1), dtype=bool))
 
 
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with how often it came before.
+
+    >>> _numbered(["missile", "dog", "missile"])
+    [('missile', 0), ('dog', 0), ('missile', 1)]
+    """
+    seen: Counter[str] = Counter()
+    out = []
+    for name in names:
+        out.append((name, seen[name]))
+        seen[name] += 1
+    return out
+
+
 @dataclass(frozen=True)
 class ClassificationData:
-    """One draw of shots with everything needed to train and test on it.
+    """One draw of shots with everything needed to train and test on it; 0 shots to test alone.
 
     Raises:
         UserError: on construction, if widths disagree, a label is out of range, a class has fewer
@@ -147,7 +176,7 @@ class ClassificationData:
 
     def _check(self, name: str, split: LabelledImages, c: int, d: int) -> None:
         if not len(split):
-            if name == "val":
+            if name == "val" or (name == "train" and self.shots == 0):
                 return
             raise UserError(f"The {name} split of {self.dataset} has no images.")
         if split.x.shape != (len(split.y), d):

@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
 
 
-def run_classification(config: Config, out: str | Path, work: Path | None = None) -> Results:
+def run_classification(
+    config: Config,
+    out: str | Path,
+    work: Path | None = None,
+    *,
+    encoder: Encoder | None = None,
+) -> Results:
     """Train and evaluate as configured; finished work in ``out`` (or ``work``) is reused.
+
+    ``encoder`` is the configured one where it is open already: a large one takes long to load.
 
     Writes the run folder: configuration, environment, ``results/classification.*``, the learning
     curves, the adapter of the first seed, the model card and the report.
@@ -51,7 +59,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
     run = RunFolder(out)
     device = _device(config)
     # opened before the lock, so that a misspelt name leaves no folder behind
-    source, encoder = open_source(config)
+    source, encoder = open_source(config, encoder)
     targets = [_open_target(name, config, encoder) for name in config.data.targets]
     _say_what_is_not_trained(source, config.evaluation.protocol)
     with run.making(), exclusive(run.path / "run", "training in"):
@@ -114,8 +122,8 @@ def default_folder(config: Config) -> Path:
     return Path("runs") / "-".join(parts)
 
 
-def open_source(config: Config) -> tuple[Source, Encoder | None]:
-    """Open what the configuration trains on.
+def open_source(config: Config, encoder: Encoder | None = None) -> tuple[Source, Encoder | None]:
+    """Open what the configuration trains on, with its encoder unless one is given.
 
     Raises:
         UserError: neither a bank nor features are named, or they do not fit together.
@@ -132,7 +140,7 @@ def open_source(config: Config) -> tuple[Source, Encoder | None]:
     if data.features:
         return FileSource(data.features, bank, repeat=data.repeat_images), None
     assert bank is not None
-    return _open_bank(bank, data.dataset, data.root, config, None)
+    return _open_bank(bank, data.dataset, data.root, config, encoder)
 
 
 def _open_bank(
