@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test faults fuzz lint types check docs eval-all rehearse-paper reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test faults fuzz lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,9 @@ docs: env  ## the documentation site, in site/; a broken link or name ends it
 
 eval-all: env  ## all four tasks (SUITE=embedded by default; `aape suites` lists them)
 	@$(BIN)/aape eval all --suite $(SUITE)
+
+bench-gpu: env  ## what a GPU should make fast, timed; writes bench-gpu.json to send back
+	@$(BIN)/python benchmarks/gpu.py bench-gpu.json
 
 rehearse-paper: env  ## all of reproduce-paper but the photos and the weights (SIZE=--smallest: a minute)
 	@$(BIN)/python benchmarks/rehearse/run.py runs/rehearsal $(SIZE)

@@ -70,8 +70,7 @@ class FrozenLM:
         self.width = self.embedding.shape[1]
         self.scale = float(self.embedding[::16].float().pow(2).mean().sqrt())
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        newline = self.ids("\n")
-        self.newline = newline[-1]
+        self.newline = self._end_of_a_line()
         # models with a start token use it as the place that attention rests on; they need it
         first = model.config.bos_token_id
         self.start = self.embed([first] if isinstance(first, int) else [])  # (0 or 1, w)
@@ -86,6 +85,21 @@ class FrozenLM:
 
         place = pick_device(device)
         return cls(*load_causal_lm(spec, str(place), fast_dtype(place)), spec)
+
+    def _end_of_a_line(self) -> int:
+        """Return the token of a line break; the end token where a tokenizer drops line breaks.
+
+        Raises:
+            UserError: the model has neither.
+        """
+        found = self.ids("\n") or [self.tokenizer.eos_token_id, self.model.config.eos_token_id]
+        last = [token for token in found if isinstance(token, int)][-1:]
+        if not last:
+            raise UserError(
+                f"The language model {self.name} has neither a line break nor an end token.",
+                "Texts could not end: use another language model.",
+            )
+        return last[0]
 
     @property
     def device(self) -> torch.device:

@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any."""
+    """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any.
+
+    ``before`` (n, e) and ``before_views`` (n, v, e) are features before CLIP's last projection.
+    """
 
     x: np.ndarray
     y: np.ndarray
     views: np.ndarray | None = None
     paths: tuple[Path, ...] = ()
+    before: np.ndarray | None = None
+    before_views: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -48,6 +53,8 @@ class LabelledImages:
             y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
             views=None if self.views is None else self.views[keep],
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
+            before=None if self.before is None else self.before[keep],
+            before_views=None if self.before_views is None else self.before_views[keep],
         )
 
 
@@ -152,6 +159,7 @@ class ClassificationData:
     logit_scale: float = 100.0
     notes: list[str] = field(default_factory=list)
     tower: PromptTower | None = None
+    projection: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         c, d = self.texts.template.shape
@@ -229,10 +237,13 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        def some(array: np.ndarray | None) -> Tensor | None:
+            return None if array is None else tensor(array)
+
         return FewShot(
             x=tensor(train.x),
             y=tensor(train.y),
-            views=None if train.views is None else tensor(train.views),
+            views=some(train.views),
             classes=self.class_set(ids, seen=ids, device=device),
             prompts=tensor(self.texts.prompts[ids]),
             mask=tensor(self.texts.mask[ids]),
@@ -242,6 +253,9 @@ class ClassificationData:
             shots=self._typical(train.y, len(ids)),
             tower=self.tower,
             text_norms=None if self.texts.norms is None else tensor(self.texts.norms[ids]),
+            before=some(train.before),
+            before_views=some(train.before_views),
+            projection=some(self.projection),
         )
 
     def _typical(self, labels: np.ndarray, classes: int) -> int:

@@ -10,6 +10,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_file
 from ...pipeline.paths import is_plain_name
 from ...pipeline.progress import step
+from ..baselines import choose_baselines
 from ..config import Config
 from ..finish import finish_run
 from ..results import Results
@@ -165,6 +166,7 @@ def _open_bank(
         encoder,
         views=config.recipe.views,
         repeat=config.data.repeat_images,
+        before=any(entry.id == "prolip" for entry in choose_baselines(config.evaluation.baselines)),
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
         strict=config.encoder.strict,

@@ -140,6 +140,7 @@ _ELEVEN = (
 _CROSS = EvaluationConfig(protocol="cross-dataset", baselines=["fast"])
 _DOMAIN = EvaluationConfig(protocol="domain", baselines=["fast"])
 _AS_WRITTEN = EvaluationConfig(controls=["aggregators"], baselines=["none"])  # type: ignore[list-item]
+_WITH_PROLIP = EvaluationConfig(baselines=["all", "prolip"])
 _SHOTS = (1, 2, 4, 8, 16)
 
 
@@ -152,7 +153,7 @@ _PAPER = Suite(
     name="paper",
     title="Aggregate-and-Adapt Prompt Embeddings: the paper's tables",
     jobs=[
-        *[Job(dataset=name) for name in _ELEVEN],
+        *[Job(dataset=name, evaluation=_WITH_PROLIP) for name in _ELEVEN],
         # the method as the paper writes it, and its ablation of aggregators
         *[
             Job(

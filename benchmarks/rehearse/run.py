@@ -167,8 +167,9 @@ def smaller(job: Job, words: argparse.Namespace) -> Job:
     large = job.dataset in _LARGE
     beside_published = job.evaluation.protocol == "base2new" and job.recipe is None
     evaluation = job.evaluation.model_dump(mode="json") | {"seeds": [1], "resamples": 20}
-    if job.evaluation.baselines == ["all"]:
-        evaluation["baselines"] = ["fast"] if large else words.baselines.split(",")
+    if "all" in job.evaluation.baselines:
+        first = ["fast"] if large else words.baselines.split(",")
+        evaluation["baselines"] = [*first, "prolip"]
     if large and not beside_published:
         evaluation["shots"] = min(int(evaluation["shots"]), 2)
     recipe = job.recipe and job.recipe.model_copy(update={"epochs": 1, "views": 1})
