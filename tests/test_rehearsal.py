@@ -16,7 +16,7 @@ def test_the_smallest_rehearsal_of_the_paper_ends_with_every_row(tmp_path):
     script = REPOSITORY / "benchmarks" / "rehearse" / "run.py"
     command = [sys.executable, str(script), str(tmp_path / "out"), "--smallest", "--contents", "1"]
     done = subprocess.run(
-        [*command, "--baselines", "fast", "--encoder", "ViT-B-16-quickgelu"],
+        [*command, "--baselines", "fast", "--encoder", "ViT-B-16-shrunk"],
         capture_output=True, text=True, check=False, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -37,6 +37,43 @@ def write_clip(path: Path, architecture: str = ARCHITECTURE) -> Path:
     return path
 
 
+SHRUNK = "ViT-B-16-shrunk"
+
+
+def write_shrunk_clip(folder: Path) -> Path:
+    """Write a folder of open_clip's with the towers of ViT-B/16 at two layers of width 64.
+
+    Tokenizer, activation, files and code are the same; the whole suite then takes a slow machine
+    minutes. The name has the published figures printed beside it, as for the real one.
+    """
+    if (folder / "open_clip_config.json").exists():
+        return folder
+    import json
+
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    small = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32,
+                       "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2,
+                     "layers": 2},
+    }  # fmt: skip
+    preprocess = {"mean": [0.48145466, 0.4578275, 0.40821073],
+                  "std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**small)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    content = json.dumps({"model_cfg": small, "preprocess_cfg": preprocess})
+    (folder / "open_clip_config.json").write_text(content, encoding="utf-8")
+    return folder
+
+
 def write_language_model(folder: Path) -> Path:
     """Write a Llama of two layers, as ``save_pretrained`` does. Its words are whole sentences.
 

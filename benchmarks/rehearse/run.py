@@ -1,6 +1,6 @@
 """The paper's command rehearsed: real layouts, classes and code, drawn photos, random weights.
 
-    python benchmarks/rehearse/run.py OUT [--smallest]
+    python benchmarks/rehearse/run.py OUT [--smallest] [--encoder ViT-B-16-shrunk]
 
 Lays out all that the suite ``paper`` reads in miniature, makes a ViT-B/16 with random weights and a
 small random language model, runs the suite to its report, kills it once on the way and lets it
@@ -23,7 +23,13 @@ from typing import Any
 import captioned_sets
 import labelled_sets
 from drawn_pictures import Pictures
-from random_models import ARCHITECTURE, write_clip, write_language_model
+from random_models import (
+    ARCHITECTURE,
+    SHRUNK,
+    write_clip,
+    write_language_model,
+    write_shrunk_clip,
+)
 
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.results import Results
@@ -62,7 +68,10 @@ def main() -> int:
     parser.add_argument(
         "--contents", type=int, default=20, help="different pictures a split; 0: all"
     )
-    parser.add_argument("--encoder", default=ARCHITECTURE, help="architecture of open_clip")
+    parser.add_argument(
+        "--encoder", default=ARCHITECTURE, help=f"architecture of open_clip, or {SHRUNK}: minutes"
+    )
+    parser.add_argument("--curves", default="all", help="data sets that have learning curves")
     parser.add_argument("--baselines", default="all", help="of data sets that are not large")
     parser.add_argument("--vllm-python", default=os.environ.get("AAPE_VLLM_PYTHON", ""))
     words = parser.parse_args()
@@ -71,10 +80,10 @@ def main() -> int:
     data, models = out / "data", out / "models"
     write_data(data, Pictures(words.contents), words.smallest)
     log.stage("data sets laid out")
-    weights = write_clip(models / f"{words.encoder}.safetensors", words.encoder)
+    encoder = open_clip_encoder(words.encoder, models)
     language_model = write_language_model(models / "small-llama")
     log.stage("models made")
-    suite = rehearsal_suite(words, weights, language_model)
+    suite = rehearsal_suite(words, encoder, language_model)
     file = out / "suite.yaml"
     file.write_text(suite.to_yaml(), encoding="utf-8")
     env = {
@@ -85,7 +94,7 @@ def main() -> int:
     lacking = [need["name"] for need in needs["needs"] if need["missing"]]
     log.check("the dry run finds everything", needs["complete"], ", ".join(lacking))
     log.stage("dry run")
-    if not words.smallest:
+    if not words.smallest and words.encoder != SHRUNK:
         write_banks(out, env, words.vllm_python, log)
     run_suite_twice(file, out, env, log)
     check_tables(suite, out / "runs" / suite.name, log)
@@ -123,17 +132,28 @@ def counts_of(name: str, smallest: bool) -> labelled_sets.Counts:
     return labelled_sets.Counts(16, 4, 2) if name == "eurosat" and not smallest else few
 
 
-def rehearsal_suite(words: argparse.Namespace, weights: Path, language_model: Path) -> Suite:
+def open_clip_encoder(name: str, models: Path) -> dict[str, Any]:
+    """Make the encoder; return its section of the configuration."""
+    if name == SHRUNK:
+        return {"name": f"local-dir:{write_shrunk_clip(models / SHRUNK)}", "workers": 0}
+    weights = write_clip(models / f"{name}.safetensors", name)
+    return {"name": name, "checkpoint": str(weights), "workers": 0}
+
+
+def rehearsal_suite(
+    words: argparse.Namespace, encoder: dict[str, Any], language_model: Path
+) -> Suite:
     """Return the suite ``paper`` with all its jobs and rows, at sizes that a laptop can do."""
     paper = SUITES["paper"]
-    jobs = [smaller(job, words) for job in paper.jobs if not words.smallest or is_small(job)]
+    jobs = [smaller(job, words) for job in paper.jobs if is_wanted(job, words)]
     # captions by SmolLM2, or where seconds count by the small one too
-    writer = {"language_model": str(language_model)} if words.smallest else {}
+    quick = words.smallest or words.encoder == SHRUNK
+    writer = {"language_model": str(language_model)} if quick else {}
     values = paper.model_dump(mode="json") | {
         "name": "rehearsal",
         "title": f"Rehearsal of: {paper.title}. Drawn photos and random weights: no figure counts.",
         "jobs": [job.model_dump(mode="json") for job in jobs],
-        "encoder": {"name": words.encoder, "checkpoint": str(weights), "workers": 0},
+        "encoder": encoder,
         "generation": {
             "engine": "transformers", "model": str(language_model), "samples": 1,
             "sampling": {"max_tokens": 1}, "batch_size": 256,
@@ -149,6 +169,14 @@ def rehearsal_suite(words: argparse.Namespace, weights: Path, language_model: Pa
         "test_questions": 3 if words.smallest else 9,
     }  # fmt: skip
     return Suite.parse(values, "the suite of the rehearsal")
+
+
+def is_wanted(job: Job, words: argparse.Namespace) -> bool:
+    """Say whether a job is part of this rehearsal."""
+    if words.smallest and not is_small(job):
+        return False
+    curve = job.evaluation.protocol == "fewshot" and job.tasks == ["classification"]
+    return not curve or words.curves == "all" or job.dataset in words.curves.split(",")
 
 
 def is_small(job: Job) -> bool:
