@@ -8,6 +8,7 @@ SUITE ?= embedded
 # the least a machine without a GPU needs; `make setup-vllm VLLM=cpu` forces it
 VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 TEST_ARGS ?=
+SIZE ?=
 DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test audit release faults fuzz lint types check docs eval-all reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test audit release faults fuzz lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +91,12 @@ docs: env  ## the documentation site, in site/; a broken link or name ends it
 
 eval-all: env  ## all four tasks (SUITE=embedded by default; `aape suites` lists them)
 	@$(BIN)/aape eval all --suite $(SUITE)
+
+bench-gpu: env  ## what a GPU should make fast, timed; writes bench-gpu.json to send back
+	@$(BIN)/python benchmarks/gpu.py bench-gpu.json
+
+rehearse-paper: env  ## all of reproduce-paper but the photos and the weights (SIZE=--smallest: a minute)
+	@$(BIN)/python benchmarks/rehearse/run.py runs/rehearsal $(SIZE)
 
 reproduce-paper: env  ## the paper's table; needs OpenAI's weights and the eleven data sets
 	@$(BIN)/aape eval all --suite paper

@@ -18,6 +18,7 @@ from . import (
     lp_plus_plus,
     own_recipes,
     proker,
+    prolip,
     prompt_learning,
     timo,
     tip_adapter,
@@ -38,12 +39,14 @@ _LISTS = [
     amu_tuning.BASELINES,
     own_recipes.BASELINES,
     prompt_learning.BASELINES,
+    prolip.BASELINES,
 ]
 BASELINES: dict[str, Baseline] = {entry.name: entry for entries in _LISTS for entry in entries}
 _RECIPES = [entry.name for entry in own_recipes.BASELINES]
+_PROJECTION = [entry.name for entry in prolip.BASELINES]  # a second pass through the image tower
 _SLOW = [entry.name for entry in prompt_learning.BASELINES]
 GROUPS = {
-    "all": [name for name in BASELINES if name not in (*_RECIPES, *_SLOW)],
+    "all": [name for name in BASELINES if name not in (*_RECIPES, *_SLOW, *_PROJECTION)],
     "slow": _SLOW,
     "fast": [entry.name for entry in zero_shot.BASELINES],
     "literal": ["literal recipe"],

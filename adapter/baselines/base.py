@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -32,11 +32,16 @@ class Predictor(Protocol):
 
 @dataclass
 class Fitted:
-    """A predictor made of a function; ``chosen`` are the settings that validation chose."""
+    """A predictor made of a function; ``chosen`` are the settings that validation chose.
+
+    ``reads`` says which features of an image the function takes: ``x`` (b, d), or those ``before``
+    CLIP's last projection (b, e).
+    """
 
     function: Callable[[Tensor, ClassSet], Tensor]
     parameters: int = 0
     chosen: dict[str, Any] = field(default_factory=dict)
+    reads: Literal["x", "before"] = "x"
 
     def logits(self, x: Tensor, classes: ClassSet) -> Tensor:
         """Return logits (b, c) for x (b, d)."""

@@ -50,16 +50,19 @@ def minimise(
     device = parameters[0].device
     for epoch in range(epochs):
         order = torch.randperm(n, generator=generator)[:used].to(device)
+        values = []
         for rows in order.split(batch_size):
             for group, peak in zip(optimiser.param_groups, peaks):
                 group["lr"] = peak * rate(epoch, epochs, step, steps)
             value = loss(rows)
-            if not math.isfinite(value.item()):
-                raise UserError(f"The loss is not finite in epoch {epoch + 1}.")
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             optimiser.step()
+            values.append(value.detach())
             step += 1
+        # asked once an epoch: to ask makes the host wait for the device
+        if not bool(torch.stack(values).isfinite().all()):
+            raise UserError(f"The loss is not finite in epoch {epoch + 1}.")
         if after_epoch is not None:
             after_epoch(epoch + 1)
 

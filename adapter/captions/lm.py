@@ -39,6 +39,7 @@ NAMES: dict[Kind, str] = {
     "both": "image tokens + AAPE",
 }
 _SECONDS_AT_RISK = 20.0
+_STEPS_UNREAD = 8  # whose losses are still on the device
 
 
 class PrefixConfig(Section):
@@ -69,8 +70,7 @@ class FrozenLM:
         self.width = self.embedding.shape[1]
         self.scale = float(self.embedding[::16].float().pow(2).mean().sqrt())
         self.context = int(getattr(model.config, "max_position_embeddings", 1 << 30))
-        newline = self.ids("\n")
-        self.newline = newline[-1]
+        self.newline = self._end_of_a_line()
         # models with a start token use it as the place that attention rests on; they need it
         first = model.config.bos_token_id
         self.start = self.embed([first] if isinstance(first, int) else [])  # (0 or 1, w)
@@ -85,6 +85,21 @@ class FrozenLM:
 
         place = pick_device(device)
         return cls(*load_causal_lm(spec, str(place), fast_dtype(place)), spec)
+
+    def _end_of_a_line(self) -> int:
+        """Return the token of a line break; the end token where a tokenizer drops line breaks.
+
+        Raises:
+            UserError: the model has neither.
+        """
+        found = self.ids("\n") or [self.tokenizer.eos_token_id, self.model.config.eos_token_id]
+        last = [token for token in found if isinstance(token, int)][-1:]
+        if not last:
+            raise UserError(
+                f"The language model {self.name} has neither a line break nor an end token.",
+                "Texts could not end: use another language model.",
+            )
+        return last[0]
 
     @property
     def device(self) -> torch.device:
@@ -331,6 +346,7 @@ def train_prefix(
     if state:
         losses = state["losses"]
     saved = time.monotonic()
+    pending: list[Tensor] = []
     lengths = np.array([len(p) + len(t) for p, t in zip(prompts, targets)])
     for number in range(len(losses), config.steps):
         rows = _batch(lengths, config.batch_size, seed, number)
@@ -343,21 +359,37 @@ def train_prefix(
             [prompts[row] for row in rows],
             [targets[row] for row in rows],
         )
-        if not torch.isfinite(loss):
-            raise UserError(f"The loss is not finite in step {number + 1}.", "Lower lr.")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(prefix.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        pending.append(loss.detach())
+        due = checkpoint is not None and time.monotonic() - saved > _SECONDS_AT_RISK
+        last = number + 1 == config.steps
+        if on_step or due or last or len(pending) == _STEPS_UNREAD:
+            losses += _finite_losses(pending, len(losses))
+            pending.clear()
         if on_step:
             on_step(number, losses[-1])
-        if checkpoint and time.monotonic() - saved > _SECONDS_AT_RISK:
+        if checkpoint and due:
             save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
             saved = time.monotonic()
     if checkpoint:
         save_checkpoint(checkpoint, {"module": prefix}, optimizer, {"losses": losses})
     return losses
+
+
+def _finite_losses(pending: list[Tensor], first: int) -> list[float]:
+    """Read losses at once: to read one makes the host wait for the device.
+
+    Raises:
+        UserError: one is not finite; ``first`` is the number of the first.
+    """
+    values = torch.stack(pending).tolist()
+    for number, value in enumerate(values, start=first + 1):
+        if not math.isfinite(value):
+            raise UserError(f"The loss is not finite in step {number}.", "Lower lr.")
+    return values
 
 
 def _batch(lengths: np.ndarray, size: int, seed: int, number: int) -> np.ndarray:

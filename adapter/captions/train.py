@@ -252,6 +252,7 @@ def _fit(
     batches = max(1, math.ceil(len(train.x) / config.batch_size))
     for epoch in range(len(history) - 1, config.epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(len(train.x))
+        finite = torch.ones((), dtype=torch.bool, device=train.x.device)
         for number, rows in enumerate(np.array_split(order, batches)):
             if len(rows) < 2:
                 continue
@@ -264,13 +265,14 @@ def _fit(
             loss = caption_loss(h, p, mask, scale, config.near_equal)
             loss = loss + config.distillation * distillation_loss(h, target.detach())
             loss = loss - config.reward * clip_score(x, target)
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"The loss is not finite in epoch {epoch + 1}.", "Lower the learning rate."
-                )
+            finite &= torch.isfinite(loss.detach())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if not finite:  # asked once an epoch: to ask makes the host wait for the device
+            raise UserError(
+                f"The loss is not finite in epoch {epoch + 1}.", "Lower the learning rate."
+            )
         history.append(_validate(generator, val))
         if history[-1] >= max(history):
             best = {name: value.clone() for name, value in generator.state_dict().items()}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
     from ...pipeline.datasets import Dataset, Item
     from ...pipeline.encoders.base import Encoder
+    from ...pipeline.encoders.before_projection import BeforeProjection
     from ...pipeline.pictures import Unreadable
 
 _MEASURED_TEXTS = 64  # lengths within a model differ by some 7 percent
@@ -38,6 +39,7 @@ class BankSource:
         views: int = 0,
         waffle: bool = True,
         repeat: bool = False,
+        before: bool = False,
         workers: int = 2,
         batch_size: int = 64,
         strict: bool = False,
@@ -46,6 +48,7 @@ class BankSource:
 
         ``views`` are augmented copies of each training image; ``repeat`` draws classes with fewer
         images than shots with replacement, as CoOp does, where it would be an error otherwise;
+        ``before`` also gives the features before CLIP's last projection, which cost a second pass;
         ``strict`` stops at a photo that cannot be read, which is left out otherwise.
 
         Raises:
@@ -64,6 +67,7 @@ class BankSource:
         self.bank, self.images, self.encoder = bank, dataset, encoder
         self.dataset = dataset.manifest.name
         self.views, self.waffle, self.repeat = views, waffle, repeat
+        self.before = _before_projection(encoder) if before else None
         self.workers, self.batch_size, self.strict = workers, batch_size, strict
 
     @property
@@ -88,6 +92,7 @@ class BankSource:
             mask=mask,
             waffle=class_embeddings(self.encoder, names, waffle) if waffle else None,
             norms=self._norms(manifest.templates[0], names),
+            keys=tuple(entry.folder or entry.name for entry in manifest.classes),
             others=self._other_names(templates),
         )
 
@@ -137,7 +142,25 @@ class BankSource:
         )
         check_there(found.unreadable, len(paths))
         labels = np.array([item.label for item in items], dtype=np.int64)[found.kept]
-        return LabelledImages(found.x, labels, found.views, tuple(found.paths)), found.unreadable
+        before = None
+        if self.before is not None:  # of the images that can be read, in the same order
+            before = image_features(
+                self.before,  # type: ignore[arg-type]
+                found.paths,
+                views=views,
+                seed=seed,
+                workers=self.workers,
+                batch_size=self.batch_size,
+            )
+        images = LabelledImages(
+            found.x,
+            labels,
+            found.views,
+            tuple(found.paths),
+            None if before is None else before.x,
+            None if before is None else before.views,
+        )
+        return images, found.unreadable
 
     @cached_property
     def test(self) -> LabelledImages:
@@ -200,6 +223,16 @@ class BankSource:
         except UserError:  # the data set has none: methods then fall back on fixed rules
             val_items = []
         train, val, left_out = self._sample(train_items, val_items, shots, seed)
+        return self._data(train, val, shots, seed, left_out)
+
+    def to_test(self) -> ClassificationData:
+        """Return texts and test images alone: ImageNet's variants have no training images."""
+        none = no_images(self.encoder.dim)
+        return self._data(none, none, 0, 0, "")
+
+    def _data(
+        self, train: LabelledImages, val: LabelledImages, shots: Shots, seed: int, left_out: str
+    ) -> ClassificationData:
         base, new = base_new_classes(len(self.images.class_names))
         test, test_left_out = self._test
         said = (self.images.split_note, self.encoder.notes, left_out, test_left_out)
@@ -217,7 +250,14 @@ class BankSource:
             logit_scale=self.encoder.logit_scale,
             notes=[note for note in said if note],
             tower=self.encoder.prompt_tower(),
+            projection=None if self.before is None else self.before.projection,
         )
+
+
+def _before_projection(encoder: Encoder) -> BeforeProjection | None:
+    """Return the image tower without its last projection, where the encoder has one to take off."""
+    take_off = getattr(encoder, "before_projection", None)
+    return take_off() if take_off is not None else None
 
 
 def from_bank(

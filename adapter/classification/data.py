@@ -7,6 +7,7 @@ All features are float32 and unit length. Labels are class ids: positions in ``c
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any."""
+    """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any.
+
+    ``before`` (n, e) and ``before_views`` (n, v, e) are features before CLIP's last projection.
+    """
 
     x: np.ndarray
     y: np.ndarray
     views: np.ndarray | None = None
     paths: tuple[Path, ...] = ()
+    before: np.ndarray | None = None
+    before_views: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -47,6 +53,8 @@ class LabelledImages:
             y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
             views=None if self.views is None else self.views[keep],
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
+            before=None if self.before is None else self.before[keep],
+            before_views=None if self.before_views is None else self.before_views[keep],
         )
 
 
@@ -62,6 +70,8 @@ class ClassTexts:
         waffle: (c, d), mean over the template with random words (Roth et al. 2023), or absent.
         norms: (c,), lengths of the template vectors as the encoder gives them, where known.
         others: other names of classes, where a bank knows any.
+        keys: what tells classes apart whose names are the same, such as ImageNet's two "missile":
+            their folders; empty where nothing but names is known.
     """
 
     names: list[str]
@@ -72,6 +82,18 @@ class ClassTexts:
     waffle: np.ndarray | None = None
     norms: np.ndarray | None = None
     others: OtherTexts | None = None
+    keys: tuple[str, ...] = ()
+
+    def positions_in(self, other: ClassTexts) -> list[int | None]:
+        """Return where each of these classes is in ``other``: by key, else by name.
+
+        Of names that repeat, the first is the first of the other, and so on.
+        """
+        by_key = bool(self.keys and other.keys) and set(self.keys) <= set(other.keys)
+        own = self.keys if by_key else _numbered(self.names)
+        theirs = other.keys if by_key else _numbered(other.names)
+        where = {key: i for i, key in enumerate(theirs)}
+        return [where.get(key) for key in own]
 
     @cached_property
     def described(self) -> np.ndarray:
@@ -101,9 +123,23 @@ class ClassTexts:
         return replace(self, prompts=text[:, None], mask=np.ones((len(text), 1), dtype=bool))
 
 
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with how often it came before.
+
+    >>> _numbered(["missile", "dog", "missile"])
+    [('missile', 0), ('dog', 0), ('missile', 1)]
+    """
+    seen: Counter[str] = Counter()
+    out = []
+    for name in names:
+        out.append((name, seen[name]))
+        seen[name] += 1
+    return out
+
+
 @dataclass(frozen=True)
 class ClassificationData:
-    """One draw of shots with everything needed to train and test on it.
+    """One draw of shots with everything needed to train and test on it; 0 shots to test alone.
 
     Raises:
         UserError: on construction, if widths disagree, a label is out of range, a class has fewer
@@ -123,6 +159,7 @@ class ClassificationData:
     logit_scale: float = 100.0
     notes: list[str] = field(default_factory=list)
     tower: PromptTower | None = None
+    projection: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         c, d = self.texts.template.shape
@@ -147,7 +184,7 @@ class ClassificationData:
 
     def _check(self, name: str, split: LabelledImages, c: int, d: int) -> None:
         if not len(split):
-            if name == "val":
+            if name == "val" or (name == "train" and self.shots == 0):
                 return
             raise UserError(f"The {name} split of {self.dataset} has no images.")
         if split.x.shape != (len(split.y), d):
@@ -200,10 +237,13 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        def some(array: np.ndarray | None) -> Tensor | None:
+            return None if array is None else tensor(array)
+
         return FewShot(
             x=tensor(train.x),
             y=tensor(train.y),
-            views=None if train.views is None else tensor(train.views),
+            views=some(train.views),
             classes=self.class_set(ids, seen=ids, device=device),
             prompts=tensor(self.texts.prompts[ids]),
             mask=tensor(self.texts.mask[ids]),
@@ -213,6 +253,9 @@ class ClassificationData:
             shots=self._typical(train.y, len(ids)),
             tower=self.tower,
             text_norms=None if self.texts.norms is None else tensor(self.texts.norms[ids]),
+            before=some(train.before),
+            before_views=some(train.before_views),
+            projection=some(self.projection),
         )
 
     def _typical(self, labels: np.ndarray, classes: int) -> int:

@@ -31,6 +31,10 @@ class Source(Protocol):
         """Return one draw."""
         ...
 
+    def to_test(self) -> ClassificationData:
+        """Return texts and test images without shots: what a target of another source is."""
+        ...
+
 
 def check_shots(
     dataset: str, names: list[str], labels: Sequence[int] | np.ndarray, shots: Shots

@@ -90,6 +90,7 @@ def evaluate_classification(
     protocol = load_protocol(settings.protocol)
     methods = [*_ours(recipe, settings, run), *map(_baseline, choose_baselines(settings.baselines))]
     outcomes: dict[str, list[Outcome]] = {method.name: [] for method in methods}
+    others = [target.to_test() for target in targets]
     draws: list[tuple[ClassificationData, list[TestSet]]] = []
     keys: dict[tuple[str, int], str] = {}
     skipped: dict[str, str] = {}
@@ -102,7 +103,6 @@ def evaluate_classification(
             data = source.draw(settings.shots, seed)
             if settings.names == "best":
                 data = with_best_names(data, protocol.trained_ids(data))
-            others = [target.draw(1, seed) for target in targets]
             views = _Views(data, others, protocol, settings, seed, device)
             draws.append((data, views.tests()))
             _leave_out_controls(methods, data, skipped)

@@ -179,6 +179,21 @@ class FileSource:
                 f" (it has {', '.join(found) or 'no training features'}).",
                 "Choose --shots accordingly.",
             )
+        return self._data(train, val, shots, seed, notes)
+
+    def to_test(self) -> ClassificationData:
+        """Return texts and test images alone; the file needs no training features."""
+        none = no_images(self.texts.template.shape[1])
+        return self._data(none, none, 0, 0, list(self.notes))
+
+    def _data(
+        self,
+        train: LabelledImages,
+        val: LabelledImages,
+        shots: Shots,
+        seed: int,
+        notes: list[str],
+    ) -> ClassificationData:
         count = len(self.texts.names)
         base, new = base_new_classes(count)
         return ClassificationData(

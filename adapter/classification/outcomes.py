@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...pipeline.errors import UserError
 from ...pipeline.progress import step
 from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
@@ -62,7 +63,11 @@ def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Fact
     """Predict every test set."""
     predicted, confidence, uncalibrated = [], [], []
     for test in tests:
-        logits = predictor.logits(torch.from_numpy(test.images.x).to(device), test.classes)
+        images = test.images
+        x = images.before if getattr(predictor, "reads", "x") == "before" else images.x
+        if x is None:
+            raise UserError(f"{test.name} has no features before the projection.")
+        logits = predictor.logits(torch.from_numpy(x).to(device), test.classes)
         top = F.softmax(logits, -1).max(-1)
         predicted.append(top.indices.cpu().numpy().astype(np.int32))
         confidence.append(top.values.cpu().numpy().astype(np.float32))

@@ -127,7 +127,7 @@ class Protocol:
             position = {class_id: i for i, class_id in enumerate(among)}
             labels = np.array([position[images_of[label]] for label in images.y], dtype=np.int64)
             classes = data.class_set(among, seen, new_classes, device)
-            moved = LabelledImages(images.x, labels, None, images.paths)
+            moved = LabelledImages(images.x, labels, None, images.paths, images.before)
             return TestSet(name, moved, classes, [data.texts.names[i] for i in among])
 
         if self.name == "base2new":
@@ -141,21 +141,21 @@ class Protocol:
         return source + [self._target(data, target, device) for target in targets]
 
     def _target(self, data: ClassificationData, target: ClassificationData, device: str) -> TestSet:
-        """Return another data set's test images; in ``domain`` its classes are known by name."""
+        """Return another data set's test images; in ``domain`` its classes are known."""
         ids = list(range(len(target.texts.names)))
         classes = target.class_set(ids, seen=[], device=device)
         if self.name == "domain":
             import torch
 
-            where = {name: i for i, name in enumerate(data.texts.names)}
-            unknown = [name for name in target.texts.names if name not in where]
+            where = target.texts.positions_in(data.texts)
+            unknown = [name for name, i in zip(target.texts.names, where) if i is None]
             if unknown:
                 raise UserError(
                     f"{target.dataset} has classes that {data.dataset} has not:"
                     f" {', '.join(map(repr, unknown[:5]))}.",
                     "Protocol domain is for the same classes in other pictures; use cross-dataset.",
                 )
-            seen = torch.tensor([where[name] for name in target.texts.names], device=device)
+            seen = torch.tensor(where, device=device)
             classes = replace(classes, seen=seen)
         if target.encoder != data.encoder:
             raise UserError(

@@ -30,8 +30,16 @@ if TYPE_CHECKING:
     """A table, and the tensors and the description of the adapter that the run keeps."""
 
 
-def run_classification(config: Config, out: str | Path, work: Path | None = None) -> Results:
+def run_classification(
+    config: Config,
+    out: str | Path,
+    work: Path | None = None,
+    *,
+    encoder: Encoder | None = None,
+) -> Results:
     """Train and evaluate as configured; finished work in ``out`` (or ``work``) is reused.
+
+    ``encoder`` is the configured one where it is open already: a large one takes long to load.
 
     Writes the run folder: configuration, environment, ``results/classification.*``, the learning
     curves, the adapter of the first seed, the model card and the report.
@@ -47,7 +55,7 @@ def run_classification(config: Config, out: str | Path, work: Path | None = None
         )
     run = RunFolder(out)
     # opened before the lock, so that a misspelt name leaves no folder behind
-    source, encoder = open_source(config)
+    source, encoder = open_source(config, encoder)
     train = _training(config, source, encoder, run, work)
     with run.making(), exclusive(run.path / "run", "training in"):
         run.start(config, ["classification"])

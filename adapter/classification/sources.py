@@ -9,6 +9,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.files import hash_file
 from ...pipeline.paths import is_plain_name
 from ...pipeline.progress import step
+from ..baselines import choose_baselines
 from ..config import Config
 from .bank_source import BankSource
 from .draws import Source
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
 
 
-def open_source(config: Config) -> tuple[Source, Encoder | None]:
-    """Open what the configuration trains on.
+def open_source(config: Config, encoder: Encoder | None = None) -> tuple[Source, Encoder | None]:
+    """Open what the configuration trains on, with its encoder unless one is given.
 
     Raises:
         UserError: neither a bank nor features are named, or they do not fit together.
@@ -37,7 +38,7 @@ def open_source(config: Config) -> tuple[Source, Encoder | None]:
     if data.features:
         return FileSource(data.features, bank, repeat=data.repeat_images), None
     assert bank is not None
-    return _open_bank(bank, data.dataset, data.root, config, None)
+    return _open_bank(bank, data.dataset, data.root, config, encoder)
 
 
 def _open_bank(
@@ -62,6 +63,7 @@ def _open_bank(
         encoder,
         views=config.recipe.views,
         repeat=config.data.repeat_images,
+        before=any(entry.id == "prolip" for entry in choose_baselines(config.evaluation.baselines)),
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
         strict=config.encoder.strict,

@@ -74,7 +74,9 @@ class FewShot:
     ``val_x`` and ``val_y`` are empty where there is no validation split. ``tower`` is the encoder's
     text tower, where it is open to learned contexts. ``text_norms`` (c,) are the lengths of the
     template vectors before they were scaled to 1, where known. ``shots`` are images a class, of
-    unequal numbers the median: rules by shots go by it.
+    unequal numbers the median: rules by shots go by it. ``before`` (n, e) and ``before_views``
+    (n, v, e) are the features of the images before CLIP's last ``projection`` (e, d), where they
+    were asked for.
     """
 
     x: Tensor
@@ -89,6 +91,9 @@ class FewShot:
     shots: int
     tower: Any = None
     text_norms: Tensor | None = None
+    before: Tensor | None = None
+    before_views: Tensor | None = None
+    projection: Tensor | None = None
 
     @property
     def w(self) -> Tensor:

@@ -145,6 +145,7 @@ class _Trainer:
         self.steps = math.ceil(len(data.x) / recipe.batch_size)
         self.history: list[dict[str, float]] = []
         device = data.x.device
+        self.labels = data.y.cpu()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.init)
             scale = recipe.temperature or data.scale
@@ -175,7 +176,8 @@ class _Trainer:
         epoch = len(self.history)
         generator = torch.Generator().manual_seed(_mix(self.seeds.order, epoch))
         order = torch.randperm(len(self.data.x), generator=generator)
-        sums: dict[str, float] = {}
+        steps: list[Tensor] = []
+        names: list[str] = []
         self.adapter.train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seeds.order, epoch) + 1)  # views, the random aggregator
@@ -185,23 +187,34 @@ class _Trainer:
                 )
                 for group in self.optimiser.param_groups:
                     group["lr"] = group["peak"] * factor
-                losses = self._losses(rows.to(self.data.x.device))
-                total = torch.stack(list(losses.values())).sum()
-                if not math.isfinite(total.item()):
-                    raise _not_finite(losses, self.recipe, epoch, step)
+                losses = self._losses(rows)
+                names, each = list(losses), torch.stack(list(losses.values()))
                 self.optimiser.zero_grad(set_to_none=True)
-                total.backward()
+                each.sum().backward()
                 self.optimiser.step()
-                for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.item() * len(rows)
+                steps.append(each.detach())
+        # read once an epoch: to read a loss makes the host wait for the device
+        read = torch.stack(steps).tolist()
+        for step, values in enumerate(read):
+            if not all(map(math.isfinite, values)):
+                raise _not_finite(dict(zip(names, values)), self.recipe, epoch, step)
         record: dict[str, float] = {"epoch": epoch + 1}
-        record |= {name: value / len(order) for name, value in sums.items()}
+        sizes = [len(rows) for rows in order.split(self.recipe.batch_size)]
+        for number, name in enumerate(names):
+            whole = sum(values[number] * n for values, n in zip(read, sizes))
+            record[name] = whole / len(order)
         self.history.append(record)
         return record
 
     def _losses(self, rows: Tensor) -> dict[str, Tensor]:
-        """Return the weighted terms of the loss for some images (Eq. 4 and what is added)."""
+        """Return the weighted terms of the loss for some images (Eq. 4 and what is added).
+
+        ``rows`` are on the host, where it is known without asking the device which classes they are
+        of.
+        """
         data, recipe, adapter = self.data, self.recipe, self.adapter
+        labels = self.labels[rows]
+        rows = rows.to(data.x.device, non_blocking=True)
         x, y = data.x[rows], data.y[rows]
         if data.views is not None and recipe.views:
             pick = torch.randint(data.views.shape[1], (len(rows),)).to(x.device)
@@ -218,7 +231,7 @@ class _Trainer:
             )
             losses["zero_shot"] = recipe.zero_shot * kl
         if self.aggregator is not None and h is not None:
-            target = self._target(self.aggregator, x, y)
+            target = self._target(self.aggregator, x, y, labels)
             if recipe.aggregator.reward and target.requires_grad:
                 losses["reward"] = -recipe.aggregator.reward * clip_score(x, target)
             target = target if recipe.aggregator.joint else target.detach()
@@ -236,15 +249,20 @@ class _Trainer:
             return data.w[data.y]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seeds.order)  # the random aggregator
-            return self._target(self.aggregator.eval(), data.x, data.y)
+            return self._target(self.aggregator.eval(), data.x, data.y, self.labels)
 
-    def _target(self, aggregator: Aggregator, x: Tensor, y: Tensor) -> Tensor:
-        """Return p^a (b, d): once a class, or once an image where the query sees the image."""
+    def _target(self, aggregator: Aggregator, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
+        """Return p^a (b, d): once a class, or once an image where the query sees the image.
+
+        ``labels`` are ``y`` on the host.
+        """
         prompts, mask = self.data.prompts, self.data.mask
         limit = self.recipe.aggregator.prompts or prompts.shape[1]
         if self.recipe.aggregator.query == "image":
             return aggregator(prompts[y, :limit], mask[y, :limit], x)
-        present, position = y.unique(return_inverse=True)
+        present, position = (
+            part.to(y.device, non_blocking=True) for part in labels.unique(return_inverse=True)
+        )
         return aggregator(prompts[present, :limit], mask[present, :limit])[position]
 
     def save(self, path: Path) -> None:
@@ -284,8 +302,8 @@ def _schedule(kind: str, step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
-def _not_finite(losses: dict[str, Tensor], recipe: Recipe, epoch: int, step: int) -> UserError:
-    bad = [name for name, loss in losses.items() if not math.isfinite(loss.item())]
+def _not_finite(losses: dict[str, float], recipe: Recipe, epoch: int, step: int) -> UserError:
+    bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
     return UserError(
         f"Training stopped: the {' and '.join(bad) or 'summed'} loss is not finite in epoch"
         f" {epoch + 1}, step {step + 1}, with learning rate {recipe.lr:g}.",

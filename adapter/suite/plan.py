@@ -139,12 +139,30 @@ _ELEVEN = (
 )  # fmt: skip
 _CROSS = EvaluationConfig(protocol="cross-dataset", baselines=["fast"])
 _DOMAIN = EvaluationConfig(protocol="domain", baselines=["fast"])
+_AS_WRITTEN = EvaluationConfig(controls=["aggregators"], baselines=["none"])  # type: ignore[list-item]
+_WITH_PROLIP = EvaluationConfig(baselines=["all", "prolip"])
+_SHOTS = (1, 2, 4, 8, 16)
+
+
+def _few_shot(name: str, shots: int) -> Job:
+    evaluation = EvaluationConfig(protocol="fewshot", shots=shots, baselines=["fast"])
+    return Job(dataset=name, key=f"{name}-{shots}-shot", evaluation=evaluation)
+
 
 _PAPER = Suite(
     name="paper",
     title="Aggregate-and-Adapt Prompt Embeddings: the paper's tables",
     jobs=[
-        *[Job(dataset=name) for name in _ELEVEN],
+        *[Job(dataset=name, evaluation=_WITH_PROLIP) for name in _ELEVEN],
+        # the method as the paper writes it, and its ablation of aggregators
+        *[
+            Job(
+                dataset=name, key=f"{name}-as-written", evaluation=_AS_WRITTEN,
+                recipe=load_recipe("paper"),
+            )
+            for name in _ELEVEN
+        ],
+        *[_few_shot(name, shots) for name in _ELEVEN for shots in _SHOTS],
         Job(
             dataset="imagenet", key="imagenet-cross-dataset", evaluation=_CROSS,
             targets=list(_ELEVEN[1:]),

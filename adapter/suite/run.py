@@ -28,8 +28,10 @@ from ..run import RunFolder, environment
 from .costs import say_work
 from .needs import Need, job_reads, suite_needs
 from .plan import Job, Suite, Task
+from .summaries import summaries
 
 if TYPE_CHECKING:
+    from ...pipeline.bank import PromptBank
     from ...pipeline.datasets import Split
     from ...pipeline.encoders.base import Encoder
     from ..captions.train import CaptionAdapter
@@ -158,6 +160,7 @@ class _Work:
                 encoder=self.encoder,
             )
             banks = [PromptBank.open(self.bank(name)) for name in names]
+            _check_described(dict(zip(names, banks)), [job.dataset for job in jobs])
             stage.reused = before == [_hash_of(self.bank(name)) for name in names]
             stage.detail = f"{sum(map(len, banks)):,} prompts"
 
@@ -173,6 +176,8 @@ class _Work:
                     stage.reused = True
                     step(f"    Reusing {path}.")
                     return done
+            if task != "classification" and "classification" not in job.tasks:
+                self._start_captions(job, folder)
             results = getattr(self, f"_{task}")(job, folder)
             results.details["suite_key"] = key
             folder.save_results(results)
@@ -223,7 +228,7 @@ class _Work:
             recipe=job.recipe or self.suite.recipe,
             evaluation=job.evaluation,
         )
-        return run_classification(config, folder.path)
+        return run_classification(config, folder.path, encoder=self.encoder)
 
     def _retrieval(self, job: Job, folder: RunFolder) -> Results:
         from ..captions.retrieval import evaluate_retrieval
@@ -262,6 +267,20 @@ class _Work:
             source=self.datasets[job.source] if job.source else None,
         )
 
+    def _start_captions(self, job: Job, folder: RunFolder) -> None:
+        """Write what a folder of the caption tasks alone is: nothing else configures it."""
+        from ..captions.run import CaptionRunConfig
+
+        encoder = self.suite.encoder.model_copy(update={"name": self.encoder.id})
+        folder.start(
+            CaptionRunConfig(
+                dataset=job.source or job.dataset,
+                encoder=encoder,
+                captions=self.suite.captions,
+                seeds=self.suite.caption_seeds,
+            )
+        )
+
     def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
         """Return one generator a seed, trained on the job's captions."""
         from ..captions.train import train_captions
@@ -279,7 +298,11 @@ class _Work:
         return self._adapters[job.folder]
 
     def report(self, results: list[Results]) -> Path:
-        """Write ``report.html`` over all tables."""
+        """Write ``report.html`` over all tables, and ``summary-*.json`` of what joins several."""
+        joined = summaries(results)
+        for table in joined:
+            table.save(self.out / f"summary-{table.details['summary']}.json")
+        results[:0] = joined
         notes = [*self.notes]
         if self.encoder.notes:
             notes.insert(0, self.encoder.notes)
@@ -314,6 +337,31 @@ class _Work:
 
 def _hash_of(path: Path) -> str:
     return hash_file(path) if path.exists() else ""
+
+
+def _check_described(banks: dict[str, PromptBank], trained: list[str]) -> None:
+    """Stop before the images are encoded where classes to train have no kept prompt.
+
+    Raises:
+        UserError: there are some; the data sets and the first of their classes are named.
+    """
+    bare: dict[str, list[str]] = {}
+    for name in dict.fromkeys(trained):
+        found = banks[name].reference_embeddings()[1].any(axis=1)
+        names = banks[name].metadata.class_names
+        if lacking := [title for title, kept in zip(names, found) if not kept]:
+            bare[name] = lacking
+    if bare:
+        said = "; ".join(
+            f"{len(names)} of {name}: {', '.join(map(repr, names[:3]))}"
+            f"{' …' if len(names) > 3 else ''}"
+            for name, names in bare.items()
+        )
+        raise UserError(
+            f"Classes without a kept prompt in their bank: {said}.",
+            "Ask for more (generation.samples, generation.top_up.max_samples) or name a larger"
+            " language model (generation.model); `aape bank stats` shows the verdicts.",
+        )
 
 
 def _what_is_missing(need: Need) -> str:

@@ -24,6 +24,7 @@ from .base import (
     to_rgb,
     unit,
 )
+from .before_projection import BeforeProjection
 from .clip_sources import ClipSource, find_clip
 from .prompt_tower import PromptTower, encode_embedded
 from .weights import load_into
@@ -110,13 +111,13 @@ class ClipEncoder:
 
     def _unscaled(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenizer(list(texts)).to(self.device)
-        with self._fast():
+        with self.fast():
             return _encode_tokens(self._model, tokens)
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode one batch: (b, 3, h, w) to (b, d)."""
-        with self._fast():
+        with self.fast():
             return unit(self._read(pixels.to(self.device))[0])
 
     @torch.inference_mode()
@@ -127,7 +128,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_images_and_tokens(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return features (b, d) and tokens (b, t, e) in one pass."""
-        with self._fast():
+        with self.fast():
             pooled, tokens = self._read(pixels.to(self.device))
         return unit(pooled), tokens.float()
 
@@ -144,11 +145,22 @@ class ClipEncoder:
         tower.output_tokens = False
         return tower
 
+    def before_projection(self) -> BeforeProjection | None:
+        """Return the image tower without its last projection; nothing where there is none.
+
+        That of a ResNet or of timm is no single matrix at the end, or not open.
+        """
+        visual = self._model.visual
+        if getattr(visual, "proj", None) is None or hasattr(visual, "trunk"):
+            return None
+        return BeforeProjection(self, visual)
+
     def prompt_tower(self) -> PromptTower | None:
         """Return the text tower open for learned contexts, or nothing where it is not causal."""
         return PromptTower(self._model, self._tokenizer) if _is_causal(self._model) else None
 
-    def _fast(self) -> AbstractContextManager[Any]:
+    def fast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the towers run in their precision."""
         wanted = self._dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=wanted)
 

@@ -20,6 +20,7 @@ from aape.adapter.captions.captioning import (
     write_coco_results,
 )
 from aape.adapter.captions.decode import DecodeConfig
+from aape.adapter.captions.lm import FrozenLM
 from aape.adapter.captions.question_training import VqaConfig, prompt_of
 from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
 from aape.adapter.captions.vqa import evaluate_vqa
@@ -253,3 +254,22 @@ def test_captioning_and_answering_share_the_first_stage(
     assert trained == [10, 5]
     assert len(list((run.path / "captioning").glob("both-*"))) == 1  # reused, not made again
     assert "10 steps on captions of 16 images, then 5 steps" in " ".join(results.notes)
+
+
+def test_where_a_tokenizer_drops_line_breaks_texts_end_with_the_end_token():
+    lm = tiny_lm()
+    whole = lm.tokenizer
+
+    class Drops:
+        eos_token_id = 2
+
+        def __call__(self, text: str, **options):
+            return {"input_ids": [] if text == "\n" else whole(text, **options)["input_ids"]}
+
+    other = FrozenLM(lm.model, Drops(), "drops")
+    assert other.newline == 2
+    assert other.stops >= {2}
+    Drops.eos_token_id = None  # type: ignore[assignment]
+    lm.model.config.eos_token_id = None
+    with pytest.raises(UserError, match="neither a line break nor an end token"):
+        FrozenLM(lm.model, Drops(), "drops")

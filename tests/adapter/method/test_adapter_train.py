@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from fakes import unit
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from aape.adapter.baselines.optimise import leaf, minimise
 from aape.adapter.method.adapter import FittedAdapter, staged_table
 from aape.adapter.method.hold_out import Trust, restrict
 from aape.adapter.method.problem import ClassSet, FewShot
@@ -20,7 +23,7 @@ from aape.adapter.method.query import fit_query
 from aape.adapter.method.recipe import LITERAL, STAGED, Recipe, controlled, load_recipe
 from aape.adapter.method.seeds import Seeds
 from aape.adapter.method.terms import AsQuery
-from aape.adapter.method.train import fit
+from aape.adapter.method.train import _Trainer, fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
@@ -315,3 +318,44 @@ def test_recipes_are_files_and_names(tmp_path: Path):
     path.write_text("head: residul\n")
     with pytest.raises(UserError, match="head"):
         load_recipe(str(path))
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what makes a host wait for its device: a value is read, or a size depends on one."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.NAMES:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["staged", "literal"])
+def test_no_step_of_an_epoch_waits_for_the_device(recipe):
+    trainer = _Trainer(problem(), recipe, Seeds(0, 0))
+    with _Waits() as waits:
+        trainer.run_epoch()
+    assert not waits.found
+
+
+def test_baselines_ask_for_the_loss_once_an_epoch():
+    weight = leaf(torch.zeros(D, C))
+    data = problem()
+    optimiser = torch.optim.SGD([weight], lr=0.1)
+    with _Waits() as waits:
+        minimise([weight], lambda rows: F.cross_entropy(data.x[rows] @ weight, data.y[rows]),
+                 len(data.x), optimiser=optimiser, epochs=3, batch_size=4, seed=0)  # fmt: skip
+    assert len(waits.found) == 3
+    assert F.cross_entropy(data.x @ weight, data.y) < 1.3  # log 4 before
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step():
+    data = problem()
+    with pytest.raises(UserError, match=r"cross_entropy.* epoch 1, step 1"):
+        fit(replace(data, x=data.x * math.nan), SHORT, Seeds(0, 0))
