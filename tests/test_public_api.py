@@ -149,6 +149,7 @@ def test_every_setting_is_explained():
     assert [row["name"] for row in aape.options("recipe.class_text")] == [
         "recipe.class_text.bases",
         "recipe.class_text.shares",
+        "recipe.class_text.doubt",
     ]
     with pytest.raises(aape.UserError, match="Did you mean 'recipe'"):
         aape.options("receipe")
