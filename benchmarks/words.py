@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study_data import TextMap, padded, plain, unit
+from study_data import TEMPLATES, TextMap, padded, plain, unit
 
 from aape.adapter.classification.feature_file import read_features
 from aape.adapter.method.class_names import OtherNames, choose_names
@@ -41,22 +41,23 @@ class Photos:
         self.train, self.test, self.scale = train, test, scale
         self.text = torch.from_numpy(text)
 
-    def shots(self, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def shots(self, seed: int, rest: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the shots of a draw, or the training photos that are left."""
         generator = np.random.default_rng(seed)
         x, y = self.train
-        rows = [
-            generator.permutation(np.flatnonzero(y == c))[:SHOTS] for c in range(len(self.text))
-        ]
-        rows = np.concatenate(rows)
+        order = [generator.permutation(np.flatnonzero(y == c)) for c in range(len(self.text))]
+        rows = np.concatenate([some[SHOTS:] if rest else some[:SHOTS] for some in order])
         return torch.from_numpy(x[rows]), torch.from_numpy(y[rows])
 
     def right(self, text: torch.Tensor) -> np.ndarray:
         x, y = self.test
         return (torch.from_numpy(x) @ text.T).argmax(1).numpy() == y
 
-    def described(self, prompts: np.ndarray | None, mask: np.ndarray | None) -> tuple[Right, str]:
+    def described(
+        self, prompts: np.ndarray | None, mask: np.ndarray | None, shares=SHARES
+    ) -> tuple[Right, str]:
         """Return what the class text with these prompts (c, k, d) gets right, and the β chosen."""
-        rows, shares = [], []
+        rows, chosen = [], []
         for seed in SEEDS:
             text = self.text
             if prompts is not None and mask is not None:
@@ -66,15 +67,15 @@ class Photos:
                 classes = ClassSet(text, text, torch.where(some[:, None], mean, text), None,
                                    torch.arange(len(text)), prompted=some)  # fmt: skip
                 x, y = self.shots(seed)
-                texts = {share: classes.text(ClassText("ensemble", share)) for share in SHARES}
+                texts = {share: classes.text(ClassText("ensemble", share)) for share in shares}
                 losses = {
                     share: float(zero_shot_losses(x, y, t, self.scale).mean())
                     for share, t in texts.items()
                 }
-                shares.append(min(losses, key=lambda share: losses[share]))
-                text = texts[shares[-1]]
+                chosen.append(min(losses, key=lambda share: losses[share]))
+                text = texts[chosen[-1]]
             rows.append(self.right(text))
-        return np.stack(rows), ", ".join(f"{share:g}" for share in shares)
+        return np.stack(rows), ", ".join(f"{share:g}" for share in chosen)
 
 
 def print_rows(rows: dict[str, tuple[Right, str]], against: str) -> None:
@@ -122,6 +123,18 @@ def queries(study: Path, mpvr: Path) -> None:
     }
     print("Pets: real CLIP photos, 16 of 37 class texts real, all sentences through the map.")
     print_rows(rows, "template")
+    # the sentences beside templates of their own kind, half and half, nothing chosen
+    photos.text = torch.from_numpy(embed([TEMPLATES["pets"].format(name) for name in names]))
+    half = (0.5,)
+    rows = {
+        "template": photos.described(None, None),
+        f"CuPL's queries, {count} a class": photos.described(*cupl, half),
+        f"a model's own queries (MPVR), {count} a class": photos.described(*own, half),
+        "both": photos.described(*both, half),
+        "CuPL, shuffled": photos.described(*shuffled(*cupl), half),
+        "MPVR, shuffled": photos.described(*shuffled(*own), half),
+    }
+    print("\nAll class texts through the map as well; half template, half sentences.")
     print_rows(rows, f"CuPL's queries, {count} a class")
 
 
@@ -273,7 +286,9 @@ def kinds(photos: Path, banks: list[Path]) -> None:
     if named:
         embedded = class_embeddings(lite, [n for _, n in named],
                                     [*manifest.templates, *manifest.ensemble])  # fmt: skip
-        choose = by_photos(text, np.array([c for c, _ in named]), embedded)
+        owner = np.array([c for c, _ in named])
+        print_doubts(found, text, owner, embedded)
+        choose = by_photos(text, owner, embedded)
         right, moved = [], []
         for seed in SEEDS:
             chosen = choose_with_scale(found, choose, seed)
@@ -285,6 +300,24 @@ def kinds(photos: Path, banks: list[Path]) -> None:
             right.append(found.right(new))
         rows["best names"] = (np.stack(right), ", ".join(dict.fromkeys(moved)))
     print_rows(rows, "templates")
+
+
+def print_doubts(photos: Photos, text: np.ndarray, owner: np.ndarray, names: np.ndarray) -> None:
+    """Print how surely a name must gain, by the training photos that did not choose it."""
+    for doubt in (0.0, 1.0, 2.0, 3.0):
+        choose, costs, moved = by_photos(text, owner, names, doubt=doubt), [], 0
+        for seed in SEEDS:
+            new = photos.text.clone()
+            for c, i in enumerate(choose_with_scale(photos, choose, seed)):
+                if i >= 0:
+                    new[c], moved = torch.from_numpy(names[i]), moved + 1
+            x, y = photos.shots(seed, rest=True)
+            costs.append(float(zero_shot_losses(x, y, new, photos.scale).mean()))
+        print(f"doubt {doubt:g}: {moved} renamed in {len(costs)} draws, cross-entropy of other"
+              f" training photos {np.mean(costs):.4f}")  # fmt: skip
+    x, y = photos.shots(0, rest=True)
+    given = float(zero_shot_losses(x, y, photos.text, photos.scale).mean())
+    print(f"given names, first draw: {given:.4f}")
 
 
 def choose_with_scale(photos: Photos, choose, seed: int) -> list[int]:

@@ -142,6 +142,8 @@ def test_options_reach_vllm() -> None:
     assert "enable_chunked_prefill" not in options
     assert llm_options(GenerationConfig(), cpu=True)["enable_chunked_prefill"] is False
     assert "structured_outputs_config" not in options
+    asked = llm_options(GenerationConfig(about="photos of owls"), cpu=False)
+    assert asked["structured_outputs_config"]["disable_any_whitespace"]
     formed = llm_options(GenerationConfig(structured_output=True), cpu=False)
     assert formed["structured_outputs_config"]["disable_any_whitespace"]
 

@@ -15,6 +15,7 @@ from toy_words import toy_words
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.bank.card import bank_card
 from aape.pipeline.bank.statistics import bank_statistics
+from aape.pipeline.commands.print_bank import print_statistics
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.engines.base import Answer, ClosingEngine, schema_of
@@ -161,6 +162,13 @@ def test_a_bank_by_its_own_queries(tmp_path: Path, capsys: pytest.CaptureFixture
     statistics = bank_statistics(bank)
     assert (statistics.about, statistics.own_queries) == (own.about, own.queries)
     assert "photos of animals and trees at dusk" in bank_card(bank)
+    print_statistics(statistics, every_class=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Queries that the language model wrote, for: photos of animals" in shown
+    assert "What is the outline of {article} {class} at night?" in shown
+    hostile = statistics.model_copy(update={"about": "\x1b[31m", "own_queries": ["\x1b[2J"]})
+    print_statistics(hostile, every_class=False)
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_second_run_asks_nothing_and_a_killed_one_goes_on(tmp_path: Path) -> None:
