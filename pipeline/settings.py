@@ -26,20 +26,33 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
             section, its values are returned.
 
     Raises:
-        UserError: the file cannot be read, or holds no mapping.
+        UserError: the file cannot be read, holds no mapping, or is that of a run or a suite which
+            says nothing of the section.
     """
     if source is None:
         return {}
     if isinstance(source, Section):
-        return source.model_dump(mode="json")
-    values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
+        values: Any = source.model_dump(mode="json")
+    else:
+        values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{source} is no configuration: it holds no names with values.")
     if section and isinstance(values.get(section), dict):
         return dict(values[section])
+    if section and ("task" in values or "jobs" in values):
+        whose = "suite" if "jobs" in values else "run"
+        raise UserError(
+            f"{source} is the configuration of a {whose} and says nothing of {section}.",
+            f"See what can be set: aape options {section}.",
+        )
     return values
+
+
+def origin_of(source: Source) -> str:
+    """Return what an error calls a configuration: its file, else the command line."""
+    return str(source) if isinstance(source, str | Path) else "The command line"
 
 
 def settle(

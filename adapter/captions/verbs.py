@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
-from ...pipeline.settings import Assignments, Source, read_source, settle
+from ...pipeline.settings import Assignments, Source, origin_of, read_source, settle
 
 if TYPE_CHECKING:
     from ..results import Results
@@ -64,7 +64,7 @@ def train_captions(
     }  # fmt: skip
     if not dataset and "dataset" not in values:
         raise UserError("Training on captions needs a data set.", "Name one: --dataset shapes.")
-    made = settle(CaptionRunConfig, values, given, settings)
+    made = settle(CaptionRunConfig, values, given, settings, origin=origin_of(config))
     return run_captions(made, Path(out) if out else None)
 
 
@@ -134,7 +134,9 @@ def eval_captioning(
         "decode.max_tokens": max_tokens, "java": java or None,
     }  # fmt: skip
     values = read_source(config, "captioning")
-    made = settle(CaptioningConfig, values, given, settings, section="captioning")
+    made = settle(
+        CaptioningConfig, values, given, settings, section="captioning", origin=origin_of(config)
+    )
     return runs.evaluate_run(
         Path(run), "captioning", dataset=dataset, root=str(root),
         settings=made.model_dump(mode="json"), limit=max_images, checkpoint=str(checkpoint),
@@ -179,7 +181,8 @@ def eval_vqa(
         "caption_steps": caption_steps, "shots": list(shots) or None,
         "train_on": train_on or None, "wordnet": str(wordnet) or None,
     }  # fmt: skip
-    made = settle(VqaConfig, read_source(config, "vqa"), given, settings, section="vqa")
+    values = read_source(config, "vqa")
+    made = settle(VqaConfig, values, given, settings, section="vqa", origin=origin_of(config))
     return runs.evaluate_run(
         Path(run), "vqa", dataset=dataset, root=str(root), settings=made.model_dump(mode="json"),
         limit=max_questions, checkpoint=str(checkpoint), strict=strict,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
-from ...pipeline.settings import Assignments, Source, assigned, read_source, settle
+from ...pipeline.settings import Assignments, Source, assigned, origin_of, read_source, settle
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -272,7 +272,7 @@ def configure(
     elif isinstance(values["recipe"], str):
         values["recipe"] = load_recipe(values["recipe"]).model_dump(mode="json")
     given = {**given, "recipe.distillation": distillation}
-    made = settle(Config, values, given, settings)
+    made = settle(Config, values, given, settings, origin=origin_of(config))
     asked = list(assigned(settings)) + ["recipe.distillation"] * (distillation is not None)
     refuse_unread(made.recipe, asked)
     return made

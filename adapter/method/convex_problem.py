@@ -100,7 +100,8 @@ class ConvexProblem:
         first = self._last.get(setting.whiten)
         if first is None and start is not None:
             full = torch.cat([start.weight, (start.bias + mean @ start.weight)[None]])
-            first = torch.linalg.lstsq(matrix, full).solution
+            # columns are independent; torch's own choice of a driver has other bits each time
+            first = torch.linalg.lstsq(matrix, full, driver="gels").solution
         weight = softmax_regression(
             features, self.y, self.offset, like, start=first, tolerance=tolerance
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from ...pipeline.config import (
     TopUpConfig,
     load_section,
 )
+from ...pipeline.errors import UserError
+from ...pipeline.settings import read_source
 from ..captions.captioning import CaptioningConfig
 from ..captions.question_training import VqaConfig
 from ..captions.train import CaptionConfig
@@ -185,4 +188,13 @@ SUITES = {suite.name: suite for suite in (_EMBEDDED, _FAST, _FULL, _PAPER)}
 
 def load_suite(name: str) -> Suite:
     """Return a shipped suite by its name, or one from a YAML file; UserError if there is none."""
+    if (
+        name not in SUITES
+        and Path(name).suffix in (".yaml", ".yml")
+        and "task" in read_source(name)
+    ):
+        raise UserError(
+            f"{name} is the configuration of a run, not of a suite.",
+            "Train by it: aape train --config FILE, or aape train-captions --config FILE.",
+        )
     return load_section(Suite, "suite", name, SUITES)

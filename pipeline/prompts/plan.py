@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..config import GenerationConfig
 from ..datasets.manifest import Manifest, Query
 from ..errors import UserError, unknown_name
-from ..settings import Assignments, Source, read_source, settle
+from ..settings import Assignments, Source, origin_of, read_source, settle
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -97,14 +97,8 @@ def plan(
     if source is not None and len(manifests) > 1:
         raise UserError("One file cannot describe several data sets.")
     known = read_source(config, "generation")
-    if "task" in known:
-        raise UserError(
-            f"{config} is the configuration of a run, which made no prompts.",
-            "See what makes them: aape options generation.",
-        )
-    origin = str(config) if isinstance(config, str | Path) else "The command line"
     generation = settle(
-        GenerationConfig, known, values, settings, section="generation", origin=origin
+        GenerationConfig, known, values, settings, section="generation", origin=origin_of(config)
     )
     _check_queries(queries, generation, source, control)
     return Plan(

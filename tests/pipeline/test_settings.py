@@ -116,6 +116,26 @@ def test_a_configuration_goes_to_its_own_verb(tmp_path):
         plan(["pets"], config={"task": "classification"})
     with pytest.raises(UserError, match="needs a data set"):
         package.train_captions()
+    for verb in (package.eval_captioning, package.eval_vqa):
+        for file, whose in ((captions, "run"), (suite, "suite")):
+            with pytest.raises(UserError, match=f"{file} is the configuration of a {whose} and"):
+                verb("nowhere", config=file)
+    with pytest.raises(UserError, match="of a run, not of a suite"):
+        package.eval_all(captions)
+
+
+def test_a_wrong_setting_of_a_file_is_said_of_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("nonsense: 1\n")
+    for verb in (
+        lambda: configure(file, {}),
+        lambda: package.eval_captioning("nowhere", config=file),
+        lambda: package.eval_vqa("nowhere", config=file),
+        lambda: package.train_captions("shapes", config=file),
+        lambda: plan(["pets"], config=file),
+    ):
+        with pytest.raises(UserError, match=f"{file} is not valid: nonsense"):
+            verb()
 
 
 def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):

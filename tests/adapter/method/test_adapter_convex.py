@@ -239,6 +239,15 @@ def test_a_text_that_is_better_for_some_classes_alone_is_not_preferred():
     assert choose_class_text(replace(data, classes=better), sure)[0].share > 0
 
 
+@pytest.mark.parametrize("classes", [C, 9])
+def test_training_ends_with_the_same_bits(classes):
+    data = problem(shots=4, classes=classes)
+    first = fit(data, DEFAULT, 1).tensors()
+    for _ in range(4):
+        again = fit(data, DEFAULT, 1).tensors()
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
 def test_ranks_number_the_images_of_each_class():
     y = torch.tensor([2, 0, 2, 2, 0, 1])
     rank = rank_in_class(y, 0)

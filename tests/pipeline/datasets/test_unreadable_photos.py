@@ -37,7 +37,7 @@ def bank_source(strict: bool) -> BankSource:
     source = BankSource.__new__(BankSource)
     source.images = SimpleNamespace(class_names=["a", "b"])  # type: ignore[assignment]
     source.encoder, source.dataset = PixelEncoder(), "mine"  # type: ignore[assignment]
-    source.views, source.repeat, source.strict = 0, False, strict
+    source.views, source.repeat, source.strict, source.before = 0, False, strict, None
     source.workers, source.batch_size = 0, 8
     return source
 
