@@ -92,14 +92,15 @@ class FrozenLM:
         Raises:
             UserError: the model has neither.
         """
-        found = self.ids("\n") or [self.tokenizer.eos_token_id, self.model.config.eos_token_id]
-        last = [token for token in found if isinstance(token, int)][-1:]
-        if not last:
-            raise UserError(
-                f"The language model {self.name} has neither a line break nor an end token.",
-                "Texts could not end: use another language model.",
-            )
-        return last[0]
+        if found := self.ids("\n"):
+            return found[-1]
+        for token in (self.tokenizer.eos_token_id, self.model.config.eos_token_id):
+            if isinstance(token, int):
+                return token
+        raise UserError(
+            f"The language model {self.name} has neither a line break nor an end token.",
+            "Texts could not end: use another language model.",
+        )
 
     @property
     def device(self) -> torch.device:
