@@ -77,6 +77,7 @@ def test_the_same_seed_gives_the_same_bytes(
     assert {"run/adapter.safetensors", "run/report.html", "run/results.json"} <= first.keys()
     differing = [name for name in first if first[name] != second[name]]
     import os
+
     if os.environ.get("DEBUG_DET"):
         for n in differing:
             a, b = first[n], second[n]
