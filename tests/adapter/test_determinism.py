@@ -76,11 +76,4 @@ def test_the_same_seed_gives_the_same_bytes(
     assert first.keys() == second.keys()
     assert {"run/adapter.safetensors", "run/report.html", "run/results.json"} <= first.keys()
     differing = [name for name in first if first[name] != second[name]]
-    import os
-
-    if os.environ.get("DEBUG_DET"):
-        for n in differing:
-            a, b = first[n], second[n]
-            i = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), 0)
-            print(n, i, a[max(0, i - 80) : i + 60], b[max(0, i - 20) : i + 60])
     assert differing == []
