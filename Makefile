@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test audit release faults fuzz lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test bench audit release faults fuzz lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ quick: env-dev  ## the tests of the inner loop: none that takes more than three 
 
 test: env-dev  ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+bench: env-dev  ## every benchmark that needs no data, in bench.json (SMALL=1, REPEAT=3)
+	@$(BIN)/python -m benchmarks run $(if $(SMALL),--small) --repeat $(or $(REPEAT),3) --out bench.json
 
 audit: env-dev  ## known faults: of our code (bandit), of what is installed (pip-audit, with a network)
 	@.ci/audit $(BIN)

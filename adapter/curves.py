@@ -67,6 +67,7 @@ def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]
 def _draw(
     lines: dict[str, list[tuple[int, float, float]]], title: str, label: str, path: Path
 ) -> None:
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
@@ -99,5 +100,5 @@ def _draw(
     place = "outside right upper"
     figure.legend(handles[::-1], labels[::-1], frameon=False, fontsize=8, loc=place)
     axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "aape"}):
         figure.savefig(temporary, format="svg", metadata={"Date": None})

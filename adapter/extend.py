@@ -195,17 +195,32 @@ def _save(
     target: RunFolder, adapter: FittedAdapter, statistics: ClassStatistics, about: dict[str, Any],
     classes: list[str], config: Config,
 ) -> None:  # fmt: skip
+    tensors = adapter.tensors() | statistics.tensors() | {"class_texts": adapter.text}
+    kept = {name: about.get(name) for name in ("kind", "seed", "encoder", "bank", "template",
+                                               "ensemble", "shots", "gaussian")}  # fmt: skip
+    description = (
+        adapter.config()
+        | {name: value for name, value in kept.items() if value is not None}
+        | {"dataset": about["dataset"], "protocol": about["protocol"], "extended": True}
+        | {"class_names": classes, "all_class_names": classes}
+    )
     with exclusive(target.path / "run", "extending into"):
-        if (target.path / "adapter.safetensors").exists():
+        if _is_another(target, tensors):
             raise UserError(f"{target.path} has an adapter already.", "Choose another --out.")
         target.start(config)
-        tensors = adapter.tensors() | statistics.tensors() | {"class_texts": adapter.text}
-        kept = {name: about.get(name) for name in ("kind", "seed", "encoder", "bank", "template",
-                                                   "ensemble", "shots", "gaussian")}  # fmt: skip
-        target.save_weights(
-            tensors,
-            adapter.config()
-            | {name: value for name, value in kept.items() if value is not None}
-            | {"dataset": about["dataset"], "protocol": about["protocol"], "extended": True}
-            | {"class_names": classes, "all_class_names": classes},
-        )
+        target.save_weights(tensors, description)
+
+
+def _is_another(target: RunFolder, tensors: dict[str, Tensor]) -> bool:
+    """Say whether a finished adapter lies there that is not this one.
+
+    One without its description was left by a kill, and this one can be written over itself.
+    """
+    if not (target.path / "adapter.safetensors").exists():
+        return False
+    if not (target.path / "adapter_config.json").exists():
+        return False
+    there = target.load_weights()[0]
+    return there.keys() != tensors.keys() or any(
+        not torch.equal(value.cpu(), tensors[name].cpu()) for name, value in there.items()
+    )

@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], notes: Mapping[s
     notes = {name: text for name, text in notes.items() if name != CHECKSUM}
     checksum = _checksum(io.BytesIO(save(flat, metadata=notes)))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(flat, metadata={**notes, CHECKSUM: checksum}))
+        temporary.write_bytes(_in_order(save(flat, metadata={**notes, CHECKSUM: checksum})))
 
 
 def read_tensors(
@@ -201,6 +201,19 @@ def _serialiser(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     from safetensors.torch import save
 
     return {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}, save
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with its notes in order: the library's own is random.
+
+    The same work must be the same bytes. Tensors lie at places counted from the end of the header.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _header(stream: BinaryIO) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from pydantic import Field
 
 from ...pipeline.config import Section
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value, read_json, write_json
+from ...pipeline.files import hash_value
 from ...pipeline.paths import PlainName
-from ...pipeline.store import finished_record, write_record
+from ...pipeline.store import finished_record, read_record, write_record
 from ..method.checkpoint import read_module
 from .data import some, training_and_validation
 from .decode import length_sorted
@@ -139,7 +139,7 @@ class PrefixChoice:
         """Record the choice beside the rows."""
         found = self.best()
         if found is not None and self.folder is not None:
-            write_json(self.folder / FILE, found.model_dump(mode="json"))
+            write_record(self.folder / FILE, found.model_dump(mode="json"))
         return found
 
 
@@ -240,4 +240,4 @@ def read_choice(folder: Path) -> ChosenPrefix | None:
         UserError: it is not valid.
     """
     path = folder / FILE
-    return ChosenPrefix.parse(read_json(path), str(path)) if path.exists() else None
+    return ChosenPrefix.parse(read_record(path), str(path)) if path.exists() else None

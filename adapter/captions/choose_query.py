@@ -17,7 +17,8 @@ from pydantic import Field
 from ...pipeline.config import Section
 from ...pipeline.datasets import open_dataset
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value, read_json, write_json
+from ...pipeline.files import hash_value
+from ...pipeline.store import read_record, write_record
 from .data import caption_set, some, training_and_validation
 from .retrieval import WEIGHTS, mixture, weight_scores
 from .train import CaptionAdapter
@@ -102,7 +103,7 @@ def keep_query(
     found = recorded_query(run, adapters)
     if found is None:
         found = choose_query(dataset, encoder, adapters)
-        write_json(run.path / FILE, found.model_dump(mode="json"))
+        write_record(run.path / FILE, found.model_dump(mode="json"))
     return found
 
 
@@ -111,7 +112,7 @@ def recorded_query(run: RunFolder, adapters: Sequence[CaptionAdapter]) -> Chosen
     path = run.path / FILE
     if not path.exists():
         return None
-    found = ChosenQuery.parse(read_json(path), str(path))
+    found = ChosenQuery.parse(read_record(path), str(path))
     return found if found.generators == generators_hash(adapters) else None
 
 

@@ -181,6 +181,15 @@ class CaptionAdapter:
         )
 
 
+def _finished(folder: Path) -> CaptionAdapter | None:
+    """Return a finished training, or nothing where it is damaged and must be done again."""
+    try:
+        return CaptionAdapter.load(folder)
+    except UserError as error:
+        step(f"{error.message} It is trained again.")
+        return None
+
+
 def train_captions(
     dataset: Dataset,
     encoder: Encoder,
@@ -212,8 +221,8 @@ def train_captions(
     )
     folder = run.path / "captions" / f"seed-{config.seed}" if run else None
     if folder and (folder / DESCRIPTION).exists():
-        done = CaptionAdapter.load(folder)
-        if done.details.get("key") == key:
+        done = _finished(folder)
+        if done is not None and done.details.get("key") == key:
             step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
             return done
     train = caption_set(encoder, images, "training", strict)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KINDS = (".svg", ".png")
 _STYLE: Any = {
+    "svg.hashsalt": "aape",  # ids follow from the figure, and the same run has the same report
     "svg.fonttype": "none",
     "text.parse_math": False,  # a sentence may hold dollars
     "font.family": "sans-serif",

@@ -31,6 +31,7 @@ COLOURS = {
 }
 _PIXELS = 98  # of an inch
 _STYLE: Any = {
+    "svg.hashsalt": "aape",  # ids follow from the figure, and the same run has the same report
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called "$x$"
     "font.family": "sans-serif",

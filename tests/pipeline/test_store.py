@@ -97,3 +97,16 @@ def test_a_configuration_cut_at_the_end_of_a_line_is_refused(tmp_path: Path) -> 
         path.write_text("".join(lines[:number]))
         with pytest.raises(UserError, match="cut short"):
             EncoderConfig.from_yaml(path)
+
+
+def test_the_same_work_is_the_same_bytes(tmp_path: Path) -> None:
+    """safetensors writes notes in an order of chance."""
+    notes = {f"note {n}": f"é {n}" for n in range(12)}
+    tensors = {"b": np.ones((3, 2), np.float32), "a": np.arange(5)}
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}.safetensors", tensors, notes)
+    written = {path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    assert len(written) == 1
+    found, said = read_tensors(tmp_path / "0.safetensors", "np")
+    assert said == notes
+    assert all(np.array_equal(found[name], tensors[name]) for name in tensors)

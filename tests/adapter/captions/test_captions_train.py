@@ -224,6 +224,27 @@ def test_validation_is_held_out_where_there_is_none(tmp_path: Path) -> None:
     assert training_and_validation(whole) == (whole.captions("train"), whole.captions("val"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["caption_adapter.json", "caption_adapter.safetensors"])
+def test_a_flipped_bit_of_a_finished_training_is_found(name: str, tmp_path: Path) -> None:
+    data, encoder = FakeDataset(tmp_path), ColourEncoder()
+    config, run = CaptionConfig(epochs=1, batch_size=8), RunFolder(tmp_path / "run")
+    first = train_captions(data, encoder, config=config, run=run)
+    folder = tmp_path / "run" / "captions" / "seed-1"
+    whole = (folder / name).read_bytes()
+    for place in range(9, len(whole), max(1, len(whole) // 40)):
+        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            found = CaptionAdapter.load(folder)
+        except UserError:
+            continue
+        for key, value in found.generator.state_dict().items():  # the bit was in a name of a note
+            assert torch.equal(value, first.generator.state_dict()[key])
+        assert (found.config, found.details) == (first.config, first.details)
+    again = train_captions(data, encoder, config=config, run=run)
+    assert again.details["key"] == first.details["key"]
+    assert CaptionAdapter.load(folder).details == again.details
+
+
 @pytest.mark.parametrize("form", ["image", "mean", "literal"])
 def test_adapters_of_older_versions_still_load(form: Any, tmp_path: Path) -> None:
     """Then ``h`` was a class around an MLP: other names of tensors, the same sums."""
