@@ -347,7 +347,7 @@ def _check_described(banks: dict[str, PromptBank], trained: list[str]) -> None:
     """
     bare: dict[str, list[str]] = {}
     for name in dict.fromkeys(trained):
-        found: list[bool] = banks[name].reference_embeddings()[1].any(axis=1).tolist()
+        found = [bool(kept.any()) for kept in banks[name].reference_embeddings()[1]]
         names = banks[name].metadata.class_names
         if lacking := [title for title, kept in zip(names, found) if not kept]:
             bare[name] = lacking
