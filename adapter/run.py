@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
-from ..pipeline.files import write_json, write_text
+from ..pipeline.files import write_json, write_text, writing
 from ..pipeline.provenance import installed_versions
 from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
 
@@ -133,9 +133,11 @@ class RunFolder:
 
     def log(self, **values: Any) -> None:
         """Append one line to ``metrics.jsonl``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+        path = self.path / "metrics.jsonl"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(values) + "\n")
 
     def results_path(self, task: str) -> Path:
         """Return where the table of ``task`` is kept."""

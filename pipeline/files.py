@@ -145,6 +145,19 @@ def require_regular(path: Path) -> None:
         raise UserError(f"{path} is a pipe or a device, not a file.", "Name a regular file.")
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say in one sentence why ``path`` could not be made or appended to.
+
+    Raises:
+        UserError: the disk is full, or nothing can be written there.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, Path(path)) from error
+
+
 def disk_error(error: OSError, path: Path) -> Exception:
     """Turn the disk troubles a user can mend into a :class:`UserError`; return others unchanged."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

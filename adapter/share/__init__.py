@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...pipeline.errors import UserError
-from ...pipeline.files import atomic_folder
+from ...pipeline.files import atomic_folder, writing
 from ...pipeline.leftovers import temporary_folder
 from .contents import BANK, FILE, RUN, check_pulled, lay_out, read_listing
 from .hub import Hub
@@ -90,7 +90,8 @@ def pull(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already.", "Name another place with --out.")
     found, commit = hub.find([kind] if kind else [RUN, BANK], revision)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     folder = temporary_folder(target)
     try:
         listing_file = hub.download(found, FILE, commit, folder, _LISTING_BYTES)

@@ -276,6 +276,7 @@ def _bits(cell: Cell) -> tuple[str, str, str]:
     path = cell.source.choice(files)
     detail = f"{path.relative_to(place)}: {injections.damage(path, cell.source) or 'unchanged'}"
     cell.serve()
+    refused = []
     for number, words in enumerate(command.readers):
         ended = cell.start(words=words).end()
         allowed = (0, 1, 2) if "verify" in words else _REFUSED
@@ -284,8 +285,13 @@ def _bits(cell: Cell) -> tuple[str, str, str]:
         same = printed(ended.printed) == cell.known.printed[number]
         if ended.status == 0 and not same:
             return detail, f"{' '.join(words[:2])}: silently something else", ended.printed
+        if ended.status == 2:
+            refused.append(words)
     ended = cell.start().end()
     wrong = judge(ended, _REFUSED)
+    if not wrong and ended.status == 0:
+        for words in refused:  # what was damaged is made again, so that they can do their part
+            cell.start(words=words).end()
     if not wrong and ended.status == 0 and (wrong := cell.differs(read=True)):
         wrong = f"silently {wrong}"
     return detail, wrong, ended.said

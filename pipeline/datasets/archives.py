@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ..errors import UserError
-from ..files import disk_error
+from ..files import disk_error, writing
 
 _CHUNK = 1 << 20
 _DAMAGED = (
@@ -140,7 +140,8 @@ def extract(archive: Path, folder: Path) -> None:
     Raises:
         UserError: a member leads outside, or the archive is damaged.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         if archive.suffix == ".zip":
             _extract_zip(archive, folder)

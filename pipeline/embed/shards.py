@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..files import exclusive
+from ..files import exclusive, writing
 from ..progress import step
 from ..store import damaged, read_shapes, read_tensors, write_tensors
 
@@ -42,7 +42,8 @@ class RowStore:
         self.folder = folder
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Path] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         self._checked: set[int] = set()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import REPOSITORY
 
+from aape.adapter.run import RunFolder
 from aape.pipeline import leftovers
 from aape.pipeline.config import GenerationConfig, SamplingConfig
 from aape.pipeline.errors import UserError, unknown_name
@@ -195,3 +196,12 @@ def test_a_full_disk_is_one_sentence_whoever_says_it(tmp_path: Path, kind) -> No
     with pytest.raises(UserError, match="No space left"), atomic_path(tmp_path / "x"):
         raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_appended_to_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.log(epoch=1)
+    (run.path / "metrics.jsonl").unlink()
+    (run.path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="No space left"):
+        run.log(epoch=2)
