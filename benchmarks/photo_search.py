@@ -20,7 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image
+from aape.pipeline.pictures import to_rgb
+from aape.pipeline.raster import open_raster
 
 SENTENCE = "something red with wings"
 _A_FOLDER = 1000
@@ -59,7 +60,7 @@ def crop_all(source: Path, target: Path, count: int) -> None:
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         chance = random.Random(number)
-        image = Image.open(path).convert("RGB")
+        image = to_rgb(open_raster(path))
         wide, high = (int(side * chance.uniform(0.5, 1)) for side in image.size)
         left, top = chance.randint(0, image.width - wide), chance.randint(0, image.height - high)
         image.crop((left, top, left + wide, top + high)).save(place, quality=88)

@@ -103,7 +103,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)
         if path.is_dir() and not path.is_symlink():
-            path.rmdir()  # only an empty one can be; Windows would not rename over it
+            with suppress(FileNotFoundError):  # another process was as far
+                path.rmdir()  # only an empty one can be; Windows would not rename over it
         temporary.replace(path)
     except BaseException as error:
         if temporary is not None:
@@ -165,6 +166,8 @@ def disk_error(error: OSError, path: Path) -> Exception:
             f"No space left on the disk while writing {path}.",
             "Free some space and run the same command again: finished work is kept.",
         )
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        return UserError(f"{path} was filled by something else meanwhile.", "Look at what it is.")
     if error.errno in _UNWRITABLE:
         return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another place or name.")
     return error

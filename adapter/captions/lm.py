@@ -261,10 +261,14 @@ class Prefix(nn.Module):
 
 
 def _ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:
-    """Return the map (w, d) that minimises ‖x Mᵀ − y‖² with a relative ridge."""
+    """Return the map (w, d) that minimises ‖x Mᵀ − y‖² with a relative ridge.
+
+    In double precision, and never without any ridge: images that are all alike have no spread.
+    """
+    x, y, kind = x.double(), y.double(), y.dtype
     gram = x.T @ x
-    penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram))
-    return torch.linalg.solve(gram + penalty, x.T @ y).T
+    penalty = (ridge * gram.diagonal().mean()).clamp_min(1e-12) * torch.eye(len(gram))
+    return torch.linalg.solve(gram + penalty, x.T @ y).T.to(kind)
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def hash_weights_file(path: Path) -> str:
     seen = {"path": str(path), "size": stat.st_size, "mtime": stat.st_mtime_ns}
     note = cache_folder("models", "hashes") / f"{hash_value([_NOTES, seen])[:32]}.json"
     known = finished_record(note)
-    if known is not None:
+    if known is not None and "weights" in known and {**known, **seen} == known:
         return known["weights"]
     digest = hash_file(path)
     write_record(note, {**seen, "weights": digest})

@@ -116,7 +116,7 @@ def test_what_cannot_be_added(kind: str, base: Path, tmp_path: Path, aape) -> No
     if kind == "neither":
         words, said = ["extend", base], "one of them"
     if kind == "there":
-        extend(base, features=more, shots=2, out=tmp_path / "grown")
+        extend(base, features=more, shots=1, out=tmp_path / "grown")  # not what is asked for
         said = "has an adapter already"
     if kind == "statistics":
         from aape.adapter.run import RunFolder

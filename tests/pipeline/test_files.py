@@ -18,6 +18,7 @@ from aape.pipeline import leftovers
 from aape.pipeline.config import GenerationConfig, SamplingConfig
 from aape.pipeline.errors import UserError, unknown_name
 from aape.pipeline.files import (
+    atomic_folder,
     atomic_path,
     exclusive,
     hash_value,
@@ -205,3 +206,13 @@ def test_what_is_appended_to_on_a_full_disk_is_one_sentence(tmp_path: Path) -> N
     (run.path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(UserError, match="No space left"):
         run.log(epoch=2)
+
+
+def test_a_folder_that_another_process_filled_meanwhile_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="filled by something else"), atomic_folder(out) as folder:
+        (folder / "mine").write_text("mine")
+        out.mkdir()
+        (out / "theirs").write_text("theirs")
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

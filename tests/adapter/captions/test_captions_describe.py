@@ -28,6 +28,7 @@ from aape.adapter.captions.vqa import evaluate_vqa
 from aape.adapter.run import RunFolder
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
+from aape.pipeline.store import read_record, write_record
 
 STEPS = {"steps": 60, "lr": 0.03, "batch_size": 16}
 
@@ -67,7 +68,7 @@ def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_row_with_the_least_loss_is_kept(place: Path) -> None:
     path = place / "run" / "captioning" / "chosen.json"
-    chosen = ChosenPrefix.model_validate(json.loads(path.read_text()))
+    chosen = ChosenPrefix.model_validate(read_record(path))
     losses = {row.kind: row.loss for row in chosen.losses}
     assert set(losses) == {"none", "image", "aape", "both"}
     seeing = {kind: loss for kind, loss in losses.items() if kind != "none"}
@@ -96,9 +97,7 @@ def test_new_photos_are_captioned_and_answered_about(place: Path) -> None:
 def test_the_prefix_is_that_of_the_evaluation(place: Path) -> None:
     """The captions of the test images are those of the table, whatever the batch."""
     lm, encoder = speaking_lm(), ColourEncoder()
-    chosen = ChosenPrefix.model_validate_json(
-        (place / "run" / "captioning" / "chosen.json").read_text()
-    )
+    chosen = ChosenPrefix.model_validate(read_record(place / "run" / "captioning" / "chosen.json"))
     written = place / "run" / "captioning" / chosen.row / "captions_results.json"
     expected = {str(row["image_id"]): row["caption"] for row in json.loads(written.read_text())}
     test = FakeDataset(place).captions("test")
@@ -185,7 +184,7 @@ def test_a_run_without_a_prefix_says_what_makes_one(
     monkeypatch.setattr(describe, "PrefixConfig", lambda: PrefixConfig(**STEPS))
     row = next(describe.caption(run, photo, train=True, encoder=encoder, lm=lm))
     assert row.text in ("a red field", "all is red")
-    chosen = ChosenPrefix.model_validate_json((run / "captioning" / "chosen.json").read_text())
+    chosen = ChosenPrefix.model_validate(read_record(run / "captioning" / "chosen.json"))
     assert {row.kind for row in chosen.losses} == {"image", "aape", "both"}
     # and from now on without --train, and without the data
     monkeypatch.setattr(describe, "open_dataset", None)
@@ -199,11 +198,11 @@ def test_a_strangers_run_cannot_lead_elsewhere(
 
     run = Path(shutil.copytree(place / "run", tmp_path / "stranger"))
     path = run / "captioning" / "chosen.json"
-    kept = json.loads(path.read_text())
+    kept = read_record(path)
     photo, encoder = place / "pictures" / "0.png", ColourEncoder()
 
     def refused(match: str, lm: Any = None, **changes: Any) -> None:
-        path.write_text(json.dumps(kept | changes))
+        write_record(path, kept | changes)  # a stranger counts checksums, too
         with pytest.raises(UserError, match=match):
             describe.caption(run, photo, encoder=encoder, lm=lm)
 

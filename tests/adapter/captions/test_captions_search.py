@@ -27,6 +27,7 @@ from aape.adapter.commands.search import parted
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.files import hash_file
+from aape.pipeline.store import read_record, write_record
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +217,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_searches_as_validation_chose(run: Path, tmp_path: Path) -> None:
-    chosen = ChosenQuery.model_validate(json.loads((run / choose_query.FILE).read_text()))
+    chosen = ChosenQuery.model_validate(read_record(run / choose_query.FILE))
     assert chosen.mean_recall > chosen.plain_recall + 5
     opened = PhotoSearch([tmp_path / "pictures"], run=run, encoder=ColourEncoder())
     assert isinstance(opened.compared, MixedFeature)
@@ -231,11 +232,11 @@ def test_a_run_searches_as_validation_chose(run: Path, tmp_path: Path) -> None:
 
 def test_the_choice_is_made_again_for_other_generators(run: Path, tmp_path: Path) -> None:
     path = run / choose_query.FILE
-    kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"generators": "others", "weight": 0.0}))
+    kept = read_record(path)
+    write_record(path, kept | {"generators": "others", "weight": 0.0})
     PhotoSearch([tmp_path / "pictures"], run=run, encoder=ColourEncoder())
-    assert json.loads(path.read_text()) == kept
-    path.write_text(json.dumps(kept | {"weight": 7}))
+    assert read_record(path) == kept
+    write_record(path, kept | {"weight": 7})
     with pytest.raises(UserError, match="weight"):
         PhotoSearch([tmp_path / "pictures"], run=run, encoder=ColourEncoder())
 

@@ -22,11 +22,11 @@ def test_a_damaged_note_is_made_again(
     assert digest == hash_file(weights)
     (note,) = (tmp_path / "home").rglob("*.json")
     known = json.loads(note.read_text())
-    assert known["content"] == digest
+    assert known["weights"] == digest
     changed = {
-        "digit": json.dumps({**known, "content": "0" + digest[1:]}),
+        "digit": json.dumps({**known, "weights": "0" + digest[1:]}),
         "no json": "{",
-        "another file": json.dumps({"content": "0" * 64}),
+        "another file": json.dumps({"weights": "0" * 64}),
         "a list": "[]",
     }
     note.write_text(changed[damage])
