@@ -166,7 +166,7 @@ def disk_error(error: OSError, path: Path) -> Exception:
             f"No space left on the disk while writing {path}.",
             "Free some space and run the same command again: finished work is kept.",
         )
-    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+    if error.errno == errno.ENOTEMPTY:
         return UserError(f"{path} was filled by something else meanwhile.", "Look at what it is.")
     if error.errno in _UNWRITABLE:
         return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another place or name.")
