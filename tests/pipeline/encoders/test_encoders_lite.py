@@ -77,7 +77,8 @@ def test_a_photo_alone_opens_no_text_tower(lite: Encoder) -> None:
     fresh = load_encoder("lite", device="cpu")
     fresh.encode_images(fresh.transform(Image.new("RGB", (64, 64), "red"))[None])
     assert "_texts" not in vars(fresh)
-    assert np.allclose(fresh.encode_text(["a dog"]), lite.encode_text(["a dog"]), atol=1e-6)
+    # kept maps, or maps that were fitted on another number of threads: their last bits differ
+    assert np.allclose(fresh.encode_text(["a dog"]), lite.encode_text(["a dog"]), atol=1e-4)
     assert "_texts" in vars(fresh)
 
 
