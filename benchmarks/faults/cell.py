@@ -272,7 +272,9 @@ def _liar(cell: Cell) -> tuple[str, str, str]:
 def _bits(cell: Cell) -> tuple[str, str, str]:
     command, place = cell.known.command, cell.room.place
     files = sorted({p for pattern in command.reads for p in place.glob(pattern) if p.is_file()})
+    edited = place / "home" / "datasets"  # manifests are the user's own text: no checksum there
     files = [path for path in files if path.suffix not in _FOR_PEOPLE and path.stat().st_size]
+    files = [path for path in files if path.parent != edited]
     path = cell.source.choice(files)
     detail = f"{path.relative_to(place)}: {injections.damage(path, cell.source) or 'unchanged'}"
     cell.serve()
