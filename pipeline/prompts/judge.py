@@ -162,6 +162,7 @@ def write_drafts(
     wrote, if it did.
     """
     from ..bank import PromptBank, write_bank
+    from ..bank.verify import verify_bank
 
     parts = {
         "keys": sorted(draft.request.key for draft in drafts),
@@ -177,8 +178,10 @@ def write_drafts(
         try:
             bank = PromptBank.open(path)
             if known == {"recipe": recipe, "content": bank.content_hash}:
-                step(f"{path} is up to date ({len(bank):,} prompts).")
-                return
+                if not verify_bank(path).problems:  # every byte: only the footer was read so far
+                    step(f"{path} is up to date ({len(bank):,} prompts).")
+                    return
+                step(f"{path} is damaged and is written again.")
         except UserError:
             step(f"{path} is damaged and is written again.")
     metadata = bank_metadata(manifest, judge.encoder)
