@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..pipeline.files import cache_folder, hash_value
 from ..pipeline.progress import step
+from .arrays import unit_length
 from .asked_classes import AskedClass
 
 if TYPE_CHECKING:
@@ -90,10 +91,9 @@ def describe_names(
     config = config or GenerationConfig(samples=2)
     generate_prompts(manifest, bank, config, encoder=encoder, engine=engine)
     prompts, mask = PromptBank.open(bank).reference_embeddings()
-    total = (prompts * mask[..., None]).sum(1)
-    mean = total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-12)
+    mean = unit_length((prompts * mask[..., None]).sum(1))
     some = [bool(row.any()) for row in mask]
     for name, known in zip(names, some):
         if not known:
             step(f"No description of {name!r} was worth keeping; it is judged by its name.")
-    return mean.astype(np.float32), some
+    return mean, some

@@ -84,8 +84,8 @@ def extend(
         UserError: the run keeps no statistics, the encoder differs, or there are no such photos.
     """
     folder = RunFolder.open(run)
-    tensors, about = folder.load_weights()
-    statistics = _statistics(folder, tensors, about)
+    tensors, about = folder.load_classifier()
+    statistics = _statistics(folder, tensors)
     source, config = _open(folder, about, str(bank), str(features), root, checkpoint)
     data = source.draw(max(shots, 1), seed)
     if data.encoder != about["encoder"]:
@@ -150,14 +150,7 @@ def gaussian_adapter(
     return FittedAdapter(recipe, t, list(terms), table, scale, choice)
 
 
-def _statistics(
-    folder: RunFolder, tensors: dict[str, Tensor], about: dict[str, Any]
-) -> ClassStatistics:
-    if about.get("kind") != "classification":
-        raise UserError(
-            f"{folder.path} has no adapter of classification.",
-            "Make one with: aape train --bank BANK --protocol fewshot.",
-        )
+def _statistics(folder: RunFolder, tensors: dict[str, Tensor]) -> ClassStatistics:
     found = ClassStatistics.load(tensors)
     if found is None or found.mean.shape != tensors["text"].shape:
         raise UserError(

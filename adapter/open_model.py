@@ -283,12 +283,7 @@ def classification_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[s
             f"{folder.path} is a run trained on captions: it has no classes to predict.",
             f"Use it with: aape eval retrieval {folder.path} (or captioning, vqa).",
         )
-    tensors, about = folder.load_weights()
-    if about.get("kind") != "classification":
-        raise UserError(
-            f"{folder.path} has no adapter of classification.",
-            "Make one with: aape train --bank BANK --protocol fewshot.",
-        )
+    tensors, about = folder.load_classifier()
     if not about.get("template"):
         raise UserError(
             f"{folder.path} was trained on a file of features, which says nothing of photos.",

@@ -167,6 +167,20 @@ class RunFolder:
             raise UserError(f"{self.path} has no trained adapter.", "Run aape train first.")
         return read_tensors(path)[0], read_record(self.path / "adapter_config.json")
 
+    def load_classifier(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Read the same of a run that tells classes apart.
+
+        Raises:
+            UserError: as :meth:`load_weights`, or the run does something else.
+        """
+        tensors, about = self.load_weights()
+        if about.get("kind") != "classification":
+            raise UserError(
+                f"{self.path} has no adapter of classification.",
+                "Make one with: aape train --bank BANK --protocol fewshot.",
+            )
+        return tensors, about
+
 
 def _without_marks(source: Path | str) -> list[str]:
     """Return the lines of a configuration that say something."""

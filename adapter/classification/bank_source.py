@@ -207,12 +207,7 @@ class BankSource:
 
     def _check_shots(self, train_items: Sequence[Item], shots: Shots) -> None:
         labels = [item.label for item in train_items]
-        check_shots(
-            self.dataset,
-            self.images.class_names,
-            labels,
-            1 if self.repeat and shots != ALL else shots,
-        )
+        check_shots(self.dataset, self.images.class_names, labels, shots, self.repeat)
 
     def draw(self, shots: Shots, seed: int) -> ClassificationData:
         """Sample shots as CoOp does, embed what is not embedded yet."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -257,6 +257,18 @@ class ClassificationData:
             before_views=some(train.before_views),
             projection=some(self.projection),
         )
+
+    def described(self, protocol: str, shots: Shots, trained: Sequence[int]) -> dict[str, Any]:
+        """Return what an adapter of this draw says of where it is from."""
+        names = self.texts.names
+        return {
+            "dataset": self.dataset,
+            "encoder": self.encoder,
+            "protocol": protocol,
+            "shots": shots,
+            "class_names": [names[i] for i in trained],
+            "all_class_names": names,
+        }
 
     def _typical(self, labels: np.ndarray, classes: int) -> int:
         """Return the shots that rules by shots go by; of unequal numbers the median."""

@@ -37,9 +37,13 @@ class Source(Protocol):
 
 
 def check_shots(
-    dataset: str, names: list[str], labels: Sequence[int] | np.ndarray, shots: Shots
+    dataset: str,
+    names: list[str],
+    labels: Sequence[int] | np.ndarray,
+    shots: Shots,
+    repeat: bool = False,
 ) -> None:
-    """Stop before anything is sampled with replacement.
+    """Stop before anything is sampled with replacement, unless ``repeat`` wishes it.
 
     Raises:
         UserError: a label is out of range, or a class has fewer images than shots.
@@ -54,7 +58,7 @@ def check_shots(
         dataset,
         names,
         array,
-        shots,
+        1 if repeat and shots != ALL else shots,
         "add images, or draw with replacement: --repeat-images.",
     )
 

@@ -332,13 +332,8 @@ def _install_adapter(
     tensors |= ClassStatistics.of(problem.x, problem.y, len(trained)).tensors()
     weight, temperature = choose_gaussian_weight(problem.x, problem.y, texts, problem.scale)
     config |= {
+        **data.described(protocol.id, data.shots, trained),
         "gaussian": {"weight": weight, "temperature": temperature},
-        "dataset": data.dataset,
-        "encoder": data.encoder,
-        "protocol": protocol.id,
-        "shots": data.shots,
-        "class_names": [data.texts.names[i] for i in trained],
         "class_ids": list(trained),
-        "all_class_names": data.texts.names,
     }
     run.save_weights(tensors, config)

@@ -215,9 +215,7 @@ class FileSource:
     def _sample(
         self, train: LabelledImages, val: LabelledImages, shots: Shots, seed: int
     ) -> tuple[LabelledImages, LabelledImages]:
-        check_shots(
-            self.dataset, self.texts.names, train.y, 1 if self.repeat and shots != ALL else shots
-        )
+        check_shots(self.dataset, self.texts.names, train.y, shots, self.repeat)
         generator = random.Random(seed)
         chosen = sample_rows(train.y, shots, generator, self.repeat)
         held = sample_rows(val.y, ALL if shots == ALL else min(shots, VAL_SHOTS), generator)

@@ -214,17 +214,9 @@ def _describe(
     data: ClassificationData, ours: Gaussians, settings: EvaluationConfig
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     assert ours.statistics is not None
-    adapter, names = ours.adapter, data.texts.names
+    adapter, every = ours.adapter, range(len(data.texts.names))
     weight, temperature = ours.weights
     tensors = adapter.tensors() | ours.statistics.tensors() | {"class_texts": adapter.text}
     about = {"kind": "classification", "seed": settings.seeds[0]} | adapter.config()
-    about |= {
-        "dataset": data.dataset,
-        "encoder": data.encoder,
-        "protocol": f"{INCREMENTAL}/{VERSION}",
-        "shots": settings.shots,
-        "class_names": names,
-        "all_class_names": names,
-        "gaussian": {"weight": weight, "temperature": temperature},
-    }
-    return tensors, about
+    about |= data.described(f"{INCREMENTAL}/{VERSION}", settings.shots, every)
+    return tensors, about | {"gaussian": {"weight": weight, "temperature": temperature}}

@@ -146,7 +146,7 @@ def sentences(prepared: Prepared, results: Results, run: Path) -> list[str]:
     classes = len(prepared.photos.dataset.class_names)
     held = f", {count['val']:,} to choose settings" if count.get("val") else ""
     tested = sum(results.details["test_images"].values())
-    trained = round(results.details["images_a_class"] * _trained_classes(results))
+    trained = round(results.details["images_a_class"] * results.details["trained_classes"])
     said.append(
         f"Trained on {trained:,} photos{held}; {tested:,} others of {classes} classes were held"
         " out and tell how good it is:"
@@ -155,10 +155,6 @@ def sentences(prepared: Prepared, results: Results, run: Path) -> list[str]:
     said.append(f"The run is in {run}; open {run / 'report.html'} to see where it errs.")
     said.append(f"Next: aape predict {shlex.quote(str(run))} PHOTO")
     return said
-
-
-def _trained_classes(results: Results) -> int:
-    return int(results.details["trained_classes"])
 
 
 def _scores(results: Results, tested: int) -> list[str]:

@@ -53,15 +53,8 @@ def train_unlabelled(
     work = Work(run.path / "work")
     results, data = _evaluate(source, pool, config.recipe, settings, config.data.semi, work)
     tensors, about = work.first()
-    about |= {
-        "dataset": data.dataset,
-        "encoder": data.encoder,
-        "protocol": results.protocol,
-        "shots": settings.shots,
-        "class_names": data.texts.names,
-        "all_class_names": data.texts.names,
-    }
-    return results, tensors, about
+    every = range(len(data.texts.names))
+    return results, tensors, about | data.described(results.protocol, settings.shots, every)
 
 
 def evaluate_unlabelled(

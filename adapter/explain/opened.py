@@ -109,12 +109,7 @@ def open_run(
         UserError: the run has no adapter of classification, or what it was trained on is not here.
     """
     folder = RunFolder.open(run)
-    tensors, about = folder.load_weights()
-    if about.get("kind") != "classification":
-        raise UserError(
-            f"{folder.path} has no adapter of classification to explain.",
-            "Make one with: aape train --bank BANK.",
-        )
+    tensors, about = folder.load_classifier()
     adapter = FittedAdapter.load(tensors, about)
     names = [str(name) for name in about["all_class_names"]]
     seen = trained_positions(names, about["class_names"])

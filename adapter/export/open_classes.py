@@ -33,12 +33,7 @@ def open_folded(
             encoder cannot be exported.
     """
     folder = RunFolder.open(run)
-    tensors, about = folder.load_weights()
-    if about.get("kind") != "classification":
-        raise UserError(
-            f"{folder.path} has no adapter of classification.",
-            "Make one with: aape train --bank BANK.",
-        )
+    tensors, about = folder.load_classifier()
     names = [str(name) for name in about["all_class_names"]]
     fitted = FittedAdapter.load(tensors, about)
     seen = torch.tensor(trained_positions(names, about["class_names"]))
