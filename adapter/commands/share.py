@@ -55,7 +55,7 @@ def pull_verb(
         out,
         kind=kind,  # type: ignore[arg-type]
         revision=revision,
-        max_gigabytes=max_gigabytes,  # type: ignore[arg-type]
+        max_gigabytes=max_gigabytes,
     )
     if as_json:
         print_json(done.as_dict())

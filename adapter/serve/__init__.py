@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UserError, missing_extra
 from ...pipeline.progress import step
+from .guard import LOOPBACK
 
 if TYPE_CHECKING:
     from .limits import Limits
 
 __all__ = ["serve"]
 TOKEN_VARIABLE = "AAPE_TOKEN"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(
@@ -57,7 +57,7 @@ def serve(
     service = open_service(
         run, captions=captions, photos=photos, bank=bank, checkpoint=checkpoint, device=device
     )
-    hosts = _LOOPBACK if host in _LOOPBACK else ()
+    hosts = LOOPBACK if host in LOOPBACK else ()
     app = create_app(service, limits=limits, token=token, hosts=hosts)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -75,7 +75,7 @@ def check_access(host: str, token: str) -> None:
     Raises:
         UserError: it would.
     """
-    if host not in _LOOPBACK and not token:
+    if host not in LOOPBACK and not token:
         raise UserError(
             f"At {host} everybody who reaches this machine could ask the model.",
             f"Give a --token or set {TOKEN_VARIABLE}, or listen at 127.0.0.1.",

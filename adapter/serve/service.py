@@ -5,16 +5,16 @@ All methods run in the one thread that owns the model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from ...pipeline.errors import UserError
 from ...pipeline.progress import step
+from ...pipeline.settings import read_source
 from .answers import ExplainedLabel, Explanation, Found, Label, Labels, Sentence, Text
 from .limits import without_path
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
     from ..open_model import Answer, AskedClasses, OpenModel
 
+T = TypeVar("T")
 VERBS = ("predict", "explain", "search", "caption", "ask")
 
 
@@ -116,8 +117,9 @@ class Service:
     ) -> tuple[list[Sentence], list[Sentence], list[str]]:
         if self.explained is None:
             return [], [], ["The bank of the run is not open here, so no sentences are shown."]
-        explain = import_module("..explain.photo", __package__).explain_features
-        found = explain(self.explained, x, "the photo", top=1)
+        from ..explain.photo import explain_features
+
+        found = explain_features(self.explained, x, "the photo", top=1)
         near, near_aape = (
             [Sentence(text=one.text, class_name=one.class_name, cosine=one.value) for one in which]
             for which in (found.near_photo, found.near_aape)
@@ -147,13 +149,15 @@ class Service:
 
     def ask(self, questions: Sequence[tuple[Path, str]]) -> list[Text | Exception]:
         """Answer questions about photos; the same question about several is one batch."""
-        training = import_module("..captions.question_training", __package__)
-        decode = import_module("..captions.decode", __package__).DecodeConfig(max_tokens=8)
+        from ..captions.decode import DecodeConfig
+        from ..captions.question_training import prompt_of
+
+        decode = DecodeConfig(max_tokens=8)
         answers: list[Any] = [None] * len(questions)
         for text in dict.fromkeys(question for _, question in questions):
             places = [i for i, (_, question) in enumerate(questions) if question == text]
             photos = [questions[i][0] for i in places]
-            rows = self.answerer.texts(photos, training.prompt_of(text), decode)
+            rows = self.answerer.texts(photos, prompt_of(text), decode)
             for i, row in zip(places, rows):
                 answers[i] = _text(row)
         return answers
@@ -183,33 +187,27 @@ def open_service(
     Raises:
         UserError: the run can be asked nothing.
     """
-    import yaml
-
+    from ..captions.search import PhotoSearch
+    from ..explain.opened import open_run
     from ..open_model import OpenModel
     from ..run import RunFolder
 
     folder = RunFolder.open(run)
-    kept = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
     service = Service()
-    if isinstance(kept, dict) and kept.get("task") == "captions":
+    if read_source(folder.path / "config.yaml").get("task") == "captions":
         captions = captions or run
     else:
         service.model = OpenModel.open(run, encoder=encoder, checkpoint=checkpoint, device=device)
         encoder = service.model.encoder
-        service.explained = _opened(
-            "sentences", "..explain.opened", "open_run", run, bank=bank, encoder=encoder
-        )
+        service.explained = _opened("sentences", lambda: open_run(run, bank=bank, encoder=encoder))
     if captions is not None:
         _open_captions(service, captions, encoder, checkpoint)
     if photos is not None:
         service.photo_root = Path(photos)
-        options: dict[str, Any] = (
-            {"run": captions} if captions is not None else {"encoder": encoder or "auto"}
-        )
-        if captions is not None and encoder is not None:
-            options["encoder"] = encoder
+        eyes = encoder or "auto"  # that of the run of captions, where there is one
         service.photos = _opened(
-            "search", "..captions.search", "PhotoSearch", [photos], checkpoint=checkpoint, **options
+            "search",
+            lambda: PhotoSearch([photos], run=captions, encoder=eyes, checkpoint=checkpoint),
         )
     if not service.offers:
         raise UserError(f"{run} can be asked nothing here.", "The lines above say why.")
@@ -219,29 +217,25 @@ def open_service(
 def _open_captions(
     service: Service, run: str | Path, encoder: Encoder | None, checkpoint: str
 ) -> None:
+    from ..captions.describe import Describer
+
+    captioner = _opened(
+        "caption",
+        lambda: Describer.open(run, "captioning", encoder=encoder, checkpoint=checkpoint),
+    )
     lm = None
-    for task, verb, part in (
-        ("captioning", "caption", "captioner"),
-        ("vqa", "ask", "answerer"),
-    ):
-        opened = _opened(
-            verb, "..captions.describe", "Describer.open", run, task,
-            encoder=encoder, lm=lm, checkpoint=checkpoint,
-        )  # fmt: skip
-        if opened is not None:  # both share what is large
-            encoder, lm = opened.encoder, opened.lm
-            setattr(service, part, opened)
+    if captioner is not None:  # both share what is large
+        encoder, lm = captioner.encoder, captioner.lm
+    service.captioner = captioner
+    service.answerer = _opened(
+        "ask", lambda: Describer.open(run, "vqa", encoder=encoder, lm=lm, checkpoint=checkpoint)
+    )
 
 
-def _opened(what: str, module: str, name: str, *arguments: Any, **options: Any) -> Any:
-    """Return what a function of another part opens, or nothing, and then say why."""
+def _opened(what: str, open_part: Callable[[], T]) -> T | None:
+    """Return what is opened, or nothing, and then say why."""
     try:
-        found: Any = import_module(module, __package__)
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found(*arguments, **options)
-    except (ImportError, AttributeError):
-        step(f"Not offered: {what} (this installation has no such part).")
+        return open_part()
     except UserError as error:
         step(f"Not offered: {what}. {error}")
     return None

@@ -57,28 +57,21 @@ class Hub:
         """
         from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError
 
+        status = 0
         with self._plainly():
-            missing: Exception | None = None
             for kind in kinds:
                 try:
                     info = self.api.repo_info(
                         self.repository, repo_type=_TYPES[kind], revision=revision or None
                     )
                 except (EntryNotFoundError, HfHubHTTPError) as error:
-                    if getattr(getattr(error, "response", None), "status_code", 0) not in (
-                        401,
-                        404,
-                    ):
+                    status = _status(error)
+                    if status not in (401, 404):
                         raise
-                    missing = error
                     continue
                 if any(file.rfilename == FILE for file in getattr(info, "siblings", None) or []):
                     return kind, str(info.sha)
-            if missing is not None and getattr(missing, "response", None) is not None:
-                status = getattr(missing.response, "status_code", 0)  # type: ignore[attr-defined]
-                hint = " or it is private (hf auth login)" if status == 401 else ""
-            else:
-                hint = ""
+        hint = " or it is private (hf auth login)" if status == 401 else ""
         raise UserError(
             f"{self.repository} has no {' and no '.join(kinds)} of aape{hint}.",
             f"Push one with: aape push RUN {self.repository}.",
@@ -122,7 +115,7 @@ class Hub:
         except UserError:
             raise
         except Exception as error:  # its classes differ by version
-            status = getattr(getattr(error, "response", None), "status_code", None)
+            status = _status(error)
             if status in (401, 403):
                 raise UserError(
                     f"The hub does not let you do this with {self.repository} ({status}).",
@@ -135,3 +128,8 @@ class Hub:
                 f"The hub cannot give or take {self.repository}: {reason}",
                 "Is HF_ENDPOINT right, and the hub within reach?",
             ) from error
+
+
+def _status(error: Exception) -> int:
+    """Return the status of the hub's answer, or 0 where there was none."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
