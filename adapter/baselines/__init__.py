@@ -43,10 +43,13 @@ _LISTS = [
 ]
 BASELINES: dict[str, Baseline] = {entry.name: entry for entries in _LISTS for entry in entries}
 _RECIPES = [entry.name for entry in own_recipes.BASELINES]
-_PROJECTION = [entry.name for entry in prolip.BASELINES]  # a second pass through the image tower
 _SLOW = [entry.name for entry in prompt_learning.BASELINES]
 GROUPS = {
-    "all": [name for name in BASELINES if name not in (*_RECIPES, *_SLOW, *_PROJECTION)],
+    "all": [
+        entry.name
+        for entry in BASELINES.values()
+        if not entry.before and entry.name not in (*_RECIPES, *_SLOW)
+    ],
     "slow": _SLOW,
     "fast": [entry.name for entry in zero_shot.BASELINES],
     "literal": ["literal recipe"],

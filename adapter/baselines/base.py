@@ -58,6 +58,7 @@ class Baseline:
         source: the paper whose formulas the test checks.
         note: what a reader must know to compare.
         deterministic: the seed changes nothing but the shots.
+        before: reads features before CLIP's last projection, a second pass through the tower.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Baseline:
     source: str
     note: str = ""
     deterministic: bool = False
+    before: bool = False
 
 
 def with_seen(zero_shot: Tensor, seen_logits: Tensor, classes: ClassSet) -> Tensor:

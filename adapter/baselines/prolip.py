@@ -70,5 +70,6 @@ BASELINES = [
         "Fahes et al. 2024",
         "trains the last projection of the image tower, on features before it",
         deterministic=True,
+        before=True,
     )
 ]

@@ -63,7 +63,7 @@ def _open_bank(
         encoder,
         views=config.recipe.views,
         repeat=config.data.repeat_images,
-        before=any(entry.id == "prolip" for entry in choose_baselines(config.evaluation.baselines)),
+        before=any(entry.before for entry in choose_baselines(config.evaluation.baselines)),
         workers=config.encoder.workers,
         batch_size=config.encoder.batch_size,
         strict=config.encoder.strict,

@@ -107,16 +107,27 @@ class SuiteNeeds:
         return out
 
 
-def suite_needs(suite: Suite, opened: dict[str, Dataset] | None = None) -> SuiteNeeds:
+def suite_needs(suite: Suite) -> SuiteNeeds:
     """Look for all that a suite reads.
 
-    Args:
-        opened: data sets that were found are put here by name.
+    Raises:
+        UserError: the suite names a data set that has no manifest, or an unknown encoder.
+    """
+    opened: dict[str, Dataset] = {}
+    needs = dataset_needs(suite, opened)
+    whole = {need.name for need in needs if need.here}
+    jobs = [job for job in suite.jobs if whole.issuperset(job.datasets)]
+    work = [item.line() for item in suite_work(suite, jobs, opened)]
+    needs.append(_encoder_need(suite.encoder.name, suite.encoder.checkpoint))
+    return SuiteNeeds(suite.name, [*needs, *_language_models(suite)], work)
+
+
+def dataset_needs(suite: Suite, opened: dict[str, Dataset]) -> list[Need]:
+    """Look for the data sets that a suite reads; those that are found are put into ``opened``.
 
     Raises:
         UserError: the suite names a data set that has no manifest.
     """
-    opened = {} if opened is None else opened
     wanted: dict[str, set[tuple[str, Split]]] = {}
     needed: set[str] = set()
     for job in suite.jobs:
@@ -124,15 +135,10 @@ def suite_needs(suite: Suite, opened: dict[str, Dataset] | None = None) -> Suite
             wanted.setdefault(name, set()).update(what)
         if not job.optional:
             needed.update(job.datasets)
-    needs = [
+    return [
         _dataset_need(name, what, opened, optional=name not in needed)
         for name, what in wanted.items()
     ]
-    whole = {need.name for need in needs if need.here}
-    jobs = [job for job in suite.jobs if whole.issuperset(job.datasets)]
-    work = [item.line() for item in suite_work(suite, jobs, opened)]
-    needs.append(_encoder_need(suite.encoder.name, suite.encoder.checkpoint))
-    return SuiteNeeds(suite.name, [*needs, *_language_models(suite)], work)
 
 
 def job_reads(job: Job, suite: Suite) -> dict[str, set[tuple[str, Split]]]:

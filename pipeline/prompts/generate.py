@@ -116,7 +116,6 @@ def generate_banks(
             for job in jobs:
                 job.take_queries()
         for job in jobs:
-            job.add()
             job.add_words(judge)
         asker.ask_all(jobs)
         for job in jobs:

