@@ -277,7 +277,9 @@ class EncoderConfig(Section):
     checkpoint: str = Field(default="", description="local file of its weights")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     batch_size: int = Field(default=64, ge=1, description="images or texts at once")
-    workers: int = Field(default=2, ge=0, description="image decoding processes")
+    workers: int | None = Field(
+        default=None, ge=0, description="processes that read photos; all cores if it is empty"
+    )
     strict: bool = Field(
         default=False, description="stop at a photo that cannot be read; else it is left out"
     )

@@ -40,7 +40,7 @@ class BankSource:
         waffle: bool = True,
         repeat: bool = False,
         before: bool = False,
-        workers: int = 2,
+        workers: int | None = None,
         batch_size: int = 64,
         strict: bool = False,
     ) -> None:

@@ -180,7 +180,7 @@ class Head(nn.Module):
         dot, gram = x @ v.T, u.T @ u  # (b, c), (r, r)
         if torch.is_grad_enabled():
             size = max(1, _TRAINING_ELEMENTS // a_h.numel())
-            if size >= len(w):
+            if keeps_all_activations(len(x), len(w), a_w.shape[1]):
                 return _cosines(dot, gram, a_h, xu, a_w, vu, vv)
             parts: list[Any] = []
             for i in range(0, len(w), size):
@@ -194,6 +194,11 @@ class Head(nn.Module):
             n = slice(i, i + size)
             out[n] = _cosines(dot[n], gram, a_h[n], xu[n], a_w, vu, vv)
         return out
+
+
+def keeps_all_activations(b: int, c: int, rank: int) -> bool:
+    """Return whether a training step holds all hidden units of the head at once."""
+    return c <= max(1, _TRAINING_ELEMENTS // (b * rank))
 
 
 class Adapter(nn.Module):

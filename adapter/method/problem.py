@@ -6,13 +6,15 @@ n images, c classes, k prompts of a class, d embedding width, v augmented views 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import UserError
+
+T = TypeVar("T")
 
 # Mean length of text vectors before they are scaled to 1, where a source does not know its own:
 # that of 2,068 real ViT-B/32 vectors of "a {name}" (names of LVIS, Objects365 and OpenImages as
@@ -56,6 +58,10 @@ class ClassSet:
     def __len__(self) -> int:
         return len(self.template)
 
+    def to(self, device: torch.device) -> ClassSet:
+        """Return the same on a device."""
+        return _moved(self, device)
+
     def text(self, choice: ClassText) -> Tensor:
         """Return the class texts (c, d) of a choice, unit length."""
         start = self.ensemble if choice.base == "ensemble" else self.template
@@ -95,6 +101,10 @@ class FewShot:
     before_views: Tensor | None = None
     projection: Tensor | None = None
 
+    def to(self, device: torch.device) -> FewShot:
+        """Return the same on a device; an open text tower stays where it is."""
+        return replace(_moved(self, device), classes=self.classes.to(device))
+
     @property
     def w(self) -> Tensor:
         """Template features (c, d)."""
@@ -132,9 +142,16 @@ class FewShot:
         text = classes.ensemble if control == "template" else classes.waffle
         if text is None:
             raise no_random_words()
-        one = torch.ones(len(classes), 1, dtype=torch.bool)
+        one = torch.ones(len(classes), 1, dtype=torch.bool, device=text.device)
         classes = replace(classes, described=text, prompted=None)
         return replace(self, classes=classes, prompts=text[:, None], mask=one)
+
+
+def _moved(record: T, device: torch.device) -> T:
+    """Return a dataclass with its tensors on a device."""
+    values = vars(record).items()
+    moved = {name: value.to(device) for name, value in values if isinstance(value, Tensor)}
+    return replace(record, **moved)  # type: ignore[type-var]
 
 
 def other_classes(classes: int, seed: int) -> Tensor:

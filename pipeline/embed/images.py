@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from ..pictures import PictureError, Unreadable
 from ..progress import bar, step
 from .image_cache import PLAIN, ImageCache
 from .left_out import cannot_be_read, left_out
-from .pixels import Job, Pixels, hash_contents, pixel_batches
+from .pixels import Batch, Job, hash_contents, pixel_batches
 from .shards import RowStore
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def image_features(
     views: int = 0,
     seed: int = 0,
     tokens: bool = False,
-    workers: int = 2,
+    workers: int | None = None,
     batch_size: int = 64,
     strict: bool = True,
 ) -> Features:
@@ -77,7 +77,8 @@ def image_features(
         views: augmented views of each image (random resized crop and flip), each determined by the
             content of the file, ``seed`` and its number.
         tokens: also return the spatial features before pooling.
-        workers: processes that read and transform images; 0 does it in this one.
+        workers: processes that read and transform images; 0 does it in this one, None takes all
+            cores.
         batch_size: images through the encoder at once.
         strict: stop at images that cannot be read; otherwise they are left out and listed, and
             ``kept`` says which rows are there.
@@ -147,7 +148,11 @@ def _lacking(
 
 
 def _fill(
-    encoder: Encoder, cache: ImageCache, jobs: Sequence[Job], workers: int, batch_size: int
+    encoder: Encoder,
+    cache: ImageCache,
+    jobs: Sequence[Job],
+    workers: int | None,
+    batch_size: int,
 ) -> dict[str, PictureError]:
     """Encode what the cache lacks; shards are written every few seconds of work.
 
@@ -161,38 +166,55 @@ def _fill(
     display.disable = len(jobs) <= batch_size
     with display:
         task = display.add_task("Encoding images", total=len(jobs))
+        ahead = _Encoded()
         try:
             for batch in pixel_batches(encoder, jobs, cache.seed, workers, batch_size):
                 display.advance(task, len(batch))
-                for job, (pixels, remark) in batch:
-                    if pixels is None:
-                        bad[job.content] = PictureError(remark)
-                    elif remark:
-                        remarks[remark] += 1
-                _encode(encoder, batch, pending)
+                bad |= {content: PictureError(why) for content, why in batch.unreadable.items()}
+                remarks.update(batch.remarks)
+                # a GPU computes this batch while the one before is read back and kept
+                behind, ahead = ahead, _encode(encoder, batch)
+                behind.keep(pending)
                 pending.flush_if_late()
         finally:
+            ahead.keep(pending)
             pending.flush()
     for remark, count in remarks.items():
         step(f"{count:,} {'photo is' if count == 1 else 'photos are'} {remark}")
     return bad
 
 
-def _encode(encoder: Encoder, batch: Sequence[tuple[Job, Pixels]], pending: _Pending) -> None:
-    """Encode the views of one batch, and keep those that were lacking."""
-    read = [(job, pixels) for job, (pixels, _) in batch if pixels is not None]
-    if not read:
-        return
-    pixels = torch.cat([part for _, part in read]).to(encoder.device, non_blocking=True)
-    rows = [(job, view) for job, _ in read for view in job.order()]
-    if any(job.tokens for job, _ in read):
-        x, spatial = encoder.encode_images_and_tokens(pixels)
-        chosen = [n for n, (job, view) in enumerate(rows) if view == PLAIN and job.tokens]
-        pending.add_maps([rows[n] for n in chosen], spatial[chosen].half().cpu().numpy())
-    else:
-        x = encoder.encode_images(pixels)
+@dataclass
+class _Encoded:
+    """What of a batch was lacking, on the encoder's device, where it may not be computed yet."""
+
+    new: list[tuple[Job, int]] = field(default_factory=list)
+    x: torch.Tensor | None = None
+    mapped: list[tuple[Job, int]] = field(default_factory=list)
+    maps: torch.Tensor | None = None
+
+    def keep(self, pending: _Pending) -> None:
+        """Wait for it, and hand it on."""
+        if self.maps is not None:
+            pending.add_maps(self.mapped, self.maps.cpu().numpy())
+        if self.x is not None:
+            pending.add_rows(self.new, self.x.float().cpu().numpy())
+
+
+def _encode(encoder: Encoder, batch: Batch) -> _Encoded:
+    """Encode the views of one batch, and choose those that were lacking."""
+    if not batch.jobs:
+        return _Encoded()
+    pixels = batch.on(encoder.device)
+    rows = [(job, view) for job in batch.jobs for view in job.order()]
     new = [n for n, (job, view) in enumerate(rows) if view in job.views]
-    pending.add_rows([rows[n] for n in new], x[new].float().cpu().numpy())
+    if not any(job.tokens for job in batch.jobs):
+        return _Encoded([rows[n] for n in new], encoder.encode_images(pixels)[new])
+    x, spatial = encoder.encode_images_and_tokens(pixels)
+    chosen = [n for n, (job, view) in enumerate(rows) if view == PLAIN and job.tokens]
+    return _Encoded(
+        [rows[n] for n in new], x[new], [rows[n] for n in chosen], spatial[chosen].half()
+    )
 
 
 class _Pending:

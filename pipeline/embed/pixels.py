@@ -5,11 +5,13 @@ m views of a photo, h × w pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -23,8 +25,10 @@ from .image_cache import PLAIN, view_key
 if TYPE_CHECKING:
     from ..encoders.base import Encoder, ImageTransform
 
-Pixels = tuple[torch.Tensor | None, str]
-"""Pixels of the views, (m, 3, h, w), and a remark; or nothing, and why."""
+_MOST_PROCESSES = 32
+_AT_ONCE = 16  # photos that a process reads before it hands them on: the first come soon
+Pixels = tuple["Job", "torch.Tensor | None", str]
+"""A job, the pixels of its views (m, 3, h, w) and a remark; or nothing, and why."""
 
 
 @dataclass
@@ -39,6 +43,68 @@ class Job:
     def order(self) -> list[int]:
         """Return the views in the order in which the workers stack them."""
         return self.views if PLAIN in self.views or not self.tokens else [PLAIN, *self.views]
+
+
+@dataclass
+class Batch:
+    """What a few jobs gave, stacked where they were read, so that they travel in few pieces.
+
+    Attributes:
+        jobs: those whose photo could be read. pixels: all their views, one job after another, in
+            pieces (b, 3, h, w). remarks: what was done to photos, such as leaving out later frames.
+        unreadable: why the others could not be read, by their content.
+    """
+
+    jobs: list[Job] = field(default_factory=list)
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, read: Sequence[Pixels]) -> Batch:
+        """Stack what was read."""
+        parts = [pixels for _, pixels, _ in read if pixels is not None]
+        return cls(
+            [job for job, pixels, _ in read if pixels is not None],
+            [torch.cat(parts)] if parts else [],
+            [remark for _, pixels, remark in read if pixels is not None and remark],
+            {job.content: why for job, pixels, why in read if pixels is None},
+        )
+
+    def __len__(self) -> int:
+        """Return how many photos were looked at."""
+        return len(self.jobs) + len(self.unreadable)
+
+    def add(self, other: Batch) -> None:
+        """Put another one's at the end."""
+        self.jobs += other.jobs
+        self.pixels += other.pixels
+        self.remarks += other.remarks
+        self.unreadable |= other.unreadable
+
+    def pin_memory(self) -> Batch:
+        """Move the pixels where a GPU fetches them by itself; the loader calls this in a thread."""
+        self.pixels = [part.pin_memory() for part in self.pixels]
+        return self
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """Return all pixels (b, 3, h, w) on a device.
+
+        To a GPU they travel beside the work that it was given before, and nobody waits.
+        """
+        if device.type != "cuda":
+            return torch.cat(self.pixels).to(device)
+        beside, here = _travel(device), torch.cuda.current_stream(device)
+        with torch.cuda.stream(beside):
+            pixels = torch.cat([part.to(device, non_blocking=True) for part in self.pixels])
+        here.wait_stream(beside)
+        pixels.record_stream(here)
+        return pixels
+
+
+@cache
+def _travel(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 class _Pictures(Dataset):
@@ -65,10 +131,10 @@ class _Pictures(Dataset):
             picture = read_picture(job.path)
             views = [self._view(picture.image, job.content, view) for view in job.order()]
         except PictureError as error:
-            return None, str(error)
+            return job, None, str(error)
         except MemoryError:
-            return None, "it does not fit into memory"
-        return torch.stack(views), picture.remark
+            return job, None, "it does not fit into memory"
+        return job, torch.stack(views), picture.remark
 
     def _view(self, image: Image.Image, content: str, view: int) -> torch.Tensor:
         if view == PLAIN:
@@ -79,40 +145,51 @@ class _Pictures(Dataset):
 
 
 def pixel_batches(
-    encoder: Encoder, jobs: Sequence[Job], seed: int, workers: int, batch_size: int
-) -> Iterator[list[tuple[Job, Pixels]]]:
-    """Yield jobs and what was read for each, about ``batch_size`` pictures at a time."""
+    encoder: Encoder, jobs: Sequence[Job], seed: int, workers: int | None, batch_size: int
+) -> Iterator[Batch]:
+    """Yield what was read, about ``batch_size`` pictures at a time, in the order of the jobs."""
     most = max((len(job.order()) for job in jobs), default=1)
     size = max(1, batch_size // most)
     pictures = _Pictures(jobs, encoder.transform, encoder.augment, seed)
-    parallel = workers and len(jobs) > 2 * size
+    processes = _cores() if workers is None else workers
+    if len(jobs) <= 2 * size:
+        processes = 0
     plain = all(job.order() == [PLAIN] for job in jobs)
-    if parallel and encoder.device.type == "cpu" and plain:
+    if processes and encoder.device.type == "cpu" and plain:
         # The encoder takes all cores itself, so processes beside it would only be in its way: all
         # cores read a batch, then all cores encode it. Views draw from torch's one generator.
-        loader = _read_by_threads(pictures, size, torch.get_num_threads())
-    else:
-        processes = workers if parallel else 0
-        options: dict[str, Any] = {"prefetch_factor": 4} if processes else {}
-        loader = DataLoader(
-            pictures,
-            batch_size=size,
-            num_workers=processes,
-            collate_fn=list,
-            pin_memory=False,
-            **options,
-        )
-    start = 0
-    for group in loader:
-        yield list(zip(jobs[start : start + size], group))
-        start += size
+        yield from _read_by_threads(pictures, size, torch.get_num_threads())
+        return
+    at_once = max(1, min(size, _AT_ONCE // most)) if processes else size
+    pieces = DataLoader(
+        pictures,
+        batch_size=at_once,
+        num_workers=processes,
+        collate_fn=Batch.of,
+        pin_memory=encoder.device.type == "cuda",
+        prefetch_factor=max(4, 2 * size // (at_once * processes)) if processes else None,
+    )
+    batch = Batch()
+    for piece in pieces:
+        batch.add(piece)
+        if len(batch) >= size:
+            yield batch
+            batch = Batch()
+    if len(batch):
+        yield batch
 
 
-def _read_by_threads(pictures: _Pictures, size: int, threads: int) -> Iterator[list[Pixels]]:
+def _cores() -> int:
+    """Return how many processes may read: the cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return min(len(allowed(0)), _MOST_PROCESSES)
+
+
+def _read_by_threads(pictures: _Pictures, size: int, threads: int) -> Iterator[Batch]:
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(pictures), size):
             rows = range(start, min(start + size, len(pictures)))
-            yield list(pool.map(pictures.__getitem__, rows))
+            yield Batch.of(list(pool.map(pictures.__getitem__, rows)))
 
 
 def hash_contents(files: Sequence[Path]) -> list[str | PictureError]:

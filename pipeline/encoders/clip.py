@@ -110,9 +110,11 @@ class ClipEncoder:
         return self._unscaled(texts).float().norm(dim=-1).cpu().numpy()
 
     def _unscaled(self, texts: Sequence[str]) -> torch.Tensor:
-        tokens = self._tokenizer(list(texts)).to(self.device)
+        tokens = self._tokenizer(list(texts))
+        if _is_causal(self._model):
+            tokens = _cut_padding(tokens)
         with self.fast():
-            return _encode_tokens(self._model, tokens)
+            return _encode_tokens(self._model, tokens.to(self.device))
 
     @torch.inference_mode()
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -172,16 +174,19 @@ def _is_causal(model: Any) -> bool:
     return standard and model.attn_mask is not None
 
 
-def _encode_tokens(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Encode (n, context) tokens to (n, d), cut to the longest text where that changes nothing.
+def _cut_padding(tokens: torch.Tensor) -> torch.Tensor:
+    """Cut tokens (n, context) to the longest text (n, l), while they are on the host.
 
     A causal tower that reads the end token never looks at what follows it, so the padding after
     the longest text of the batch (77 tokens hold few real ones) is not computed.
     """
+    return tokens[:, : int(tokens.argmax(1).max()) + 1]  # the end token has the highest number
+
+
+def _encode_tokens(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Encode (n, l) tokens to (n, d)."""
     if not _is_causal(model):
         return model.encode_text(tokens)
-    length = int(tokens.argmax(1).max()) + 1  # the end token has the highest number
-    tokens = tokens[:, :length]  # (n, l)
     return encode_embedded(model, model.token_embedding(tokens), tokens.argmax(1))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fakes import unit_rows
 from toy_features import C, D, feature_file
 
@@ -454,4 +455,7 @@ def test_sweep_repeats_nothing_and_averages(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*.safetensors")}
     assert [m.seeds for m in again[0].methods] == [m.seeds for m in tables[0].methods]
     alone = evaluate_classification(FileSource(paths[0]), QUICK, settings(baselines=["fast"]))
-    assert [m.seeds for m in alone.methods] == [m.seeds for m in tables[0].methods]
+    exact = not torch.cuda.is_available()  # a GPU adds the photos of a class in any order
+    for one, other in zip(alone.methods, tables[0].methods, strict=True):
+        for first, second in zip(one.seeds, other.seeds, strict=True):
+            assert first == (second if exact else pytest.approx(second, abs=1e-4))

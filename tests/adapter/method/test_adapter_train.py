@@ -17,13 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aape.adapter.baselines.optimise import leaf, minimise
 from aape.adapter.method.adapter import FittedAdapter, staged_table
+from aape.adapter.method.descent import Descent
 from aape.adapter.method.hold_out import Trust, restrict
 from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.query import fit_query
 from aape.adapter.method.recipe import LITERAL, STAGED, Recipe, controlled, load_recipe
 from aape.adapter.method.seeds import Seeds
 from aape.adapter.method.terms import AsQuery
-from aape.adapter.method.train import _Trainer, fit
+from aape.adapter.method.train import fit
 from aape.pipeline.errors import UserError
 
 C, D, SHOTS = 4, 16, 6
@@ -338,10 +339,27 @@ class _Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["staged", "literal"])
 def test_no_step_of_an_epoch_waits_for_the_device(recipe):
-    trainer = _Trainer(problem(), recipe, Seeds(0, 0))
+    trainer = Descent(problem(), recipe, Seeds(0, 0))
     with _Waits() as waits:
         trainer.run_epoch()
     assert not waits.found
+
+
+@pytest.mark.parametrize("recipe", [SHORT, SHORT_LITERAL], ids=["staged", "literal"])
+def test_a_step_in_shapes_that_can_be_recorded_is_the_same_step(recipe):
+    """A GPU records a step that aggregates an image, not a class: see recorded_step.py."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        data = replace(problem(), **{n: getattr(problem(), n).double() for n in ("x", "prompts")})
+        texts = replace(data.classes, template=data.classes.template.double())
+        data = replace(data, classes=texts)
+        usual, fixed = Descent(data, recipe, Seeds(3, 4)), Descent(data, recipe, Seeds(3, 4))
+        fixed._step = lambda rows: fixed._descend(fixed._losses(rows, None, None))
+        for _ in range(2):
+            expected, found = usual.run_epoch(), fixed.run_epoch()
+            assert found == pytest.approx(expected, rel=1e-9)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_baselines_ask_for_the_loss_once_an_epoch():
