@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from aape.pipeline.encoders import load_encoder
+from aape.pipeline.encoders.base import pick_device
 from aape.pipeline.encoders.clip import ClipEncoder
 from aape.pipeline.encoders.families import preprocessing
 from aape.pipeline.errors import UserError
@@ -154,6 +155,19 @@ def test_absent_weights_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path
         load_encoder("ViT-L-14-quickgelu/openai")
     with pytest.raises(UserError, match=r"checkpoint .* does not exist"):
         load_encoder("ViT-B-16", str(tmp_path / "absent.pt"))
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "nosuch"])
+def test_a_device_that_is_not_there_names_one_that_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="is not usable here") as caught:
+        pick_device(name)
+    advice = str(caught.value).partition("Use ")[2]
+    assert "--device cpu" in advice
+    assert name not in advice
 
 
 def test_auto_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
