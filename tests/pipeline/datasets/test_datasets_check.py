@@ -105,14 +105,17 @@ def test_a_photo_that_cannot_be_read_makes_a_data_set_incomplete(forest: Path) -
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kept", [0.5, 0.95])
+@pytest.mark.parametrize("zeros", [False, True], ids=["cut", "zeros"])
 def test_a_photo_that_is_cut_short_is_found_without_decoding_all(
-    forest: Path, suffix: str, kept: float
+    forest: Path, suffix: str, kept: float, zeros: bool
 ) -> None:
+    """A file that ends early, and one whose rest is zeros since a download reserved its space."""
     path = forest / f"{suffix}.{suffix}"
     if not path.exists():
         pytest.skip(f"this Pillow writes no {suffix}")
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+    rest = bytes(len(data) - int(len(data) * kept)) if zeros else b""
+    path.write_bytes(data[: int(len(data) * kept)] + rest)
     quick = check_dataset(load_manifest("eurosat"), forest.parents[1])
     whole = check_dataset(load_manifest("eurosat"), forest.parents[1], decode=True)
     assert bad_names(quick) == bad_names(whole)
