@@ -18,7 +18,6 @@ from torch import Tensor
 from ..pipeline.embed.texts import encode_texts
 from ..pipeline.errors import UserError
 from ..pipeline.pictures import PictureError, as_picture, read_picture
-from ..pipeline.settings import read_source
 from .config import Config
 from .method.adapter import FittedAdapter, total
 from .method.problem import ClassSet
@@ -278,11 +277,6 @@ def classification_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[s
     Raises:
         UserError: it cannot; what it is, and what to do with it.
     """
-    if read_source(folder.path / "config.yaml").get("task") == "captions":
-        raise UserError(
-            f"{folder.path} is a run trained on captions: it has no classes to predict.",
-            f"Use it with: aape eval retrieval {folder.path} (or captioning, vqa).",
-        )
     tensors, about = folder.load_classifier()
     if not about.get("template"):
         raise UserError(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.errors import UserError
 from ..pipeline.files import write_json, write_text, writing
 from ..pipeline.provenance import installed_versions
+from ..pipeline.settings import read_source
 from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, not a run folder.", "Choose another --out.")
+            raise UserError(f"{self.path} is a file, not a run folder.", "Name a folder instead.")
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -163,9 +164,18 @@ class RunFolder:
             UserError: the run has no trained adapter, or its files are damaged.
         """
         path = self.path / "adapter.safetensors"
+        if not path.exists() and self._is_of_captions():
+            raise UserError(
+                f"{self.path} is a run trained on captions: it has no classes.",
+                f"Use it with: aape eval retrieval {self.path} (or captioning, vqa).",
+            )
         if not path.exists():
             raise UserError(f"{self.path} has no trained adapter.", "Run aape train first.")
         return read_tensors(path)[0], read_record(self.path / "adapter_config.json")
+
+    def _is_of_captions(self) -> bool:
+        config = self.path / "config.yaml"
+        return config.is_file() and read_source(config).get("task") == "captions"
 
     def load_classifier(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Read the same of a run that tells classes apart.

@@ -14,6 +14,8 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import UserError
-from .raster import needs_extra, open_raster
+from .raster import ends_as_it_should, needs_extra, open_raster
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,22 +68,45 @@ def read_picture(path: str | Path, *, quick: bool = False) -> Picture:
         PictureError: it is absent, empty, no regular file, cut short, of another format, or too
             large. Any error of a decoder is one of these: a file of a stranger never ends a job.
     """
+    with _any_error_as_reason(Path(path)), open_raster(path) as opened:
+        remark = _first_of_several(opened)
+        if quick:
+            opened.draft("RGB", (1, 1))
+        opened.load()
+        return Picture(to_rgb(opened), remark)
+
+
+def glance_at(path: str | Path) -> str:
+    """Look at the header and the end of a file; return the remark of :class:`Picture`.
+
+    It costs a quarter of decoding a small JPEG, and a hundredth of a phone's. A file that is cut
+    short is found as well as an empty one: only what does not end as its format ends is decoded,
+    and so is every format whose ends are not known here. Damage inside is not found.
+
+    Raises:
+        PictureError: as :func:`read_picture`.
+    """
+    path = Path(path)
+    with _any_error_as_reason(path), open_raster(path) as opened:
+        if ends_as_it_should(path, opened.format or ""):
+            return _first_of_several(opened)
+    return read_picture(path, quick=True).remark
+
+
+@contextmanager
+def _any_error_as_reason(path: Path) -> Iterator[None]:
+    """Check that there is something to read; say of whatever a decoder raises why it did."""
     try:
-        status = Path(path).stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise PictureError("no regular file")
         if not status.st_size:
             raise PictureError("the file is empty")
-        with open_raster(path) as opened:
-            remark = _first_of_several(opened)
-            if quick:
-                opened.draft("RGB", (1, 1))
-            opened.load()
-            return Picture(to_rgb(opened), remark)
+        yield
     except PictureError:
         raise
     except Exception as error:  # Pillow's decoders raise anything from KeyError to struct.error
-        raise PictureError(_reason(error, Path(path))) from error
+        raise PictureError(_reason(error, path)) from error
 
 
 def unreadable(path: Path, error: PictureError) -> Unreadable:

@@ -5,6 +5,7 @@ Pillow knows formats that start other programs (EPS runs Ghostscript) whatever a
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import util
 from pathlib import Path
@@ -73,6 +74,25 @@ def open_raster(path: str | Path) -> Image.Image:
         picture.close()
         raise OSError(problem)
     return picture
+
+
+def ends_as_it_should(path: Path, format_name: str) -> bool:
+    """Say whether a JPEG, PNG or WebP ends with its last bytes; False where that is not known.
+
+    JPEG: the end marker, which cannot occur within the data, before any padding. PNG: the chunk
+    IEND. WebP: as many bytes as its header says, not all zeros at the end, as a download leaves
+    them that reserved its space.
+    """
+    with path.open("rb") as stream:
+        stated = int.from_bytes(stream.read(8)[4:], "little") + 8
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 64))
+        tail = stream.read()
+    if format_name == "WEBP":
+        return size >= stated and any(tail)
+    if format_name in ("JPEG", "MPO"):
+        return tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
+    return format_name == "PNG" and tail.endswith(b"IEND\xaeB`\x82")
 
 
 @cache

@@ -32,6 +32,15 @@ HEADS = {**SMALL, "num_attention_heads": 4}
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 
 
+def assert_equal_features(what: str, found: Any, wanted: Any, most: float = 1e-5) -> None:
+    """Compare features with the library's own; ``pytest -rP`` shows the largest difference."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    assert found.shape == wanted.shape
+    largest = float(np.abs(found - wanted).max())
+    print(f"{what}: largest difference {largest:.1e}")
+    assert largest <= most
+
+
 def picture(width: int = 70, height: int = 90) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(noise)

@@ -254,6 +254,18 @@ def test_the_api_page_names_all_that_is_public() -> None:
     assert page.count("\n::: aape.") == len(aape.__all__)
 
 
+def test_tests_that_the_notebook_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", text_of("docs/notebook/own_photos.md")))
+    files = {path.name: path for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if file not in files or f"def {test}(" not in files[file].read_text(encoding="utf-8")
+    ]
+    assert len(named) > 40
+    assert not missing
+
+
 def test_the_list_of_environment_variables_is_complete() -> None:
     said = set(re.findall(r"^\| `([A-Z_]+)`", text_of("docs/environment.md"), re.MULTILINE))
     code = "\n".join(

@@ -201,8 +201,16 @@ def test_predictions_have_the_format_of_their_name(ending, tmp_path):
 
 def test_a_run_of_captions_is_told_what_it_is(tmp_path):
     (tmp_path / "config.yaml").write_text("task: captions\ndataset: shapes\n")
-    with pytest.raises(UserError, match="trained on captions: it has no classes"):
-        package.predict(tmp_path, [])
+    for use in (
+        lambda: package.predict(tmp_path, []),
+        lambda: package.explain(tmp_path, "x.jpg"),
+        lambda: package.extend(tmp_path, "new.bank.parquet"),
+        lambda: package.export(tmp_path, format="folder", out=tmp_path / "out"),
+        lambda: package.open_model(tmp_path),
+        lambda: package.Classifier.load(tmp_path),
+    ):
+        with pytest.raises(UserError, match="trained on captions: it has no classes"):
+            use()
 
 
 def test_a_name_cannot_leave_its_code_in_a_model_card():

@@ -12,8 +12,8 @@ import numpy as np
 from ...pipeline.datasets.images import look_through
 from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
+from ...pipeline.pictures import PictureError, read_picture
 from ...pipeline.progress import step
-from ...pipeline.raster import open_raster
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
@@ -79,19 +79,8 @@ def open_photos(encoder: Encoder, paths: Sequence[Path], *, tokens: bool = False
 
 
 def _why_unreadable(path: Path) -> str:
-    from PIL import UnidentifiedImageError
-
     try:
-        if not path.stat().st_size:
-            return "the file is empty"
-        with path.open("rb"):  # a file without permission, before Pillow words it
-            pass
-        with open_raster(path) as picture:
-            picture.load()
-    except UnidentifiedImageError:
-        return "it is no picture of a known format"
-    except OSError as error:
-        return error.strerror or str(error)
-    except Exception as error:  # damaged files make decoders raise nearly anything
-        return str(error) or type(error).__name__
+        read_picture(path)
+    except PictureError as error:
+        return str(error)
     return ""

@@ -32,7 +32,11 @@ def datasets_list(as_json: AsJson = False) -> None:
 
 @datasets_app.command("show")
 def datasets_show(name: DatasetName, as_json: AsJson = False) -> None:
-    """Classes, prompts, splits, licence of a data set, where to get it, and a few of its photos."""
+    """Classes, prompts, splits, licence of a data set, where to get it, and a few of its photos.
+
+    Photos are drawn by the protocols of kitty, iTerm2 and sixel, where the terminal is known to
+    have one. AAPE_PICTURES=kitty, iterm, sixel or none says which.
+    """
     from ..datasets import load_manifest, verbs
     from . import print_datasets, print_examples
 
@@ -58,13 +62,14 @@ def datasets_check(
     name: DatasetName,
     root: DatasetRoot = None,
     decode: Annotated[
-        bool, typer.Option("--decode", help="Decode every image: finds damaged files.")
+        bool,
+        typer.Option("--decode", help="Read every photo whole: finds damage inside, too."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is missing, file by file, and whether the counts are the published ones.
+    """What is missing or cannot be read, file by file, and whether counts are the published ones.
 
-    Exit status 1 if anything is missing or unreadable.
+    Exit status 1 if anything is missing or unreadable. Of photos, headers and ends are looked at.
     """
     from ..datasets import verbs
 

@@ -1,9 +1,11 @@
 """A few photos of a data set: drawn where the terminal can draw, named by their paths elsewhere.
 
-Two protocols: kitty's (https://sw.kovidgoyal.net/kitty/graphics-protocol/), which Ghostty knows
-too, and iTerm2's inline images (https://iterm2.com/documentation-images.html), which WezTerm
-knows. A terminal is known by what it puts into the environment: none is asked, so that nothing is
-printed where there is no answer. Nothing is drawn into a pipe or a file.
+Three protocols: kitty's (https://sw.kovidgoyal.net/kitty/graphics-protocol/), which Ghostty knows
+too, iTerm2's inline images (https://iterm2.com/documentation-images.html), which WezTerm knows,
+and sixels: foot, mlterm, mintty, Konsole from 22.04 and Windows Terminal from 1.22, earlier ones
+of which swallow them. A terminal is known by what it puts into the environment: none is asked, so
+that nothing is printed where there is no answer. Where a name says too little (xterm, contour),
+AAPE_PICTURES says it. Nothing is drawn into a pipe or a file.
 """
 
 from __future__ import annotations
@@ -14,17 +16,23 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ..datasets.dataset import open_dataset
 from ..datasets.manifest import Manifest
 from ..errors import UserError
+from ..pictures import PictureError, read_picture
+from .sixel import sixels
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 N_EXAMPLES = 4
 _PIXELS = 160
 _CHUNK = 4096  # what one escape of kitty's protocol may hold
 
-Protocol = Literal["kitty", "iterm", ""]
+Protocol = Literal["kitty", "iterm", "sixel", ""]
+_KONSOLE_WITH_SIXELS = 220400
 
 
 def protocol_of(environment: Mapping[str, str], *, is_terminal: bool) -> Protocol:
@@ -35,13 +43,30 @@ def protocol_of(environment: Mapping[str, str], *, is_terminal: bool) -> Protoco
     >>> protocol_of({"TERM": "xterm-kitty"}, is_terminal=False)
     ''
     """
-    multiplexed = "TMUX" in environment or environment.get("TERM", "").startswith("screen")
-    if not is_terminal or multiplexed:
+    wanted = environment.get("AAPE_PICTURES", "").lower()
+    if not is_terminal or wanted == "none":
         return ""
-    program = environment.get("TERM_PROGRAM", "")
-    if environment.get("TERM") in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
+    for protocol in ("kitty", "iterm", "sixel"):
+        if wanted == protocol:
+            return protocol
+    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
+    if "TMUX" in environment or term.startswith(("screen", "tmux")):
+        return ""
+    if term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
         return "kitty"
-    return "iterm" if program in ("iTerm.app", "WezTerm") else ""
+    if program in ("iTerm.app", "WezTerm"):
+        return "iterm"
+    return "sixel" if _draws_sixels(term, program, environment) else ""
+
+
+def _draws_sixels(term: str, program: str, environment: Mapping[str, str]) -> bool:
+    konsole = environment.get("KONSOLE_VERSION", "")
+    return (
+        term.startswith(("foot", "mlterm"))
+        or program == "mintty"
+        or "WT_SESSION" in environment
+        or (konsole.isdecimal() and int(konsole) >= _KONSOLE_WITH_SIXELS)
+    )
 
 
 def example_paths(manifest: Manifest, number: int = N_EXAMPLES) -> list[tuple[str, Path]]:
@@ -69,25 +94,26 @@ def print_examples(manifest: Manifest, stream: TextIO | None = None) -> None:
     for text, path in example_paths(manifest):
         printable = "".join(c for c in f"  example: {text}: {path}" if c.isprintable())
         out.write(f"{printable}\n")
-        picture = _small_png(path) if protocol else b""
-        if picture:
-            out.write(escape(picture, protocol) + "\n")
+        picture = _small(path) if protocol else None
+        if picture is not None:
+            out.write(
+                (sixels(picture) if protocol == "sixel" else escape(_png(picture), protocol)) + "\n"
+            )
 
 
-def _small_png(path: Path) -> bytes:
-    """Return a photo as a small PNG, or nothing if it cannot be read."""
-    from PIL import Image
-
-    from ..raster import open_raster
-
+def _small(path: Path) -> Image.Image | None:
+    """Return a photo as an encoder sees it, but small; None if it cannot be read."""
     try:
-        with open_raster(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail((_PIXELS, _PIXELS))
-    except (OSError, ValueError, SyntaxError, UserError, Image.DecompressionBombError):
-        return b""
+        small = read_picture(path).image.copy()
+    except PictureError:
+        return None
+    small.thumbnail((_PIXELS, _PIXELS))
+    return small
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -13,7 +13,7 @@ import yaml
 from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
-from .check import SHOWN, check_dataset
+from .check import SHOWN, check_dataset, lines_of_counts
 from .dataset import Dataset
 from .hints import Hints
 from .manifest import DEFAULT_QUERIES, Manifest
@@ -56,15 +56,11 @@ class Added:
     def lines(self) -> list[str]:
         """Return what was found, for people."""
         manifest = self.manifest
-        counts = [
-            f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in some.items())
-            for split, some in self.counts.items()
-        ]
         n = len(manifest.classes)
         classes = f", {n:,} {'class' if n == 1 else 'classes'}" if n else ""
         return [
             f"{manifest.layouts[0].title}{classes}; for {', '.join(manifest.tasks)}",
-            *counts,
+            *lines_of_counts(self.counts),
             *self._left_out(),
             *(f"warning: {warning}" for warning in self.warnings),
             *(f"note: {remark}" for remark in self.remarks),

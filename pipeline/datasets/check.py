@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from ..errors import UserError
 from .copies import warn_of_copies
@@ -17,13 +15,16 @@ from .manifest import Manifest
 from .readers.image_paths import FileNames
 from .records import SPLITS, Contents, Split
 from .splits import OWN_SPLIT_NOTE
-
-if TYPE_CHECKING:
-    from ..pictures import Unreadable
+from .unreadable import find_unreadable
 
 SHOWN = 20
-_COMPARED = 200_000
-_AT_ONCE = 100
+LookedAt = Literal["names", "headers", "pixels"]
+_HOW_SURE: dict[LookedAt, str] = {
+    "names": " by the names of its files: with so many, --decode opens them",
+    "headers": " by the headers and ends of its photos; --decode reads them whole",
+    "pixels": "",
+}
+_OPENED = 200_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Check:
         counts: per split, images and what hangs on them.
         differences: where the counts are not the published ones.
         remarks: what was left out on purpose, and how splits were made.
+        looked_at: what was read of the photos: nothing but their names, headers and ends, or all
+            pixels.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Check:
     differences: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     get: str = ""
+    looked_at: LookedAt = "names"
 
     @property
     def complete(self) -> bool:
@@ -69,16 +73,38 @@ class Check:
                 out.append(f"{what}: {len(entries) - SHOWN:,} more, mostly in {_where(entries)}")
         out += [f"warning: {warning}" for warning in self.warnings]
         out += [f"counts differ: {difference}" for difference in self.differences]
-        for split, counts in self.counts.items():
-            out.append(f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+        out += lines_of_counts(self.counts)
         out += [f"note: {remark}" for remark in self.remarks]
         if not self.complete and self.get:
             out.append(f"get it: {self.get}")
-        state = f"layout {self.layout!r}" if self.layout else "no known layout"
-        out.append(
-            f"{self.name} in {self.root}: {state}, {'complete' if self.complete else 'incomplete'}"
-        )
+        out.append(f"{self.name} in {self.root}: {self._verdict()}")
         return out
+
+    def _verdict(self) -> str:
+        if not self.layout:
+            return "no known layout, incomplete"
+        wrong = [
+            f"{len(entries):,} {'photo' if len(entries) == 1 else 'photos'} {what}"
+            for entries, what in ((self.missing, "missing"), (self.unreadable, "unreadable"))
+            if entries
+        ]
+        end = f"incomplete ({', '.join(wrong)})" if wrong else "complete"
+        return f"layout {self.layout!r}, {end}{'' if wrong else _HOW_SURE[self.looked_at]}"
+
+
+def lines_of_counts(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a line a split.
+
+    >>> lines_of_counts({"train": {"captioned images": 1, "captions": 5}})
+    ['train: 1 captioned image, 5 captions']
+    """
+    return [
+        f"{split}: "
+        + ", ".join(
+            f"{n:,} {what.removesuffix('s') if n == 1 else what}" for what, n in some.items()
+        )
+        for split, some in counts.items()
+    ]
 
 
 def _where(paths: list[str]) -> str:
@@ -90,14 +116,15 @@ def _where(paths: list[str]) -> str:
 def check_dataset(manifest: Manifest, root: Path | None = None, *, decode: bool = False) -> Check:
     """Compare the files below a root with the manifest.
 
-    Every folder that holds listed files is listed once. Photos of the same size are compared, to
-    find those that are in several splits or under several classes; no other file is opened unless
-    ``decode``. Without it, more than 200,000 photos are not compared either.
+    Every folder that holds listed files is listed once. Photos that cannot be read are named and
+    not counted: headers and ends of all are looked at. Photos of the same size are compared, to
+    find those that are in several splits or under several classes. Of more than 200,000 photos
+    nothing is opened unless ``decode``.
 
     Args:
         manifest: what should be there.
         root: where to look; by default the places that :func:`open_dataset` tries.
-        decode: also decode every image, which finds damaged ones; they are not counted.
+        decode: decode every image, which finds damage inside, too.
 
     Raises:
         UserError: the root does not exist.
@@ -137,16 +164,20 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
     paths = _paths(contents)
     missing = absent_files(paths)
     gone = set(missing)
-    left_out, about = inspect_images([p for p in paths if p not in gone]) if decode else ([], [])
+    looked_at: LookedAt = "pixels" if decode else "headers"
+    if not decode and len(paths) > _OPENED:
+        looked_at = "names"
+    left_out, about = [], []
+    if looked_at != "names":
+        there = [path for path in paths if path not in gone]
+        left_out, about = find_unreadable(there, decode=decode)
     contents = without(contents, {entry.path for entry in left_out})
     counts = {split: _counts(contents, split) for split in SPLITS}
     counts = {split: some for split, some in counts.items() if some}
     remarks = [*contents.remarks, *([contents.split_note] if contents.split_note else [])]
     remarks += _about_classes(contents, manifest)
     remarks += about
-    copies = []
-    if decode or len(paths) <= _COMPARED:
-        copies = warn_of_copies(contents, manifest.class_names)
+    copies = [] if looked_at == "names" else warn_of_copies(contents, manifest.class_names)
     if len(manifest.classes) == 1:
         remarks.append("there is one class only: nothing to tell apart")
     return Check(
@@ -160,6 +191,7 @@ def _check_contents(dataset: Dataset, how: str, decode: bool) -> Check:
         _differences(manifest, counts),
         remarks,
         how,
+        looked_at,
     )
 
 
@@ -196,34 +228,6 @@ def absent_files(paths: list[Path]) -> list[Path]:
     """Return the paths that are no files, listing each folder once instead of asking per file."""
     names = FileNames()
     return [path for path in paths if names.find(path) != path]
-
-
-def inspect_images(paths: list[Path]) -> tuple[list[Unreadable], list[str]]:
-    """Decode every image; return those that cannot be read, and remarks about the others."""
-    from ..pictures import PictureError, read_picture, unreadable
-    from ..progress import track
-
-    def look(path: Path) -> Unreadable | str:
-        try:
-            return read_picture(path, quick=True).remark
-        except PictureError as error:
-            return unreadable(path, error)
-
-    bad: list[Unreadable] = []
-    remarks: Counter[str] = Counter()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in track(range(0, len(paths), _AT_ONCE), "decoding images, by the hundred"):
-            for seen in pool.map(look, paths[start : start + _AT_ONCE]):
-                if isinstance(seen, str):
-                    remarks[seen] += 1
-                else:
-                    bad.append(seen)
-    said = [
-        f"{n:,} {'photo is' if n == 1 else 'photos are'} {what}"
-        for what, n in remarks.items()
-        if what
-    ]
-    return bad, said
 
 
 def without(contents: Contents, paths: set[Path]) -> Contents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,14 @@ def find_or_add(
         f"{source}: {photos:,} photos of {len(added.manifest.classes)} classes, now known as data"
         f" set {name!r}. Its class names are in {added.path}; edit them there."
     ]
-    if added.unreadable:
-        n = len(added.unreadable)
-        some = "; ".join(added.unreadable[:3]) + ("; …" if n > 3 else "")
-        said.append(f"Left out: {n:,} that cannot be read: {some}.")
+    said += _left_out(added.unreadable)
     said += [_sentence(text) for text in (*added.warnings, *added.remarks)][:SHOWN]
     return OwnPhotos(Dataset(added.manifest, found.root, found.layout), tuple(said))
+
+
+def _left_out(unreadable: Sequence[str]) -> list[str]:
+    some = "; ".join(unreadable[:3]) + ("; …" if len(unreadable) > 3 else "")
+    return [f"Left out: {len(unreadable):,} that cannot be read: {some}."] if unreadable else []
 
 
 def _known(name: str) -> Manifest:
@@ -124,6 +126,7 @@ def _again(manifest: Manifest, file: Path, found: Found, source: str | Path) -> 
         f"{source}: {photos:,} photos of {len(manifest.classes)} classes, known as data set"
         f" {manifest.name!r} since an earlier run ({file}).",
     )
+    said += _left_out(check.unreadable)
     return OwnPhotos(Dataset(manifest, found.root, manifest.layouts[0]), tuple(said))
 
 

@@ -60,10 +60,11 @@ def datasets_show(name: str) -> dict[str, Any]:
 
 
 def datasets_check(name: str, root: str | Path | None = None, decode: bool = False) -> Check:
-    """Return what is missing, file by file, and whether the counts are the published ones.
+    """Return what is missing or unreadable, and whether the counts are the published ones.
 
     Args:
-        root: folder of the data set, if not a usual place. decode: decode every image.
+        root: folder of the data set, if not a usual place.
+        decode: read every photo whole, not its header and end alone.
 
     Raises:
         UserError: no data set has that name.

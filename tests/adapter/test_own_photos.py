@@ -91,6 +91,11 @@ def test_a_second_run_reuses_names_and_descriptions(tmp_path: Path) -> None:
     third = find_or_add(folder)
     assert {"crimson mug", "grey jug"} <= set(third.dataset.class_names)
     assert "1 new: grey jug" in " ".join(third.said)
+    broken = folder / "grey jug" / "broken.jpg"
+    broken.touch()
+    fourth = find_or_add(folder)
+    assert f"Left out: 1 that cannot be read: {broken}: the file is empty." in fourth.said
+    assert fourth.said[0].startswith(third.said[0])  # it is not counted
 
 
 def test_folders_of_one_name_are_two_data_sets(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_open_pictures_arrays_and_patterns(
         (["run", "nowhere.jpg"], "There is no image or folder nowhere.jpg"),
         (["run", "empty"], "There are no images in empty"),
         (["nowhere", "empty"], "is not a run folder"),
+        (["run/config.yaml", "empty"], "is a file, not a run folder. Name a folder instead."),
     ],
 )
 def test_bad_input(aape, trained: tuple[Path, dict[str, str]], words: list[str], said: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...counts import counted
 from ...errors import UserError
 from ...paths import inside_data
 from ..copies import same_content
@@ -167,7 +168,8 @@ def read_captioned_folders(root: Path, layout: CaptionedFolders, manifest: Manif
     captions: dict[Split, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for image in captioned:
         captions[chosen[image.path]].append(image)
-    remarks = (f"{without} images without a caption were left out",) if without else ()
+    what = counted(without, "image without a caption was", "images without a caption were")
+    remarks = (f"{what} left out",) if without else ()
     remarks += inside.remarks()
     return Contents(items, captions, split_note=OWN_SPLIT_NOTE, remarks=remarks)
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...counts import counted
 from ...errors import UserError
 from ..copies import same_content
 from ..hints import LEFT_OUT, SplitOrNone
@@ -161,11 +162,15 @@ class Photos:
         """Say how much was left out, and why."""
         remarks = []
         if self._left_out:
-            remarks.append(f"{self._left_out:,} rows of no split that is used were left out")
+            what = "of no split that is used"
+            remarks.append(
+                counted(self._left_out, f"row {what} was", f"rows {what} were") + " left out"
+            )
         unlabelled = sum(photo.label is None for photo in photos) if self.labelled else 0
         if unlabelled:
-            remarks.append(f"{unlabelled:,} photos without a label were left out")
+            what = counted(unlabelled, "photo without a label was", "photos without a label were")
+            remarks.append(f"{what} left out")
         silent = sum(not photo.captions for photo in photos) if self.captioned else 0
         if silent:
-            remarks.append(f"{silent:,} photos have no caption")
+            remarks.append(counted(silent, "photo has", "photos have") + " no caption")
         return remarks

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...counts import counted
 from ...errors import UserError
 from ...files import cache_folder, hash_value, read_json, unreadable, write_json
 from ..hints import LEFT_OUT, SplitOrNone, resolve_split
@@ -54,7 +55,8 @@ def read_hugging_face(root: Path, layout: HuggingFace, manifest: Manifest) -> Co
                 )
     _refuse_several(labels_by_photo, manifest, root)
     if without:
-        photos.remarks.append(f"{without:,} rows without an image were left out")
+        what = counted(without, "row without an image was", "rows without an image were")
+        photos.remarks.append(f"{what} left out")
     return photos.contents()
 
 

@@ -76,12 +76,21 @@ def _look_at_file(source: Path, hints: Hints) -> Found:
             f"Tables end in {', '.join(TABLE_SUFFIXES)}; WebDataset files in .tar.",
         )
     if suffix == ".json":
-        # the formats in JSON know their images by the folder
-        for look in (karpathy, coco):
-            found = look(source.parent, hints)
-            if found is not None and source.name in found.layout.marks(found.root):
-                return found
+        found = _captions_in_json(source, hints)
+        if found is not None:
+            return found
     return look_at_table(source, hints)
+
+
+def _captions_in_json(source: Path, hints: Hints) -> Found | None:
+    """Karpathy's or COCO's file by its own name: its images are known by the folder."""
+    found = karpathy(source.parent, hints, source.name)
+    if found is not None:
+        return found
+    root = source.parent.parent if source.parent.name == "annotations" else source.parent
+    found = coco(root, hints)
+    listed = found is not None and source.relative_to(root).as_posix() in found.layout.marks(root)
+    return found if listed else None
 
 
 def _nothing_known(source: Path) -> UserError:

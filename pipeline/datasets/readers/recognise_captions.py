@@ -28,12 +28,16 @@ _KARPATHY_FOLDERS = (
 )  # fmt: skip
 
 
-def karpathy(root: Path, hints: Hints) -> Found | None:
-    """Karpathy's JSON, whatever it is called, beside its images; ``dataset_*.json`` first."""
+def karpathy(root: Path, hints: Hints, name: str = "") -> Found | None:
+    """Karpathy's JSON, whatever it is called, beside its images; ``dataset_*.json`` first.
+
+    Args:
+        name: the one file that is meant.
+    """
     files = sorted(
         root.glob("*.json"), key=lambda path: (not path.name.startswith("dataset"), path)
     )
-    for file in files:
+    for file in [root / name] if name else files:
         value = _json_or_none(file)
         rows = value.get("images") if isinstance(value, dict) else None
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):

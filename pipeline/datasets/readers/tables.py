@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...counts import counted
 from ...errors import UserError
 from ..hints import LEFT_OUT, resolve_split
 from ..images import ClassIndex
@@ -75,7 +76,10 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
                 image_id=_image_id(path, places.base, root),
             )
     if missing:
-        photos.remarks.append(f"{missing:,} rows whose photo is not there were left out")
+        what = "whose photo is not there"
+        photos.remarks.append(
+            counted(missing, f"row {what} was", f"rows {what} were") + " left out"
+        )
     return photos.contents()
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...counts import counted
 from ...errors import UserError
 from ...files import unreadable
 
@@ -175,11 +176,12 @@ def parse_delimited(text: str, path: Path, delimiter: str = "") -> TextTable:
     remarks = []
     if long:
         remarks.append(
-            f"{path.name}: {long:,} rows have more cells than the header; the rest went into"
-            f" {header[-1]!r}"
+            f"{path.name}: {counted(long, 'row has', 'rows have')} more cells than the header;"
+            f" the rest went into {header[-1]!r}"
         )
     if short:
-        remarks.append(f"{path.name}: {short:,} rows have fewer cells than the header")
+        what = counted(short, "row has", "rows have")
+        remarks.append(f"{path.name}: {what} fewer cells than the header")
     return TextTable(header, rows, tuple(remarks))
 
 

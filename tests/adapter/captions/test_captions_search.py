@@ -158,13 +158,14 @@ def test_unreadable_photos_are_named_and_left_out(
     monkeypatch.setattr(listed_photos, "step", links.append)
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
     (photos / "empty.jpg").touch()
+    Image.fromarray(np.full((9, 9), 5e6, dtype=np.float32)).save(photos / "range.tif")
     (photos / "nowhere.jpg").symlink_to(photos / "absent.jpg")
     for _ in range(2):  # the second time from the table
         index = open_index(photos, PixelEncoder())
         assert index.update.photos == 12
         said = lines.pop()
-        assert "2 of 14 photos cannot be read" in said
-        assert all(name in said for name in ("broken.png", "empty.jpg"))
+        assert "3 of 15 photos cannot be read" in said
+        assert all(name in said for name in ("broken.png", "empty.jpg", "range.tif"))
         assert "nowhere.jpg" in links.pop()
     bare = photos / "bare"
     bare.mkdir()

@@ -380,7 +380,7 @@ def test_captioned_folders_give_the_deepest_class(tmp_path: Path) -> None:
     assert names == {"cow": "mammal", "ox": "bovine animal"}
     captions = {c.captions[0] for some in contents.captions.values() for c in some}
     assert captions == {"A cow.", "A ox.", "A star."}
-    assert contents.remarks == ("1 images without a caption were left out",)
+    assert contents.remarks == ("1 image without a caption was left out",)
     for split, items in contents.items.items():
         assert {i.path for i in items} <= {c.path for c in contents.captions[split]}
 

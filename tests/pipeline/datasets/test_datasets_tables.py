@@ -130,8 +130,8 @@ def test_bare_commas_go_into_the_last_cell_and_are_counted() -> None:
     table = parse_delimited("id,label,title\n0,a,Nice, blue thing\n1,b,x\n2,c\n", Path("t.csv"))
     assert [row["title"] for row in table.rows] == ["Nice, blue thing", "x", ""]
     assert [remark.partition(":")[2][:7].strip() for remark in table.remarks] == [
-        "1 rows",
-        "1 rows",
+        "1 row",
+        "1 row",
     ]
 
 
@@ -170,7 +170,7 @@ def test_rows_without_label_and_empty_captions_are_counted(tmp_path: Path) -> No
     text = "path,label,caption\n0.jpg,a,one\n1.jpg,,two\n2.jpg,-1,\n3.jpg,b,None\n"
     added = add_text(tmp_path, text)
     assert counted(added, "labelled images") == 2
-    assert {"2 photos without a label were left out", "1 photos have no caption"} <= set(
+    assert {"2 photos without a label were left out", "1 photo has no caption"} <= set(
         added.remarks
     )
 
@@ -238,7 +238,7 @@ def test_another_photo_of_the_same_name_is_not_taken(tmp_path: Path) -> None:
         add_text(tmp_path, text)
     added = add_text(tmp_path, text, hints=Hints(skip_missing=True))
     assert counted(added, "labelled images") == 3
-    assert "1 rows whose photo is not there were left out" in added.remarks
+    assert "1 row whose photo is not there was left out" in added.remarks
 
 
 def test_columns_may_be_named(tmp_path: Path) -> None:
@@ -400,6 +400,23 @@ def test_captions_as_they_are_downloaded(
     dataset = open_dataset("mine")
     for split in splits:
         assert all(len(i.captions) == 5 and i.path.is_file() for i in dataset.captions(split))
+
+
+@pytest.mark.parametrize(
+    ("make", "file"),
+    [(karpathy, "my_split.json"), (coco_with_folders, "annotations/captions_val.json")],
+)
+def test_a_caption_file_by_its_own_name(
+    tmp_path: Path, make: Callable[[Path], None], file: str
+) -> None:
+    """Also where another file of the kind lies beside it, which the folder would be read from."""
+    make(tmp_path)
+    other = Path(file).with_name("dataset_other.json")
+    (tmp_path / other).write_text((tmp_path / file).read_text())
+    added = add_dataset(tmp_path / file, "mine")
+    assert added.manifest.layouts[0].kind in ("karpathy", "coco_captions")
+    assert counted(added, "captioned images") == 4
+    assert f"read from {file}, not from {other}" in added.remarks or "annotations" in file
 
 
 def test_roboflow_one_column_a_class(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from encoder_folders import word_tokenizer
+from encoder_folders import assert_equal_features, word_tokenizer
 from PIL import Image
 from safetensors.torch import save_file
 
 from aape.pipeline.encoders import load_encoder
+from aape.pipeline.encoders.base import pick_device
 from aape.pipeline.encoders.clip import ClipEncoder
 from aape.pipeline.encoders.families import preprocessing
 from aape.pipeline.errors import UserError
@@ -64,8 +65,11 @@ def test_features_equal_a_bare_open_clip_loop(name: str, checkpoints: dict[str, 
     with torch.inference_mode():
         images = bare.encode_image(pixels, normalize=True)
         texts = bare.encode_text(open_clip.get_tokenizer(name)(TEXTS), normalize=True)
-    torch.testing.assert_close(encoder.encode_images(pixels), images, atol=1e-5, rtol=0)
-    np.testing.assert_allclose(encoder.encode_text(TEXTS), texts.numpy(), atol=1e-5)
+    assert_equal_features(f"open_clip {name}, images", encoder.encode_images(pixels), images)
+    assert_equal_features(f"open_clip {name}, texts", encoder.encode_text(TEXTS), texts)
+    # without the long one, padding is cut
+    short = encoder.encode_text(TEXTS[:3])
+    assert_equal_features(f"open_clip {name}, short texts", short, texts[:3])
 
 
 @pytest.mark.parametrize(
@@ -153,6 +157,19 @@ def test_absent_weights_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path
         load_encoder("ViT-B-16", str(tmp_path / "absent.pt"))
 
 
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps", "nosuch"])
+def test_a_device_that_is_not_there_names_one_that_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="is not usable here") as caught:
+        pick_device(name)
+    advice = str(caught.value).partition("Use ")[2]
+    assert "--device cpu" in advice
+    assert name not in advice
+
+
 def test_auto_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AAPE_ENCODER", "ViT-B-61/nowhere")
     with pytest.raises(UserError, match="ViT-B-61"):
@@ -189,7 +206,8 @@ def test_training_checkpoints_are_read_weights_only(
         files.append(tmp_path / f"{name}.pt")
     for file in files:
         encoder = load_encoder("Random-ViT", str(file), "cpu", "float32")
-        np.testing.assert_allclose(encoder.encode_text(TEXTS), plain.encode_text(TEXTS), atol=1e-6)
+        found, wanted = encoder.encode_text(TEXTS), plain.encode_text(TEXTS)
+        assert_equal_features(f"checkpoint {file.name}, texts", found, wanted, 1e-6)
 
 
 class Trap:
@@ -244,6 +262,13 @@ def test_mobileclip_without_a_tag_equals_mobileclip_with_one(tmp_path: Path) -> 
     pixels = encoder.transform(picture())
     assert torch.equal(pixels, tagged.transform(picture()))
     assert 0 <= float(pixels.min()) <= float(pixels.max()) <= 1
+    bare = open_clip.create_model("MobileCLIP-S1", pretrained=str(file)).eval()
+    with torch.inference_mode():
+        images = bare.encode_image(pixels[None], normalize=True)
+        texts = bare.encode_text(open_clip.get_tokenizer("MobileCLIP-S1")(TEXTS), normalize=True)
+    assert_equal_features("MobileCLIP-S1, images", encoder.encode_images(pixels[None]), images)
+    assert_equal_features("MobileCLIP-S1, texts", encoder.encode_text(TEXTS), texts)
+    assert_equal_features("MobileCLIP-S1, short texts", encoder.encode_text(TEXTS[:3]), texts[:3])
     # earlier versions read this very file with other pixels under the hash of the file alone
     assert encoder.weights_hash != hash_file(file)
     assert tagged.weights_hash == hash_file(file)
@@ -265,7 +290,8 @@ def test_long_clip_reads_its_248_tokens(checkpoints: dict[str, Path], tmp_path: 
     tokens = open_clip.get_tokenizer("Random-ViT", context_length=248)(texts)
     with torch.inference_mode():
         wanted = long.encode_text(tokens, normalize=True)
-    np.testing.assert_allclose(encoder.encode_text(texts), wanted.numpy(), atol=1e-5)
+    assert_equal_features("Long-CLIP, texts", encoder.encode_text(texts), wanted)
+    assert_equal_features("Long-CLIP, short texts", encoder.encode_text(texts[:3]), wanted[:3])
 
 
 SIGLIP_TEXT = {
@@ -304,10 +330,12 @@ def test_a_folder_of_open_clip_equals_its_own_scheme(tmp_path: Path) -> None:
     pixels = transform(picture())[None]
     assert torch.equal(encoder.transform(picture())[None], pixels)
     with torch.inference_mode():
-        wanted = bare.encode_text(texts, normalize=True).numpy()
+        wanted = bare.encode_text(texts, normalize=True)
         images = bare.encode_image(pixels, normalize=True)
-    np.testing.assert_allclose(encoder.encode_text(TEXTS), wanted, atol=1e-5)
-    torch.testing.assert_close(encoder.encode_images(pixels), images, atol=1e-5, rtol=0)
+    assert_equal_features("open_clip's folder, texts", encoder.encode_text(TEXTS), wanted)
+    short = encoder.encode_text(TEXTS[:3])
+    assert_equal_features("open_clip's folder, short texts", short, wanted[:3])
+    assert_equal_features("open_clip's folder, images", encoder.encode_images(pixels), images)
     assert encoder.logit_bias == -10
     assert encoder.context_length == 16
     before = encoder.fingerprint
