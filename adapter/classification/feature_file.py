@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
 
 _UNIT_TOLERANCE = 0.05  # half precision moves lengths by 0.001
+_TRAINING = re.compile(r"train(?:_(\d+)shot)?\.features")
 
 
 class FileSource:
@@ -171,13 +172,11 @@ class FileSource:
             train, val = self.split(f"train_{shots}shot"), self.split("val")
             notes.append("the file fixes the shots: seeds differ in initialisation and order only")
         else:
-            found = sorted(
-                name for name in self.tensors if re.fullmatch(r"train.*\.features", name)
-            )
+            found = sorted(name for name in self.tensors if _TRAINING.fullmatch(name))
             raise UserError(
                 f"{self.path} has neither train.features nor train_{shots}shot.features"
                 f" (it has {', '.join(found) or 'no training features'}).",
-                "Choose --shots accordingly.",
+                _shots_that_exist(found),
             )
         return self._data(train, val, shots, seed, notes)
 
@@ -230,6 +229,16 @@ def from_feature_file(
 ) -> ClassificationData:
     """Return one draw of a file of cached features; :class:`FileSource` has its format."""
     return FileSource(path, bank).draw(shots, seed)
+
+
+def _shots_that_exist(tensors: list[str]) -> str:
+    """Say which shots a file has, by the names of its training tensors."""
+    fixed = sorted(int(n) for name in tensors for n in _TRAINING.findall(name) if n)
+    if not fixed:
+        return (
+            "Add train.features and train.labels; docs/method.md lists what a feature file holds."
+        )
+    return f"Use --shots {' or '.join(map(str, fixed))}."
 
 
 def _same_name(label: str, encoder_id: str) -> bool:

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from aape.adapter.classification.data import ClassTexts
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.protocols import load_protocol
+from aape.pipeline.errors import UserError
 
 NAMES = ["dog", "missile", "cat", "missile"]
 
@@ -56,3 +58,16 @@ def test_a_target_without_training_images_is_tested_on_and_equal_names_keep_thei
     for turned in (target, replace(target, dataset="again")):
         test = load_protocol("domain").test_sets(data, [turned])[1]
         assert test.classes.seen.tolist() == [0, 1, 2, 3]
+
+
+def test_shots_that_a_file_lacks_are_answered_with_those_it_has(tmp_path):
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    tensors = {
+        "train_1shot.features": x, "train_1shot.labels": y, "train_4shot.features": x,
+        "train_4shot.labels": y, "test.features": x, "test.labels": y, "class_text.features": x,
+    }  # fmt: skip
+    path = tmp_path / "fixed.safetensors"
+    save_file(tensors, path, {"classnames": '["a", "b", "c", "d"]', "encoder": "made up"})
+    with pytest.raises(UserError) as caught:
+        FileSource(path).draw(16, 0)
+    assert caught.value.hint == "Use --shots 1 or 4."
