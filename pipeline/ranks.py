@@ -62,6 +62,10 @@ class Group:
         """Whether this process decides, prints and writes."""
         return self.rank == 0
 
+    def part(self, count: int) -> slice:
+        """Return this process's part of ``count`` things in a row; all parts are nearly equal."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def share(self, value: Any) -> Any:
         """Return the first process's ``value``, of what JSON knows, in all of them."""
         return value
