@@ -91,6 +91,15 @@ class KnowsTextNorms(Protocol):
         ...
 
 
+@runtime_checkable
+class CanCompile(Protocol):
+    """An encoder whose image tower can be compiled."""
+
+    def compile_images(self, always: bool = False) -> None:
+        """Compile it at the first large batch, if it is ``always`` or faster so."""
+        ...
+
+
 def fingerprint(id: str, weights_hash: str) -> str:
     """Return the name under which banks and features remember an encoder."""
     return f"{id}@{weights_hash[:16]}"
