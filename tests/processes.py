@@ -1,4 +1,4 @@
-"""Work done by several processes that form a group, as ``torchrun`` starts them."""
+"""Work done by several processes that form a group, as ``torchrun`` starts them; its rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 from places import TESTS
+from safetensors import safe_open
+
+from aape.pipeline.files import cache_folder
 
 # Torch is imported once, in a process that forks the others.
 _FORK = """
@@ -60,3 +63,21 @@ def run_group(prepare: str, work: str, count: int = 2, home: Path | None = None)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
+
+
+def home_with_models(home: Path) -> Path:
+    """Make an empty home that knows the models of the present one: they are not prepared again."""
+    models = cache_folder("models")
+    home.mkdir()
+    (home / "models").symlink_to(models)
+    return home
+
+
+def stored_keys(home: Path) -> list[bytes]:
+    """Every key of every shard, with the folder of its store; one that is there twice is twice."""
+    found = []
+    for shard in (*home.glob("features/**/*.safetensors"), *home.glob("texts/*/*.safetensors")):
+        with safe_open(shard, framework="np") as opened:
+            where = shard.parent.name.encode()
+            found += [where + key.tobytes() for key in opened.get_tensor("keys")]
+    return sorted(found)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from .image_cache import PLAIN, ImageCache
 from .left_out import cannot_be_read, left_out
 from .pixels import Batch, Job, pixel_batches
 from .shards import RowStore
-from .spread import Work, actors_of, contents_of, everywhere, fill_store
+from .spread import Unencoded, Work, actors_of, contents_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -150,15 +149,18 @@ def _work(
         if isinstance(content, str):
             first.setdefault(content, number)
     named = [content if isinstance(content, str) else "" for content in contents]
-    fill = partial(_fill, encoder, cache, workers=workers)
     actors = actors_of(encoder)
+
+    def fill(jobs: Sequence[Job], size: int) -> Unencoded:
+        if actors and actors.pay(sum(len(job.order()) for job in jobs), size):
+            return actors.fill_images(cache, jobs, size)
+        return _fill(encoder, cache, jobs, workers, size)
+
     return Work(
         lacking=lambda: _lacking(cache, files, contents, bad),
         refresh=cache.refresh,
         writing=cache.writing,
-        fill=lambda jobs, size: (
-            actors.fill_images(cache, jobs, size) if actors else fill(jobs, batch_size=size)
-        ),
+        fill=fill,
         batch_size=batch_size,
         views=lambda job: len(job.order()),
         number=lambda job: [first[job.content], job.views, job.tokens],

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from ..errors import UserError
 from ..pictures import PictureError
+from ..progress import step
 from ..ranks import Group, group
 from .pixels import hash_contents
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .on_ray import RayActors
 
 T = TypeVar("T")
-Unreadable = dict[str, PictureError]
+Unencoded = dict[str, PictureError]
 """Why photos cannot be read, by their content."""
 _PATIENCE = 90.0  # seconds until a network disk shows what another machine wrote
 
@@ -51,7 +52,7 @@ class Work(Generic[T]):
     lacking: Callable[[], list[T]]
     refresh: Callable[[], None]
     writing: Callable[[], AbstractContextManager[None]]
-    fill: Callable[[Sequence[T], int], Unreadable]
+    fill: Callable[[Sequence[T], int], Unencoded]
     batch_size: int
     views: Callable[[T], int]
     number: Callable[[T], Any]
@@ -62,12 +63,12 @@ class Work(Generic[T]):
         """Return how many pieces one process takes at once where these are lacking."""
         return max(1, self.batch_size // max(map(self.views, pieces), default=1))
 
-    def encode(self, pieces: Sequence[T], batch: int) -> Unreadable:
+    def encode(self, pieces: Sequence[T], batch: int) -> Unencoded:
         """Fill with some of the pieces, ``batch`` of them at once."""
         return self.fill(pieces, batch * max(map(self.views, pieces), default=1))
 
 
-def fill_store(work: Work[T]) -> tuple[list[T], Unreadable]:
+def fill_store(work: Work[T]) -> tuple[list[T], Unencoded]:
     """Encode what is lacking, with the processes of the group if there is one.
 
     Returns:
@@ -86,7 +87,7 @@ def fill_store(work: Work[T]) -> tuple[list[T], Unreadable]:
         return pieces, work.encode(pieces, work.batch(pieces))
 
 
-def _fill_together(work: Work[T], processes: Group) -> tuple[list[T], Unreadable]:
+def _fill_together(work: Work[T], processes: Group) -> tuple[list[T], Unencoded]:
     processes.agree(work.about, "the encoder")
     with ExitStack() as stack:
         numbers: list[Any] = []
@@ -99,7 +100,7 @@ def _fill_together(work: Work[T], processes: Group) -> tuple[list[T], Unreadable
             return [], {}
         size = work.batch(pieces)
         own = work.encode(part_of(pieces, size, processes.rank, processes.size), size)
-        unreadable: Unreadable = {}
+        unreadable: Unencoded = {}
         for part in processes.collect({content: str(why) for content, why in own.items()}):
             unreadable |= {content: PictureError(why) for content, why in part.items()}
         work.refresh()  # so that the first process joins what all have written
@@ -160,6 +161,7 @@ def open_encoder(config: EncoderConfig, name: str = "", checkpoint: str = "") ->
         UserError: the name is unknown, its weights are not here, or there is no such cluster.
     """
     from ..encoders import load_encoder
+    from ..encoders.base import CanCompile
 
     if config.ray.actors and group().size > 1:
         raise UserError(
@@ -168,6 +170,10 @@ def open_encoder(config: EncoderConfig, name: str = "", checkpoint: str = "") ->
         )
     name, checkpoint = name or config.name, checkpoint or config.checkpoint
     encoder = load_encoder(name, checkpoint, config.device)
+    if config.compile and isinstance(encoder, CanCompile):
+        encoder.compile_images()
+    elif config.compile:
+        step(f"{encoder.id} is not compiled: encoder.compile is for models of open_clip.")
     if config.ray.actors:
         from .on_ray import RayActors
 

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import cache_folder, hash_value
 from ..progress import bar, step
 from .shards import RowStore, row_key
-from .spread import Unreadable, Work, actors_of, everywhere, fill_store
+from .spread import Unencoded, Work, actors_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -131,8 +131,8 @@ def _work(
             yield
             store.merge()
 
-    def fill(missing: Sequence[str], size: int) -> Unreadable:
-        if actors:
+    def fill(missing: Sequence[str], size: int) -> Unencoded:
+        if actors and actors.pay(len(missing), size):
             actors.fill_texts(store, missing, keys, size)
         else:
             _fill(encoder, store, missing, keys, size)

@@ -82,6 +82,8 @@ GROUP = """
 from pathlib import Path
 from fake_captions import FakeDataset
 from fakes import ColourEncoder
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.run import CaptionRunConfig
 from aape.adapter.captions.train import CaptionConfig, train_captions
 from aape.adapter.run import RunFolder
 from aape.pipeline.files import write_json
@@ -101,6 +103,11 @@ def train(rank):
             name = f"{{aggregator}}-{{rank}}"
             write_json(folder / f"{{name}}.json", adapter.details)
             write_tensors(folder / f"{{name}}.safetensors", adapter.generator.state_dict(), {{}})
+    caption_run.open_dataset = lambda *_: data
+    caption_run.open_encoder = lambda *_: ColourEncoder()
+    config = CaptionRunConfig(dataset="fake", captions=config, seeds=[1, 2])
+    table = caption_run.run_captions(config, folder / "run")  # joins by itself
+    assert [row["seed"] for row in table.method("h(x)").seeds] == [1, 2]
 """
 
 
@@ -112,6 +119,8 @@ def test_processes_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / str(rank)).mkdir()
     said = run_group(GROUP.format(folder=str(tmp_path)), "train", home=home)
     assert said.count("Reusing the caption adapter") == 2  # by the first process, of two kinds
+    assert (tmp_path / "run" / "results" / "captions.md").exists()
+    assert len(list((tmp_path / "run").rglob("caption_adapter.safetensors"))) == 2
     monkeypatch.setenv("AAPE_HOME", str(home))
     for aggregator in ("attention", "random"):
         config = CaptionConfig(epochs=3, batch_size=7, lr=0.01, aggregator=aggregator)

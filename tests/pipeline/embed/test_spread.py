@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import PixelEncoder
 from PIL import Image
-from processes import run_group
-from safetensors import safe_open
+from processes import free_port, home_with_models, run_group, stored_keys
 
 from aape.pipeline import ranks
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.spread import part_of
 from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import hash_value
 from aape.pipeline.ranks import joined, launch
 
 TEXTS = [f"text {number}" for number in range(23)]
 WORK = """
 import json
+import subprocess
+import sys
 from pathlib import Path
 import numpy as np
 from fakes import PixelEncoder
@@ -52,27 +56,18 @@ def encode(rank):
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    home = home_with_models(tmp_path / "home")
+    monkeypatch.setenv("AAPE_HOME", str(home))
+    return home
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
+def write_pictures(folder: Path, count: int, seed: str = "") -> list[Path]:
     folder.mkdir()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(list(seed.encode()))
     paths = [folder / f"{number:02}.png" for number in range(count)]
     for path in paths:
         Image.fromarray(rng.integers(0, 255, (12, 10, 3), dtype=np.uint8)).save(path)
     return paths
-
-
-def stored_keys(home: Path) -> list[bytes]:
-    """Every key of every shard, with the folder of its store; one that is there twice is twice."""
-    found = []
-    for shard in home.glob("*/**/*.safetensors"):
-        with safe_open(shard, framework="np") as opened:
-            where = shard.parent.name.encode()
-            found += [where + key.tobytes() for key in opened.get_tensor("keys")]
-    return sorted(found)
 
 
 @pytest.mark.slow
@@ -139,6 +134,7 @@ EXCHANGE = """
 import os
 import torch
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import hash_value
 from aape.pipeline.ranks import joined
 
 def exchange(rank):
@@ -171,3 +167,37 @@ def exchange(rank):
 @pytest.mark.slow
 def test_what_processes_tell_each_other() -> None:
     run_group(EXCHANGE.replace("{{", "{").replace("}}", "}"), "exchange", count=3)
+
+
+MANIFEST = """
+name: noise
+title: Noise
+tasks: [classification]
+licence: none
+classes: [grey noise, loud noise]
+templates: ["a photo of {}."]
+layouts: [{kind: image_folders, splits: {train: train, val: val, test: test}}]
+"""
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun(tmp_path: Path, own_cache: Path) -> None:
+    """One answer, that of the first process; a command that cannot be shared says so."""
+    (tmp_path / "noise.yaml").write_text(MANIFEST)
+    for split in ("train", "val", "test"):
+        for name in ("grey noise", "loud noise"):
+            place = tmp_path / "noise" / split / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_pictures(place, 3, seed=hash_value([split, name]))
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    start += ["--master-port", str(free_port()), "-m", "aape"]
+    words = ["encode", str(tmp_path / "noise.yaml"), "--root", str(tmp_path / "noise")]
+    words += ["--encoder", "lite", "--device", "cpu", "--json"]
+    done = subprocess.run([*start, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["images"], found["computed"], found["texts"]) == (18, 18, 2 * 8)
+    assert found["processes"] == 2
+    refused = subprocess.run([*start, "encoders"], capture_output=True, text=True, timeout=300)
+    assert refused.returncode != 0
+    assert "aape encoders is not for several processes" in refused.stderr
