@@ -31,6 +31,8 @@ class Launch(NamedTuple):
     size: int
     local: int
     """Its number on this machine."""
+    beside: int
+    """How many there are on this machine."""
 
 
 def launch() -> Launch | None:
@@ -42,14 +44,17 @@ def launch() -> Launch | None:
     names = ("RANK", "WORLD_SIZE")
     if not all(os.environ.get(name) for name in names):
         return None
-    words = [os.environ[name] for name in names] + [os.environ.get("LOCAL_RANK") or "0"]
+    words = [os.environ[name] for name in names] + [
+        os.environ.get("LOCAL_RANK") or "0",
+        os.environ.get("LOCAL_WORLD_SIZE") or "1",
+    ]
     if not all(word.isdecimal() for word in words) or not int(words[0]) < int(words[1]):
         raise UserError(
             f"RANK={words[0]} and WORLD_SIZE={words[1]} are not those of a launcher.",
             "Start with torchrun, or unset both.",
         )
-    rank, size, local = map(int, words)
-    return Launch(rank, size, local) if size > 1 else None
+    rank, size, local, beside = map(int, words)
+    return Launch(rank, size, local, max(1, beside)) if size > 1 else None
 
 
 class Group:

@@ -14,7 +14,9 @@ from PIL import Image
 from processes import free_port, home_with_models, run_group, stored_keys
 
 from aape.pipeline import ranks
+from aape.pipeline.embed.image_cache import PLAIN
 from aape.pipeline.embed.images import image_features
+from aape.pipeline.embed.pixels import Job, pixel_batches
 from aape.pipeline.embed.spread import part_of
 from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.errors import UserError
@@ -109,14 +111,23 @@ def test_parts_are_whole_batches_and_everything_once() -> None:
             assert sorted(cut) == [list(range(n, min(n + 4, count))) for n in range(0, count, 4)]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_who_reads(workers: int, tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path / "pictures", 47)
+    jobs = [Job(path, path.name, [PLAIN, 0]) for path in paths]
+    read = pixel_batches(PixelEncoder(), jobs, 0, workers, 36)  # pyright: ignore
+    assert [len(batch) for batch in read] == [18, 18, 11]
+
+
 def test_what_the_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert launch() is None
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert launch() == (3, 8, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launch() == (3, 8, 1, 4)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError, match="not those of a launcher"):
         launch()
