@@ -55,6 +55,7 @@ _PUBLIC = {
     "datasets_remove": _DATASETS,
     "datasets_show": _DATASETS,
     "demo": _SUITE,
+    "encode": ".pipeline.embed.verbs",
     "encoders": ".pipeline.encoders.verbs",
     "eval_all": _SUITE,
     "eval_captioning": _CAPTIONS,

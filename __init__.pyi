@@ -81,6 +81,7 @@ from .pipeline.datasets.verbs import (
     datasets_remove as datasets_remove,
     datasets_show as datasets_show,
 )
+from .pipeline.embed.verbs import encode as encode
 from .pipeline.encoders import load_encoder as load_encoder
 from .pipeline.encoders.verbs import encoders as encoders
 from .pipeline.errors import UserError as UserError

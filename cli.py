@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,7 +31,7 @@ from .adapter.commands import (
     sweep,
     train,
 )
-from .pipeline.commands import bank, datasets, encoders, prompts
+from .pipeline.commands import bank, datasets, encode, encoders, prompts
 
 app = typer.Typer(
     name="aape",
@@ -56,6 +57,7 @@ for verbs in (
     export,
     share,
     doctor,
+    encode,
     encoders,
 ):
     app.add_typer(verbs.app)
@@ -64,6 +66,8 @@ app.add_typer(datasets.datasets_app, name="datasets")
 app.add_typer(evaluate.eval_app, name="eval")
 INTERRUPTED, STOPPED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _ANYWHERE = {"-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose"}
+# verbs that several processes of torchrun can share
+_SHARED = ("encode", "train-captions")
 _verbose = False
 
 
@@ -77,6 +81,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def everywhere(
+    context: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors alone.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Times, and where an error arose.")
@@ -88,10 +93,27 @@ def everywhere(
     """Take the options that every verb has."""
     global _verbose
     _verbose = verbose
+    if _rank() is not None and context.invoked_subcommand not in _SHARED:
+        from .pipeline.errors import UserError
+
+        raise UserError(
+            f"aape {context.invoked_subcommand} is not for several processes of torchrun.",
+            f"They can share: aape {', aape '.join(_SHARED)}; what these keep is found by one.",
+        )
     if quiet or verbose:
         from .pipeline import progress
 
         progress.speak(quiet=quiet, times=verbose)
+
+
+def _rank() -> int | None:
+    """Return the number of this process among those of torchrun, if it is one of several."""
+    if not os.environ.get("RANK"):
+        return None
+    from .pipeline.ranks import launch
+
+    started = launch()
+    return None if started is None else started.rank
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,14 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     words = _first(sys.argv[1:] if arguments is None else list(arguments))
+    rank = None
     try:
+        rank = _rank()
+        if rank:  # the first process alone prints
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         status = app(words, prog_name="aape", standalone_mode=False)
     except UserError as error:
         if _verbose:
             import traceback
 
             traceback.print_exc()
-        _say(f"aape: {error}", error=True)
+        _say(f"aape{f' (process {rank})' if rank else ''}: {error}", error=True)
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -131,12 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         show(file=sys.stderr)
         status = getattr(error, "exit_code", 2)
-    if status == INTERRUPTED:
+    if status == INTERRUPTED and not rank:
         _say(
             f"aape: {'stopped' if stopped else 'interrupted'}. Run the same command again to go"
             " on: finished work is kept."
         )
-        status = STOPPED if stopped else INTERRUPTED
+    if status == INTERRUPTED and stopped:
+        status = STOPPED
     sys.exit(status if isinstance(status, int) else 0)
 
 

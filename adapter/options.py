@@ -61,17 +61,20 @@ def _all() -> Iterator[dict[str, Any]]:
     ]
     for prefix, cls, values in sections:
         values = cls().model_dump(mode="json") if values is None else values
-        for name, field, _ in fields_of(cls):
+        for name, field, default in fields_of(cls):
             yield {
                 "name": prefix + name,
                 "values": _values(field),
-                "default": _at(values, name),
+                "default": _at(values, name, default),
                 "meaning": field.description or "",
             }
 
 
-def _at(values: Any, name: str) -> Any:
+def _at(values: Any, name: str, default: Any) -> Any:
+    """Return a value by its dotted name; what no record holds has its default."""
     for part in name.split("."):
+        if part not in values:
+            return default
         values = values[part]
     return values
 

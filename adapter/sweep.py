@@ -135,7 +135,7 @@ def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Uni
 
 def _on_ray(units: Sequence[_Unit], address: str) -> Iterator[tuple[_Unit, str]]:
     """Run units as Ray tasks, each on one processor, and on one GPU where its device is one."""
-    from ..pipeline.prompts.engines.ray import join_cluster
+    from ..pipeline.ray_cluster import join_cluster
 
     ray, started = join_cluster(address, "aape sweep --ray")
     try:

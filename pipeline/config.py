@@ -270,6 +270,19 @@ class GenerationConfig(Section):
     top_up: TopUpConfig = Field(default_factory=TopUpConfig)
 
 
+class EncodingRayConfig(Section):
+    """Encoding on a Ray cluster: every actor holds the encoder and reads the photos itself.
+
+    This process decides what is lacking and writes the cache, so that the nodes need to see the
+    photos (under the same paths) and the encoder's weights, and nothing else of this machine. Which
+    cluster it is no file can say: that of $RAY_ADDRESS, else of this machine, else a new one here.
+    """
+
+    actors: int = Field(default=0, ge=0, description="encoders at once; 0: encode without Ray")
+    cpus: float = Field(default=1, gt=0, description="processors of an actor")
+    gpus: float = Field(default=0, ge=0, description="GPUs of an actor; 0: it encodes on the CPU")
+
+
 class EncoderConfig(Section):
     """Which dual encoder embeds texts and images, and where it runs."""
 
@@ -283,3 +296,11 @@ class EncoderConfig(Section):
     strict: bool = Field(
         default=False, description="stop at a photo that cannot be read; else it is left out"
     )
+    # both of a machine, not of a run: they are in no record
+    compile: bool = Field(
+        default=False,
+        exclude=True,
+        description="compile the image tower of an open_clip model where that measures faster;"
+        " takes a minute or two, worth while from some 100,000 photos on",
+    )
+    ray: EncodingRayConfig = Field(default_factory=EncodingRayConfig, exclude=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,6 +24,17 @@ def speak(*, quiet: bool = False, times: bool = False) -> None:
     global _times
     _console.quiet = quiet
     _times = times
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Say nothing on standard error for a while."""
+    before = _console.quiet
+    _console.quiet = True
+    try:
+        yield
+    finally:
+        _console.quiet = before
 
 
 def bar() -> Progress:

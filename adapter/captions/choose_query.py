@@ -16,8 +16,10 @@ from pydantic import Field
 
 from ...pipeline.config import Section
 from ...pipeline.datasets import open_dataset
+from ...pipeline.embed.spread import everywhere
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
+from ...pipeline.ranks import group
 from ...pipeline.store import read_record, write_record
 from .data import caption_set, some, training_and_validation
 from .retrieval import WEIGHTS, mixture, weight_scores
@@ -101,9 +103,10 @@ def keep_query(
 ) -> ChosenQuery:
     """Return the recorded choice if it belongs to these generators, else choose and record."""
     found = recorded_query(run, adapters)
-    if found is None:
+    if not everywhere(found is not None) or found is None:
         found = choose_query(dataset, encoder, adapters)
-        write_record(run.path / FILE, found.model_dump(mode="json"))
+        if group().first:
+            write_record(run.path / FILE, found.model_dump(mode="json"))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,10 +10,12 @@ from pydantic import Field
 
 from ...pipeline.config import EncoderConfig, Section
 from ...pipeline.datasets import Dataset, open_dataset
+from ...pipeline.embed.spread import open_encoder
 from ...pipeline.encoders import load_encoder
 from ...pipeline.errors import UserError
 from ...pipeline.files import exclusive, hash_value
 from ...pipeline.progress import step
+from ...pipeline.ranks import Group, joined
 from ..finish import finish_run
 from ..results import MethodResult, Results
 from ..run import RunFolder, own_weights
@@ -42,9 +45,17 @@ class CaptionRunConfig(Section):
 def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     """Train one generator a seed in a run folder; return validation recall before and after.
 
+    Processes that ``torchrun`` started share the work; the first alone writes into the folder,
+    which lies on a disk that all of them see.
+
     Raises:
         UserError: the data set has no captions, or its files are not here.
     """
+    with joined() as processes:
+        return _run(config, out, processes)
+
+
+def _run(config: CaptionRunConfig, out: Path | None, processes: Group) -> Results:
     dataset = open_dataset(config.dataset, Path(config.root) if config.root else None)
     folder = RunFolder(out or Path("runs") / f"{dataset.manifest.name}-captions")
     train, val = training_and_validation(dataset)
@@ -54,13 +65,17 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
     for note in (*dataset.contents.remarks, *notes):
         step(note)
     config = config.model_copy(update=_places(config))
-    encoder = load_encoder(config.encoder.name, config.encoder.checkpoint, config.encoder.device)
-    with folder.making(), exclusive(folder.path / "captions", "training in"):
-        kept = config.encoder.model_copy(update={"name": encoder.id})
-        folder.start(
-            config.model_copy(update={"encoder": kept}),
-            ["captions", "retrieval", "contrasts", "captioning", "vqa"],
-        )
+    encoder = open_encoder(config.encoder)
+    with ExitStack() as writing:
+        if processes.first:
+            writing.enter_context(folder.making())
+            writing.enter_context(exclusive(folder.path / "captions", "training in"))
+            kept = config.encoder.model_copy(update={"name": encoder.id})
+            folder.start(
+                config.model_copy(update={"encoder": kept}),
+                ["captions", "retrieval", "contrasts", "captioning", "vqa"],
+            )
+        processes.wait()
         start = MethodResult("h(x) before training", [])
         trained = MethodResult("h(x)", [], group="ours")
         adapters = []
@@ -87,8 +102,9 @@ def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:
         units={"mean R": "%"},
         notes=[*notes, query.sentence(), f"next: aape eval retrieval {folder.path}"],
     )
-    folder.save_results(results)
-    finish_run(folder)
+    if processes.first:
+        folder.save_results(results)
+        finish_run(folder)
     return results
 
 

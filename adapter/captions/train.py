@@ -23,14 +23,17 @@ from pydantic import Field
 from torch import Tensor
 
 from ...pipeline.config import Section
+from ...pipeline.embed.spread import everywhere
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import step
+from ...pipeline.ranks import group
 from ...pipeline.store import read_record, read_tensors, write_record, write_tensors
 from ..method.checkpoint import load_checkpoint, save_checkpoint
 from ..method.model import Aggregator, Generator, clip_score, distillation_loss
 from ..metrics.recall import first_relevant_rank, recall_at
 from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
+from .loss import caption_loss, caption_loss_part
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset
@@ -67,34 +70,6 @@ class CaptionConfig(Section):
     seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
-
-
-def false_negatives(p: Tensor, mask: Tensor, near_equal: float) -> tuple[Tensor, Tensor]:
-    """Return who is whose: own (b, t) and masked (b, t) over the t real captions of the batch.
-
-    A caption of another image is masked where it equals, or nearly, one of the image's own: then it
-    describes the image too, and to push it away would be wrong.
-    """
-    owner = torch.repeat_interleave(torch.arange(len(p)), mask.sum(1))  # (t,)
-    flat = p[mask]  # (t, d)
-    own = owner == torch.arange(len(p))[:, None]  # (b, t)
-    near = (flat @ flat.T >= near_equal).float()  # (t, t)
-    described = (own.float() @ near) > 0  # (b, t): near-equal to some caption of the image
-    return own, described & ~own
-
-
-def caption_loss(h: Tensor, p: Tensor, mask: Tensor, scale: float, near_equal: float) -> Tensor:
-    """Return CLIP's symmetric loss of images against all their captions, false negatives masked.
-
-    Image to text: mean log-likelihood of the image's own captions. Text to image: the one image.
-    """
-    own, masked = false_negatives(p, mask, near_equal)
-    logits = scale * F.normalize(h, dim=-1) @ p[mask].T  # (b, t)
-    logits = logits.masked_fill(masked, -math.inf)
-    to_text = logits.log_softmax(1)[own].reshape(-1)
-    weight = (1.0 / mask.sum(1)).repeat_interleave(mask.sum(1))
-    to_image = logits.log_softmax(0)[own]
-    return -((to_text * weight).sum() / len(h) + to_image.mean()) / 2
 
 
 def caption_generator(config: CaptionConfig, mean_text: Tensor, mean_image: Tensor) -> Generator:
@@ -181,13 +156,16 @@ class CaptionAdapter:
         )
 
 
-def _finished(folder: Path) -> CaptionAdapter | None:
-    """Return a finished training, or nothing where it is damaged and must be done again."""
+def _finished(folder: Path, key: str) -> CaptionAdapter | None:
+    """Return a finished training, or nothing where it is of other data or damaged."""
+    if not (folder / DESCRIPTION).exists():
+        return None
     try:
-        return CaptionAdapter.load(folder)
+        done = CaptionAdapter.load(folder)
     except UserError as error:
         step(f"{error.message} It is trained again.")
         return None
+    return done if done.details.get("key") == key else None
 
 
 def train_captions(
@@ -199,6 +177,9 @@ def train_captions(
     strict: bool = False,
 ) -> CaptionAdapter:
     """Train ``h`` on the captioned training images of ``dataset``; keep the best epoch on val.
+
+    Of the processes that ``torchrun`` started (:func:`aape.pipeline.ranks.joined`) each computes a
+    part of every batch; the losses are those of one process up to rounding.
 
     With ``run``, a killed training goes on after its last epoch, and a finished one with the same
     configuration, data and encoder is reused. The folder of the run has one folder a seed. Images
@@ -220,11 +201,10 @@ def train_captions(
         }
     )
     folder = run.path / "captions" / f"seed-{config.seed}" if run else None
-    if folder and (folder / DESCRIPTION).exists():
-        done = _finished(folder)
-        if done is not None and done.details.get("key") == key:
-            step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
-            return done
+    done = _finished(folder, key) if folder else None
+    if everywhere(done is not None) and done is not None:
+        step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
+        return done
     train = caption_set(encoder, images, "training", strict)
     val = caption_set(encoder, validation, "validation", strict)
     scale = config.temperature or encoder.logit_scale
@@ -233,16 +213,18 @@ def train_captions(
     generator, details = _fit(train, val, scale, config, checkpoint)
     name = dataset.manifest.name
     adapter = CaptionAdapter(generator, config, name, encoder.fingerprint, {"key": key, **details})
-    if folder:
+    if folder and group().first:
         adapter.save(folder)
         for state in folder.glob(f"training-{key[:16]}*.safetensors"):
             state.unlink(missing_ok=True)
+    group().wait()  # until it is there for all
     return adapter
 
 
 def _fit(
     train: CaptionSet, val: CaptionSet, scale: float, config: CaptionConfig, checkpoint: Path | None
 ) -> tuple[Generator, dict[str, Any]]:
+    processes = group()
     torch.manual_seed(config.seed)
     mean_text, mean_image = train.p[train.mask].mean(0), train.x.mean(0)
     generator = caption_generator(config, mean_text, mean_image)
@@ -252,45 +234,79 @@ def _fit(
     module["best"] = caption_generator(config, mean_text, mean_image)
     trained = [*generator.parameters(), *aggregator.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    history = [_validate(generator, val)]
+    history, losses = [_validate(generator, val)], []
     state = load_checkpoint(checkpoint, {"module": module}, optimizer) if checkpoint else None
     if state:
-        history = state["history"]
+        history, losses = state["history"], state.get("losses", [])
         best = module["best"].state_dict()
         step(f"Going on after epoch {len(history) - 1} of {config.epochs}.")
+    processes.agree(len(history) - 1, "how many epochs are done")
     batches = max(1, math.ceil(len(train.x) / config.batch_size))
     for epoch in range(len(history) - 1, config.epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(len(train.x))
-        finite = torch.ones((), dtype=torch.bool, device=train.x.device)
+        total = torch.zeros((), device=train.x.device)
         for number, rows in enumerate(np.array_split(order, batches)):
             if len(rows) < 2:
                 continue
             done = (epoch * batches + number) / (config.epochs * batches)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * min(1.0, 10 * done + 0.1) * (1 - done)
-            x, p, mask = train.x[rows], train.p[rows], train.mask[rows]
-            target = aggregator(p, mask, x)
-            h = generator(x)
-            loss = caption_loss(h, p, mask, scale, config.near_equal)
-            loss = loss + config.distillation * distillation_loss(h, target.detach())
-            loss = loss - config.reward * clip_score(x, target)
-            finite &= torch.isfinite(loss.detach())
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = config.lr * min(1.0, 10 * done + 0.1) * (1 - done)
+            batch = train.x[rows], train.p[rows], train.mask[rows]
+            loss = _loss(generator, aggregator, batch, scale, config)
+            total += loss.detach()
             optimizer.zero_grad()
             loss.backward()
+            processes.add_up([p.grad for p in trained if p.grad is not None])
             optimizer.step()
-        if not finite:  # asked once an epoch: to ask makes the host wait for the device
+        processes.add_up([total])
+        if not torch.isfinite(total):  # asked once an epoch: to ask makes the host wait
             raise UserError(
                 f"The loss is not finite in epoch {epoch + 1}.", "Lower the learning rate."
             )
-        history.append(_validate(generator, val))
+        processes.follow(trained)  # processors of several kinds may round differently
+        losses.append(float(total) / batches)
+        history.append(processes.share(_validate(generator, val) if processes.first else None))
         if history[-1] >= max(history):
             best = {name: value.clone() for name, value in generator.state_dict().items()}
-        if checkpoint:
+        if checkpoint and processes.first:
             module["best"].load_state_dict(best)
-            save_checkpoint(checkpoint, {"module": module}, optimizer, {"history": history})
+            told = {"history": history, "losses": losses}
+            save_checkpoint(checkpoint, {"module": module}, optimizer, told)
     generator.load_state_dict(best)
     best_epoch = int(np.argmax(np.array(history)))
-    return generator.eval(), {"val_recall": history, "best_epoch": best_epoch}
+    details = {"val_recall": history, "train_loss": losses, "best_epoch": best_epoch}
+    return generator.eval(), details
+
+
+def _loss(
+    generator: Generator,
+    aggregator: Aggregator,
+    batch: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    config: CaptionConfig,
+) -> Tensor:
+    """Return the loss of a batch (x, p, mask), or the part of it that is this process's.
+
+    The parts add up to the loss, and so do their gradients. ``h`` is computed for all images, since
+    each caption is compared with all of them and ``h`` is small; the aggregator and the comparison
+    with captions, which cost the time, for the process's own images.
+    """
+    x, p, mask = batch
+    own = group().part(len(x))
+    if aggregator.kind == "random":  # one draw for all, whoever needs it
+        target = aggregator(p, mask, x)[own]
+    else:
+        target = aggregator(p[own], mask[own], x[own])
+    h = generator(x)
+    if group().size == 1:
+        loss = caption_loss(h, p, mask, scale, config.near_equal)
+    else:
+        loss = caption_loss_part(h, p, mask, scale, config.near_equal, own)
+    if not len(target):  # more processes than images: a gradient of zeros
+        return loss + 0 * target.sum()
+    share = len(target) / len(x)
+    loss = loss + share * config.distillation * distillation_loss(h[own], target.detach())
+    return loss - share * config.reward * clip_score(x[own], target)
 
 
 def _validate(generator: Generator, val: CaptionSet) -> float:

@@ -45,7 +45,7 @@ def _open_bank(
     bank: PromptBank, name: str, root: str, config: Config, encoder: Encoder | None
 ) -> tuple[BankSource, Encoder]:
     from ...pipeline.datasets import open_dataset
-    from ...pipeline.encoders import load_encoder
+    from ...pipeline.embed.spread import open_encoder
 
     chosen = bank.metadata.of(name).dataset
     if not is_plain_name(chosen):  # a path would have any YAML file read as a manifest
@@ -56,7 +56,7 @@ def _open_bank(
     if encoder is None:
         wanted = config.encoder.name
         wanted = bank.metadata.encoder_id if wanted == "auto" else wanted
-        encoder = load_encoder(wanted, config.encoder.checkpoint, config.encoder.device)
+        encoder = open_encoder(config.encoder, wanted)
     source = BankSource(
         bank,
         dataset,

@@ -77,10 +77,9 @@ class _Work:
     def encoder(self) -> Encoder:
         """The suite's encoder, loaded when it is first needed."""
         if self._encoder is None:
-            from ...pipeline.encoders import load_encoder
+            from ...pipeline.embed.spread import open_encoder
 
-            settings = self.suite.encoder
-            self._encoder = load_encoder(settings.name, settings.checkpoint, settings.device)
+            self._encoder = open_encoder(self.suite.encoder)
         return self._encoder
 
     def bank(self, dataset: str) -> Path:

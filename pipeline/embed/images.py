@@ -25,8 +25,9 @@ from ..pictures import PictureError, Unreadable
 from ..progress import bar, step
 from .image_cache import PLAIN, ImageCache
 from .left_out import cannot_be_read, left_out
-from .pixels import Batch, Job, hash_contents, pixel_batches
+from .pixels import Batch, Job, pixel_batches
 from .shards import RowStore
+from .spread import Unencoded, Work, actors_of, contents_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -90,20 +91,21 @@ def image_features(
     files = [Path(path) for path in paths]
     if not files:
         raise UserError("There are no images to encode.")
-    contents = hash_contents(files)
+    contents = contents_of(files)
     cache = ImageCache(encoder, views, seed, tokens)
     bad: dict[str, PictureError] = {}
     fresh: set[str] = set()
+    work = _work(encoder, cache, files, contents, bad, workers, batch_size)
     for _ in range(2):  # a second time if a damaged shard was found on reading
-        if _lacking(cache, files, contents, bad):
-            with cache.writing():
-                jobs = _lacking(cache, files, contents, bad)
-                bad |= _fill(encoder, cache, jobs, workers, batch_size)
-                fresh |= {job.content for job in jobs}
+        jobs, unreadable = fill_store(work)
+        bad |= unreadable
+        fresh |= {job.content for job in jobs}
         read = [(i, c) for i, c in enumerate(contents) if isinstance(c, str) and c not in bad]
         try:
             found = cache.gather([content for _, content in read])
         except KeyError:
+            found = None
+        if not everywhere(found is not None) or found is None:
             cache.refresh()
             continue
         others = left_out(files, contents, bad)
@@ -130,6 +132,41 @@ def picture_features(encoder: Encoder, pictures: Sequence[Image.Image]) -> np.nd
         pixels = torch.stack([encoder.transform(picture) for picture in part])
         rows.append(encoder.encode_images(pixels.to(encoder.device)).float().cpu().numpy())
     return np.concatenate(rows)
+
+
+def _work(
+    encoder: Encoder,
+    cache: ImageCache,
+    files: Sequence[Path],
+    contents: Sequence[str | PictureError],
+    bad: dict[str, PictureError],
+    workers: int | None,
+    batch_size: int,
+) -> Work[Job]:
+    """Return what is to be done, for whoever does it."""
+    first: dict[str, int] = {}
+    for number, content in enumerate(contents):
+        if isinstance(content, str):
+            first.setdefault(content, number)
+    named = [content if isinstance(content, str) else "" for content in contents]
+    actors = actors_of(encoder)
+
+    def fill(jobs: Sequence[Job], size: int) -> Unencoded:
+        if actors and actors.pay(sum(len(job.order()) for job in jobs), size):
+            return actors.fill_images(cache, jobs, size)
+        return _fill(encoder, cache, jobs, workers, size)
+
+    return Work(
+        lacking=lambda: _lacking(cache, files, contents, bad),
+        refresh=cache.refresh,
+        writing=cache.writing,
+        fill=fill,
+        batch_size=batch_size,
+        views=lambda job: len(job.order()),
+        number=lambda job: [first[job.content], job.views, job.tokens],
+        piece=lambda told: Job(files[told[0]], named[told[0]], *told[1:]),
+        about=[encoder.fingerprint, encoder.preprocessing, encoder.precision],
+    )
 
 
 def _lacking(

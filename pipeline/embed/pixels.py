@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError
 from ..files import hash_file
 from ..pictures import PictureError, read_picture
+from ..ranks import launch
 from .image_cache import PLAIN, view_key
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def pixel_batches(
         # cores read a batch, then all cores encode it. Views draw from torch's one generator.
         yield from _read_by_threads(pictures, size, torch.get_num_threads())
         return
-    at_once = max(1, min(size, _AT_ONCE // most)) if processes else size
+    # pieces of a batch end where it ends: what is encoded together does not depend on who reads
+    most_at_once = max(1, _AT_ONCE // most) if processes else size
+    at_once = next(n for n in range(min(size, most_at_once), 0, -1) if size % n == 0)
     pieces = DataLoader(
         pictures,
         batch_size=at_once,
@@ -180,9 +183,14 @@ def pixel_batches(
 
 
 def _cores() -> int:
-    """Return how many processes may read: the cores that this process may use."""
+    """Return how many processes may read: the cores that this process may use.
+
+    Processes that torchrun started on one machine share its cores.
+    """
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    return min(len(allowed(0)), _MOST_PROCESSES)
+    started = launch()
+    share = len(allowed(0)) // (started.beside if started else 1)
+    return max(1, min(share, _MOST_PROCESSES))
 
 
 def _read_by_threads(pictures: _Pictures, size: int, threads: int) -> Iterator[Batch]:

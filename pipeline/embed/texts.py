@@ -6,7 +6,8 @@ n texts, c classes, d width of the joint space.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..files import cache_folder, hash_value
 from ..progress import bar, step
 from .shards import RowStore, row_key
+from .spread import Unencoded, Work, actors_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -44,15 +46,16 @@ def encode_texts(
         return table[[places[text] for text in texts]] if len(texts) else table
     store = RowStore(_folder(encoder), (encoder.dim,), np.float32)
     keys = {text: row_key(text) for text in unique}
+    work = _work(encoder, store, unique, keys, batch_size)
     for _ in range(2):  # a second time if a damaged shard was found on reading
-        if any(key not in store for key in keys.values()):
-            with store.writing():
-                _fill(encoder, store, unique, keys, batch_size)
-                store.merge()
+        fill_store(work)
         try:
-            return store.gather([keys[text] for text in texts])
+            found = store.gather([keys[text] for text in texts])
         except KeyError:
-            store.refresh()
+            found = None
+        if everywhere(found is not None) and found is not None:
+            return found
+        store.refresh()
     raise UserError(
         f"The cache of text embeddings in {store.folder} cannot be read.", "Delete that folder."
     )
@@ -92,6 +95,14 @@ def count_cut(encoder: Encoder, texts: Sequence[str]) -> int:
     return sum(count > limit for count in encoder.count_tokens(long)) if long else 0
 
 
+def _say_cut(encoder: Encoder, texts: Sequence[str]) -> None:
+    if cut := count_cut(encoder, texts):
+        step(
+            f"{cut:,} of {len(texts):,} texts are longer than the {encoder.context_length} "
+            f"tokens that {encoder.id} reads: their ends are not seen."
+        )
+
+
 def _folder(encoder: Encoder) -> Path:
     key = hash_value(["texts", _VERSION, encoder.fingerprint])
     from ..encoders.base import folder_name
@@ -99,20 +110,55 @@ def _folder(encoder: Encoder) -> Path:
     return cache_folder("texts", f"{folder_name(encoder.id)}-{key[:16]}")
 
 
-def _fill(
+def _work(
     encoder: Encoder,
     store: RowStore,
     unique: Sequence[str],
     keys: dict[str, bytes],
     batch_size: int,
+) -> Work[str]:
+    """Return what is to be done, for whoever does it."""
+    numbers = {text: number for number, text in enumerate(unique)}
+    actors = actors_of(encoder)
+
+    def lacking() -> list[str]:
+        return [text for text in unique if keys[text] not in store]
+
+    @contextmanager
+    def writing() -> Iterator[None]:
+        with store.writing():
+            _say_cut(encoder, lacking())
+            yield
+            store.merge()
+
+    def fill(missing: Sequence[str], size: int) -> Unencoded:
+        if actors and actors.pay(len(missing), size):
+            actors.fill_texts(store, missing, keys, size)
+        else:
+            _fill(encoder, store, missing, keys, size)
+        return {}
+
+    return Work(
+        lacking=lacking,
+        refresh=store.refresh,
+        writing=writing,
+        fill=fill,
+        batch_size=batch_size,
+        views=lambda _: 1,
+        number=lambda text: numbers[text],
+        piece=lambda number: unique[number],
+        about=[encoder.fingerprint],
+    )
+
+
+def _fill(
+    encoder: Encoder,
+    store: RowStore,
+    missing: Sequence[str],
+    keys: dict[str, bytes],
+    batch_size: int,
 ) -> None:
     """Encode what the store lacks; a shard is written every few seconds of work."""
-    missing = [text for text in unique if keys[text] not in store]
-    if cut := count_cut(encoder, missing):
-        step(
-            f"{cut:,} of {len(missing):,} texts are longer than the {encoder.context_length} "
-            f"tokens that {encoder.id} reads: their ends are not seen."
-        )
     done: list[np.ndarray] = []
     first, since = 0, time.monotonic()
     display = bar()

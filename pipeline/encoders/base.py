@@ -15,6 +15,7 @@ import torch
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value
 from ..pictures import to_rgb
+from ..ranks import launch
 from ..store import finished_record, write_record
 
 if TYPE_CHECKING:
@@ -90,6 +91,15 @@ class KnowsTextNorms(Protocol):
         ...
 
 
+@runtime_checkable
+class CanCompile(Protocol):
+    """An encoder whose image tower can be compiled."""
+
+    def compile_images(self, always: bool = False) -> None:
+        """Compile it at the first large batch, if it is ``always`` or faster so."""
+        ...
+
+
 def fingerprint(id: str, weights_hash: str) -> str:
     """Return the name under which banks and features remember an encoder."""
     return f"{id}@{weights_hash[:16]}"
@@ -112,11 +122,17 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device to run on; ``auto`` is the GPU if there is one, Nvidia's before Apple's.
 
+    Of several processes that ``torchrun`` started on a machine each takes another GPU.
+
     Raises:
         UserError: the name is not a device of this machine.
     """
     if name == "auto":
-        return torch.device(_devices()[0])
+        name = _devices()[0]
+        started = launch()
+        if name == "cuda" and started is not None:
+            name = f"cuda:{started.local % torch.cuda.device_count()}"
+        return torch.device(name)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -26,6 +26,7 @@ from .base import (
 )
 from .before_projection import BeforeProjection
 from .clip_sources import ClipSource, find_clip
+from .compiled import CompiledTower
 from .prompt_tower import PromptTower, encode_embedded
 from .weights import load_into
 
@@ -133,6 +134,10 @@ class ClipEncoder:
         with self.fast():
             pooled, tokens = self._read(pixels.to(self.device))
         return unit(pooled), tokens.float()
+
+    def compile_images(self, always: bool = False) -> None:
+        """Compile the image tower at the first large batch, if it is ``always`` or faster so."""
+        self._read = CompiledTower(self._read, always)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text with start and end, before truncation."""

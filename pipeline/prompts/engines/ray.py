@@ -7,15 +7,14 @@ that Ray's own Python needs no vLLM. Answers stream back block by block.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ...config import GenerationConfig
-from ...errors import UserError, missing_extra
+from ...errors import UserError
+from ...ray_cluster import failed_worker, join_cluster
 from ..requests import ModelIdentity, Request
 from .base import Answer, ClosingEngine
 from .vllm import PYTHON_VARIABLE
@@ -89,47 +88,9 @@ class RayEngine(ClosingEngine):
                 self.nodes.add(row["node"])
                 yield [Answer(**values) for values in json.loads(row["answers"])]
         except RayError as error:
-            lines = [line for line in str(error).strip().splitlines() if line.strip()]
-            reason = lines[-1].strip()[:300] if lines else type(error).__name__
-            raise UserError(
-                f"A Ray worker failed: {reason}",
-                "Finished answers are kept; run the same command again.",
-            ) from error
+            raise failed_worker(error) from error
 
     def close(self) -> None:
         """Leave the cluster, if we joined it."""
         if self._started and self._ray.is_initialized():
             self._ray.shutdown()
-
-
-def join_cluster(address: str, what: str) -> tuple[Any, bool]:
-    """Return the module ``ray``, connected, and whether this call connected it.
-
-    Args:
-        address: of a running cluster, ``host:port`` or ``auto``; empty starts one on this machine.
-        what: who needs it, for the error message.
-
-    Raises:
-        UserError: Ray is not installed, or nobody listens there.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise missing_extra("ray[data]", "ray", what) from error
-    if ray.is_initialized():
-        return ray, False
-    try:
-        _check_listening(address)
-        ray.init(address=address or None, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"No Ray cluster at {address}: {error}.", "Start one with: ray start --head."
-        ) from error
-    return ray, True
-
-
-def _check_listening(address: str) -> None:
-    """Raise OSError where nobody listens at host:port; Ray itself would wait for minutes."""
-    host, colon, port = address.partition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()

@@ -41,7 +41,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setenv("AAPE_HOME", str(folder / "home"))
         data, encoder = FakeDataset(folder), ColourEncoder()
         patch.setattr(caption_run, "open_dataset", lambda name, root=None: data)
-        patch.setattr(caption_run, "load_encoder", lambda *_: encoder)
+        for name in ("load_encoder", "open_encoder"):
+            patch.setattr(caption_run, name, lambda *_: encoder)
         config = CaptionRunConfig(
             dataset="fake",
             encoder=EncoderConfig(name="fake"),

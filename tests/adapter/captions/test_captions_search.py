@@ -205,7 +205,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data = FakeDataset(tmp_path)
     for module in (caption_run, choose_query):
         monkeypatch.setattr(module, "open_dataset", lambda name, root=None: data)
-    monkeypatch.setattr(caption_run, "load_encoder", lambda *_: ColourEncoder())
+    for name in ("load_encoder", "open_encoder"):
+        monkeypatch.setattr(caption_run, name, lambda *_: ColourEncoder())
     config = CaptionRunConfig(
         dataset="fake",
         encoder=EncoderConfig(name="fake"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from fake_captions import COLOURS, FakeDataset
 from fakes import ColourEncoder, unit_rows
+from processes import run_group
 from safetensors.torch import save_file
 
 from aape.adapter.captions.data import (
@@ -18,19 +20,19 @@ from aape.adapter.captions.data import (
     some,
     training_and_validation,
 )
+from aape.adapter.captions.loss import caption_loss, caption_loss_part, false_negatives
 from aape.adapter.captions.retrieval import contrast_accuracy, evaluate_retrieval, mixture
 from aape.adapter.captions.train import (
     CaptionAdapter,
     CaptionConfig,
     caption_generator,
-    caption_loss,
-    false_negatives,
     train_captions,
 )
 from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage
 from aape.pipeline.errors import UserError
-from aape.pipeline.files import hash_value, write_json
+from aape.pipeline.files import hash_value, read_json, write_json
+from aape.pipeline.store import read_tensors
 
 
 def unit(rows: list[list[float]]) -> torch.Tensor:
@@ -56,6 +58,81 @@ def test_loss_by_hand() -> None:
     padded = torch.cat([p, torch.full((2, 1, 2), 7.0)], 1)
     wide = torch.tensor([[True, False]] * 2)
     assert float(caption_loss(torch.eye(2), padded, wide, 3.0, 0.97)) == pytest.approx(float(loss))
+
+
+@pytest.mark.parametrize("cuts", [[0, 3, 7], [0, 1, 1, 4, 7]])
+def test_parts_of_the_loss_add_up_to_it(cuts: list[int]) -> None:
+    """Loss and gradient, with padding, repeated captions and a process that has no image."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.functional.normalize(torch.randn(7, 3, 5, generator=generator), dim=-1)
+    p[4, 1] = p[0, 0]  # a false negative across the parts
+    mask = torch.arange(3) < torch.tensor([3, 1, 2, 3, 2, 1, 3])[:, None]
+    h = torch.randn(7, 5, generator=generator, requires_grad=True)
+    whole = caption_loss(h, p, mask, 2.0, 0.97)
+    (wanted,) = torch.autograd.grad(whole, h)
+    parts = [caption_loss_part(h, p, mask, 2.0, 0.97, slice(*ends)) for ends in pairwise(cuts)]
+    torch.testing.assert_close(sum(parts), whole)
+    (found,) = torch.autograd.grad(sum(parts), h)
+    torch.testing.assert_close(found, wanted)
+    unmasked = caption_loss(h, p, mask, 2.0, 2.0)
+    assert float(unmasked.detach()) > float(whole.detach()) + 1e-3  # the mask matters here
+
+
+GROUP = """
+from pathlib import Path
+from fake_captions import FakeDataset
+from fakes import ColourEncoder
+from aape.adapter.captions import run as caption_run
+from aape.adapter.captions.run import CaptionRunConfig
+from aape.adapter.captions.train import CaptionConfig, train_captions
+from aape.adapter.run import RunFolder
+from aape.pipeline.files import write_json
+from aape.pipeline.ranks import joined
+from aape.pipeline.store import write_tensors
+folder = Path({folder!r})
+
+def train(rank):
+    with joined():
+        data = FakeDataset(folder / str(rank))
+        for aggregator in ("attention", "random"):
+            run = RunFolder(folder / f"together-{{aggregator}}")
+            config = CaptionConfig(epochs=3, batch_size=7, lr=0.01, aggregator=aggregator)
+            adapter = train_captions(data, ColourEncoder(), config=config, run=run)
+            again = train_captions(data, ColourEncoder(), config=config, run=run)
+            assert again.hash == adapter.hash
+            name = f"{{aggregator}}-{{rank}}"
+            write_json(folder / f"{{name}}.json", adapter.details)
+            write_tensors(folder / f"{{name}}.safetensors", adapter.generator.state_dict(), {{}})
+    caption_run.open_dataset = lambda *_: data
+    caption_run.open_encoder = lambda *_: ColourEncoder()
+    config = CaptionRunConfig(dataset="fake", captions=config, seeds=[1, 2])
+    table = caption_run.run_captions(config, folder / "run")  # joins by itself
+    assert [row["seed"] for row in table.method("h(x)").seeds] == [1, 2]
+"""
+
+
+@pytest.mark.slow
+def test_processes_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal losses, recall and weights up to rounding; batches of 6 and 5 images for two."""
+    home = tmp_path / "home"
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    said = run_group(GROUP.format(folder=str(tmp_path)), "train", home=home)
+    assert said.count("Reusing the caption adapter") == 2  # by the first process, of two kinds
+    assert (tmp_path / "run" / "results" / "captions.md").exists()
+    assert len(list((tmp_path / "run").rglob("caption_adapter.safetensors"))) == 2
+    monkeypatch.setenv("AAPE_HOME", str(home))
+    for aggregator in ("attention", "random"):
+        config = CaptionConfig(epochs=3, batch_size=7, lr=0.01, aggregator=aggregator)
+        one = train_captions(FakeDataset(tmp_path), ColourEncoder(), config=config)
+        assert len(one.details["train_loss"]) == 3
+        for rank in range(2):
+            details = read_json(tmp_path / f"{aggregator}-{rank}.json")
+            for name in ("train_loss", "val_recall"):
+                assert details[name] == pytest.approx(one.details[name], rel=1e-5), name
+            found, _ = read_tensors(tmp_path / f"{aggregator}-{rank}.safetensors")
+            for name, value in one.generator.state_dict().items():
+                torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
 def test_equal_captions_do_not_push() -> None:

@@ -115,7 +115,8 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("official")
     patch = pytest.MonkeyPatch()
     patch.setenv("AAPE_HOME", str(folder / "home"))
-    patch.setattr(caption_run, "load_encoder", lambda *_: ColourEncoder())
+    for name in ("load_encoder", "open_encoder"):
+        patch.setattr(caption_run, name, lambda *_: ColourEncoder())
     patch.setattr(FrozenLM, "load", lambda *_: speaking_lm(128))
     config = CaptionRunConfig(
         dataset="coco",

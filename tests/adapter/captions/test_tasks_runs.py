@@ -29,7 +29,8 @@ def test_train_then_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
     data = FakeDataset(tmp_path)
     monkeypatch.setattr(caption_run, "open_dataset", lambda name, root=None: data)
-    monkeypatch.setattr(caption_run, "load_encoder", lambda *_: ColourEncoder())
+    for name in ("load_encoder", "open_encoder"):
+        monkeypatch.setattr(caption_run, name, lambda *_: ColourEncoder())
     config = CaptionRunConfig(
         dataset="fake",
         encoder=EncoderConfig(name="fake"),

