@@ -138,6 +138,9 @@ def _work(
             _fill(encoder, store, missing, keys, size)
         return {}
 
+    def text(number: int) -> str:
+        return unique[number]
+
     return Work(
         lacking=lacking,
         refresh=store.refresh,
@@ -146,7 +149,7 @@ def _work(
         batch_size=batch_size,
         views=lambda _: 1,
         number=lambda text: numbers[text],
-        piece=lambda number: unique[number],
+        piece=text,
         about=[encoder.fingerprint],
     )
 
