@@ -54,7 +54,7 @@ demo: env  ## the main job on the embedded default: prompts, bank, training, fou
 	@$(BIN)/aape demo $(DEMO_ARGS)
 
 quick: room env-dev  ## the inner loop, under a minute: all tests but the long ones (ROOM=pipeline/bank: one room)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(if $(ROOM),-m "not slow and not vllm" tests/$(ROOM),-m "not slow and not vllm and not long") $(TEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(ROOM),-m "not slow and not vllm" tests/$(ROOM),-m "not slow and not vllm and not long") $(TEST_ARGS)
 
 .PHONY: room
 room:

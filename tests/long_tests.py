@@ -1,8 +1,9 @@
 """Which tests are too long for the inner loop: those that start a process, and those on a list.
 
-The list names test functions that took more than half a second of processor time when they were
-last measured, all their cases together. ``AAPE_WRITE_LONG=1 python -m pytest …`` measures again
-what it runs; what it does not run stays as it is.
+The list names test functions that took more than a quarter of a second of processor time when they
+were last measured, all their cases together, and fixtures that several tests share and that took as
+much: no test that needs one is short. ``AAPE_WRITE_LONG=1 python -m pytest …`` measures again what
+it runs; what it does not run stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from places import TESTS
 
 LIST = TESTS / "long_tests.txt"
-SECONDS = 0.5
+SECONDS = 0.25
 WRITE = os.environ.get("AAPE_WRITE_LONG") == "1"
 
 
@@ -36,8 +37,10 @@ def mark_long(items: Iterable[pytest.Item]) -> None:
     """Give the marker ``long`` to what `make quick` leaves out."""
     long = frozenset(listed())
     for item in items:
-        starts_a_process = "aape" in getattr(item, "fixturenames", ())
-        if starts_a_process or name_of(item) in long:
+        place = item.path.relative_to(TESTS).as_posix()
+        needs = getattr(item, "fixturenames", ())
+        names = {name_of(item), *(f"{place}::{fixture}" for fixture in needs)}
+        if "aape" in needs or names & long:  # that fixture starts a process
             item.add_marker("long")
 
 
@@ -46,20 +49,37 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
+        self.shared = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Time one case."""
+        start, self.shared = processor_seconds(), 0.0
+        try:
+            return (yield)
+        finally:
+            self.seconds[name_of(item)] += processor_seconds() - start - self.shared
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object]
+    ) -> Generator[None, object, object]:
+        """Time a shared fixture by itself: the first test that needs it has done no more."""
         start = processor_seconds()
         try:
             return (yield)
         finally:
-            self.seconds[name_of(item)] += processor_seconds() - start
+            if fixturedef.scope != "function":
+                spent = processor_seconds() - start
+                self.shared += spent
+                place = fixturedef.baseid.partition("tests/")[2]
+                self.seconds[f"{place}::{fixturedef.argname}"] += spent
 
     def pytest_sessionfinish(self) -> None:
         """Write the list, sorted."""
         kept = {name for name in listed() if name not in self.seconds}
-        long = kept | {name for name, spent in self.seconds.items() if spent > SECONDS}
+        found = {name for name, spent in self.seconds.items() if spent > SECONDS}
+        long = kept | {name for name in found if not name.startswith("::")}
         LIST.write_text("".join(f"{name}\n" for name in sorted(long)), encoding="utf-8")
 
 

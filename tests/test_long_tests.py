@@ -39,9 +39,10 @@ def test_every_case_of_a_listed_test_and_what_starts_a_process_is_long() -> None
         item(place, function),
         item(place, f"{function}_not"),
         item("test_cli.py", "test_anything", "tmp_path", "aape"),
+        item(place, "test_another", function),  # were it a fixture
     ]
     mark_long(items)
-    assert [one.marks for one in items] == [["long"], ["long"], [], ["long"]]
+    assert [one.marks for one in items] == [["long"], ["long"], [], ["long"], ["long"]]
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
