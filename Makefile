@@ -8,6 +8,7 @@ SUITE ?= embedded
 # the least a machine without a GPU needs; `make setup-vllm VLLM=cpu` forces it
 VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 TEST_ARGS ?=
+ROOM ?=
 SIZE ?=
 DEMO_ARGS ?=
 
@@ -52,8 +53,12 @@ endif
 demo: env  ## the main job on the embedded default: prompts, bank, training, four tasks, report
 	@$(BIN)/aape demo $(DEMO_ARGS)
 
-quick: env-dev  ## the tests of the inner loop: none that takes more than three seconds
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not vllm" $(TEST_ARGS)
+quick: room env-dev  ## the inner loop, under a minute: all tests but the long ones (ROOM=pipeline/bank: one room)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(ROOM),-m "not slow and not vllm" tests/$(ROOM),-m "not slow and not vllm and not long") $(TEST_ARGS)
+
+.PHONY: room
+room:
+	@test -d "tests/$(ROOM)" || { echo "There are no tests of the room $(ROOM): name a folder of tests/, such as ROOM=pipeline/bank." >&2; exit 2; }
 
 test: env-dev  ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TEST_ARGS)

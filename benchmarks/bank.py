@@ -132,7 +132,7 @@ def bank_reads(folder: Path, n: int) -> dict[str, float]:
     import pyarrow.parquet  # noqa: F401 (importing is not opening)
 
     from aape.pipeline.bank import PromptBank
-    from aape.pipeline.bank.bank import SearchHit  # noqa: F401
+    from aape.pipeline.bank.search import SearchHit  # noqa: F401
 
     path, timer = folder / "b.bank.parquet", Timer()
     bank = timer("open", lambda: PromptBank.open(path))

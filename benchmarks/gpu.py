@@ -42,6 +42,7 @@ from aape.pipeline.embed.pixels import Job, pixel_batches
 from aape.pipeline.embed.texts import encode_texts
 from aape.pipeline.encoders import load_encoder
 from aape.pipeline.encoders.base import pick_device
+from aape.pipeline.pictures import read_picture
 
 # classes of the eleven data sets of the paper; base classes are the first half
 ELEVEN = (1000, 100, 37, 196, 102, 101, 100, 397, 47, 10, 101)
@@ -203,7 +204,7 @@ def one_encoder(
             work, device, rounds
         )
 
-    pixels = torch.stack([encoder.transform(Image.open(path)) for path in photos[:6]])
+    pixels = torch.stack([encoder.transform(read_picture(path).image) for path in photos[:6]])
     pixels = pixels.repeat(1 if small else 43, 1, 1, 1)[:256].to(device)
     rate("images of the tower alone", len(pixels), lambda: encoder.encode_images(pixels))
     jobs = [Job(path, path.name, [PLAIN]) for path in photos]

@@ -26,11 +26,13 @@ def tree() -> str:
     for name in ("cli.py", "__init__.py"):
         lines.append(f"{name}  {first_line(PACKAGE / name)}")
     for folder in FOLDERS:
-        if not (PACKAGE / folder / "__init__.py").exists():
-            lines.append(f"{folder}/")
+        seen: set[Path] = set()
         for path in sorted((PACKAGE / folder).rglob("*.py"), key=_order):
             parts, said = path.relative_to(PACKAGE).parts, first_line(path)
             is_folder = path.name == "__init__.py"
+            if path.parent not in seen and not is_folder:  # a folder of scripts
+                lines.append(f"{'  ' * (len(parts) - 2)}{path.parent.name}/")
+            seen.add(path.parent)
             name = f"{parts[-2]}/" if is_folder else path.name
             indent = "  " * (len(parts) - (2 if is_folder else 1))
             lines.append(f"{indent}{name}  {said}".rstrip())

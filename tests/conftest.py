@@ -10,11 +10,24 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from long_tests import WRITE, Stopwatch, mark_long
 from places import REPOSITORY
 
 # a crowded machine is slow, not wrong: tests assert no timings
 settings.register_profile("aape", deadline=None)
 settings.load_profile("aape")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure what is too long for the inner loop, if that is asked for."""
+    if WRITE:
+        config.pluginmanager.register(Stopwatch())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out."""
+    mark_long(items)
 
 
 @pytest.fixture(scope="session")

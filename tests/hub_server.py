@@ -178,7 +178,7 @@ def small_hub() -> Iterator[SmallHub]:
     hub = SmallHub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub

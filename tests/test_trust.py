@@ -198,7 +198,7 @@ def test_a_redirect_to_a_file_is_not_followed(tmp_path: Path) -> None:
             """Keep the test output clean."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         for scheme in ("file", "ftp"):
             url = f"http://127.0.0.1:{server.server_port}/{scheme}"

@@ -1,0 +1,1 @@
+"""Captions: one generator learned on captioned photos, for retrieval, captioning and questions."""

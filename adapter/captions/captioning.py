@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from ...pipeline.embed.texts import encode_texts
 from ...pipeline.errors import UserError
@@ -23,15 +25,12 @@ from ..results import MethodResult, Results
 from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
 from .data import some
 from .decode import DecodeConfig
-from .lm import KINDS, NAMES, FrozenLM, Kind, PrefixConfig
-from .prefix import (
-    caption_row,
-    caption_texts,
-    image_inputs,
-    with_h,
-)
-from .train import CaptionAdapter
-from .written import count_cut, cut_note, write_texts
+from .lm import FrozenLM
+from .prefix import KINDS, NAMES, Kind
+from .prefix_training import PrefixConfig
+from .rows import TrainedRow, caption_row, caption_texts, group_of, image_inputs, note_of, with_h
+from .train import CaptionAdapter, check_adapters
+from .written import Written, count_cut, cut_note, write_texts
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import CaptionedImage, Dataset
@@ -109,88 +108,138 @@ def evaluate_captioning(
             its text is longer than the context of the language model.
     """
     config = config or CaptioningConfig()
-    if not adapters:
-        raise UserError("Captioning needs at least one adapter trained on captions.")
-    for adapter in adapters:
-        adapter.check_encoder(encoder)
-    test = some(dataset.captions("test"), max_images)
-    test = [image for image in test if any(text.strip() for text in image.captions)]
-    if not test:
-        raise UserError(f"{dataset.manifest.name} has no captioned images to test on.")
+    check_adapters(adapters, encoder, "Captioning")
+    asked = _captioned(dataset, max_images)
     limit = adapters[0].config.max_images
     texts = caption_texts(source or dataset, encoder, config.grid, limit, strict)
-    paths = [image.path for image in test]
-    test_tokens, test_x, kept = image_inputs(encoder, paths, config.grid, "test", strict)
-    test = [test[i] for i in kept]
-    references = [[text for text in image.captions if text.strip()] for image in test]
+    test = _test_images(encoder, asked, config.grid, strict)
     lm = lm or FrozenLM.load(config.language_model)
-
     choice = caption_choice(lm, source or dataset, encoder, config, run, adapters[0])
-    methods = [_method(kind) for kind in config.rows]
-    each: dict[Kind, list[np.ndarray]] = {}
-    shown: list[str] = []
+    table = _Table(encoder, config, test)
     for adapter in adapters:
-        test_inputs = with_h(test_tokens, test_x, adapter)
         seed = adapter.config.seed
-        for kind, method in zip(config.rows, methods):
+        inputs = with_h(test.tokens, test.x, adapter)
+        for kind in config.rows:
             row = caption_row(lm, kind, texts, adapter, config, run)
-            if (loss := choice.judge(row, adapter)) is not None:
-                method.details.setdefault("validation loss", []).append(round(loss, 4))
+            loss = choice.judge(row, adapter)
             with torch.no_grad():
-                prefixes = row.prefix(test_inputs)
+                prefixes = row.prefix(inputs)
             written = write_texts(
                 lm,
-                [image.image_id for image in test],
+                [image.image_id for image in test.images],
                 prefixes.__getitem__,
                 config.decode,
                 row.folder / "captions" if row.folder else None,
                 f"Captions: {NAMES[kind]} (seed {seed})",
             )
-            captions = [text for text, _, _ in written]
-            scores, cider = caption_scores(captions, references, java=config.java)
-            scores |= _clip_scores(encoder, test_x, captions, references)
-            scores |= _by_domain(test, captions, references)
-            method.seeds.append({"seed": seed, **scores})
-            method.parameters, method.seconds = row.parameters, row.seconds
-            count_cut(method, [ended for _, ended, _ in written])
+            table.add(row, seed, loss, written)
             if row.folder:
-                write_coco_results(row.folder / "captions_results.json", test, captions)
-            each.setdefault(kind, []).append(cider)
-            shown = captions
-    chosen = choice.keep()
-    last = each[config.rows[-1]][-1]
-    columns = methods[-1].seeds[-1]
-    java = [name for name, reason in available().items() if config.java and not reason]
-    results = Results(
-        task="captioning",
-        protocol="captioning/1",
-        dataset=dataset.manifest.name,
-        encoder=encoder.id,
-        metrics=[*METRICS, *java, *(name for name in columns if name.startswith("CIDEr-D "))],
-        methods=methods,
-        best="CIDEr-D",
-        title=f"Captions of {len(test)} images by {lm.name} (frozen)",
-        units=dict.fromkeys([*METRICS[1:], *java], "%"),
-        notes=[
-            *small_set_note(len(test), "images"),
-            f"{config.steps} steps of {config.batch_size} captions a row, from {len(texts.x)}"
-            " images; rows of a seed see the same batches",
-            *cut_note(methods, len(test), config.decode.max_tokens),
-            f"CLIPScore and RefCLIPScore (times 100) are of {encoder.id}, not of OpenAI's ViT-B/32",
-            *([f"for new photos: {chosen.sentence()}"] if chosen else []),
-            *([encoder.notes] if encoder.notes else []),
-        ],
-        intervals=_intervals(each),
-        samples=_samples(test, shown, last),
-        details={
-            "config": config.model_dump(mode="json"),
-            "train images": len(texts.x),
-            "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}, by CIDEr-D",
-        },
-    )
+                path = row.folder / "captions_results.json"
+                write_coco_results(path, test.images, table.shown)
+    results = table.results(dataset, lm, len(texts.x), choice.keep())
+    results.details |= {
+        "train images": len(texts.x),
+        "samples": f"{table.last.name}, seed {adapters[-1].config.seed}, by CIDEr-D",
+    }
     if run:
         run.save_results(results)
     return results
+
+
+@dataclass
+class _TestImages:
+    """Readable images with their captions; tokens (n, t, e), x (n, d)."""
+
+    images: list[CaptionedImage]
+    tokens: Tensor
+    x: np.ndarray
+
+    @property
+    def references(self) -> list[list[str]]:
+        return [[text for text in image.captions if text.strip()] for image in self.images]
+
+
+def _captioned(dataset: Dataset, limit: int) -> list[CaptionedImage]:
+    test = some(dataset.captions("test"), limit)
+    test = [image for image in test if any(text.strip() for text in image.captions)]
+    if not test:
+        raise UserError(f"{dataset.manifest.name} has no captioned images to test on.")
+    return test
+
+
+def _test_images(
+    encoder: Encoder, asked: Sequence[CaptionedImage], grid: int, strict: bool
+) -> _TestImages:
+    paths = [image.path for image in asked]
+    tokens, x, kept = image_inputs(encoder, paths, grid, "test", strict)
+    return _TestImages([asked[i] for i in kept], tokens, x)
+
+
+class _Table:
+    """The rows of the table as they are made: scores of every seed, the captions shown last."""
+
+    def __init__(self, encoder: Encoder, config: CaptioningConfig, test: _TestImages) -> None:
+        self.encoder, self.config, self.test = encoder, config, test
+        self.references = test.references
+        self.methods = {
+            kind: MethodResult(NAMES[kind], [], group=group_of(kind), note=note_of(kind))
+            for kind in config.rows
+        }
+        self.each: dict[Kind, list[np.ndarray]] = {}
+        self.shown: list[str] = []
+
+    @property
+    def last(self) -> MethodResult:
+        """The last row, whose captions are shown."""
+        return self.methods[self.config.rows[-1]]
+
+    def add(
+        self, row: TrainedRow, seed: int, loss: float | None, written: Sequence[Written]
+    ) -> None:
+        """Score the captions of one row and seed."""
+        method = self.methods[row.kind]
+        if loss is not None:
+            method.details.setdefault("validation loss", []).append(round(loss, 4))
+        self.shown = [text.text for text in written]
+        scores, cider = caption_scores(self.shown, self.references, java=self.config.java)
+        scores |= _clip_scores(self.encoder, self.test.x, self.shown, self.references)
+        scores |= _by_domain(self.test.images, self.shown, self.references)
+        method.seeds.append({"seed": seed, **scores})
+        method.parameters, method.seconds = row.parameters, row.seconds
+        count_cut(method, [text.ended for text in written])
+        self.each.setdefault(row.kind, []).append(cider)
+
+    def results(
+        self, dataset: Dataset, lm: FrozenLM, trained_on: int, chosen: ChosenPrefix | None
+    ) -> Results:
+        """Return the table with its notes, intervals and examples."""
+        config, images, methods = self.config, self.test.images, list(self.methods.values())
+        java = [name for name, reason in available().items() if config.java and not reason]
+        domains = [name for name in self.last.seeds[-1] if name.startswith("CIDEr-D ")]
+        return Results(
+            task="captioning",
+            protocol="captioning/1",
+            dataset=dataset.manifest.name,
+            encoder=self.encoder.id,
+            metrics=[*METRICS, *java, *domains],
+            methods=methods,
+            best="CIDEr-D",
+            title=f"Captions of {len(images)} images by {lm.name} (frozen)",
+            units=dict.fromkeys([*METRICS[1:], *java], "%"),
+            notes=[
+                *small_set_note(len(images), "images"),
+                f"{config.steps} steps of {config.batch_size} captions a row, from {trained_on}"
+                " images; rows of a seed see the same batches",
+                *cut_note(methods, len(images), config.decode.max_tokens),
+                f"CLIPScore and RefCLIPScore (times 100) are of {self.encoder.id}, not of OpenAI's"
+                " ViT-B/32",
+                *([f"for new photos: {chosen.sentence()}"] if chosen else []),
+                *([self.encoder.notes] if self.encoder.notes else []),
+            ],
+            intervals=_intervals(self.each),
+            samples=_samples(images, self.shown, self.each[self.config.rows[-1]][-1]),
+            details={"config": config.model_dump(mode="json")},
+        )
 
 
 def caption_choice(
@@ -228,14 +277,6 @@ def train_caption_prefix(
     chosen = choice.keep()
     assert chosen is not None
     return chosen
-
-
-def _method(kind: Kind) -> MethodResult:
-    note = {"none": "a tuned prefix of the same length that never sees the image"}.get(kind, "")
-    group = (
-        "ours" if kind in ("aape", "both") else "control" if kind in ("none", "x") else "baseline"
-    )
-    return MethodResult(NAMES[kind], [], group=group, note=note)
 
 
 def _clip_scores(

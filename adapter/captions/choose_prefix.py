@@ -23,8 +23,10 @@ from ...pipeline.store import finished_record, read_record, write_record
 from ..method.checkpoint import read_module
 from .data import some, training_and_validation
 from .decode import length_sorted
-from .lm import NAMES, Example, FrozenLM, Kind, Prefix, PrefixConfig, PrefixInputs, prefix_loss
-from .prefix import CaptionTexts, TrainedRow, image_inputs, with_h
+from .lm import FrozenLM
+from .prefix import NAMES, Kind, Prefix, PrefixInputs
+from .prefix_training import Example, PrefixConfig, Tokenised
+from .rows import CaptionTexts, TrainedRow, image_inputs, with_h
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:
@@ -174,19 +176,13 @@ def validation_loss(
     lm: FrozenLM, prefix: Prefix, inputs: PrefixInputs, examples: Sequence[Example], size: int = 16
 ) -> float:
     """Return the mean cross-entropy of a target token over all examples, in nats."""
-    prompts = [lm.ids(example.prompt) if example.prompt else [] for example in examples]
-    targets = [[*lm.ids(example.target), lm.newline] for example in examples]
+    texts = Tokenised.of(lm, examples)
     total = 0.0
-    for rows in length_sorted([len(p) + len(t) for p, t in zip(prompts, targets)], size):
+    for rows in length_sorted(texts.lengths.tolist(), size):
         with torch.no_grad():
-            loss = prefix_loss(
-                lm,
-                prefix(inputs.take([examples[row].image for row in rows])),
-                [prompts[row] for row in rows],
-                [targets[row] for row in rows],
-            )
-        total += float(loss) * sum(len(targets[row]) for row in rows)
-    return total / sum(map(len, targets))
+            loss = texts.loss(lm, prefix, inputs, rows)
+        total += float(loss) * sum(len(texts.targets[row]) for row in rows)
+    return total / sum(map(len, texts.targets))
 
 
 def kept_loss(lm: FrozenLM, row: TrainedRow, inputs: PrefixInputs, texts: CaptionTexts) -> float:

@@ -24,9 +24,11 @@ from .captioning import train_caption_prefix
 from .choose_prefix import FILE, ChosenPrefix, open_prefix, read_choice
 from .decode import DecodeConfig, answer
 from .listed_photos import listed_photos, open_photos
-from .lm import FrozenLM, Prefix, PrefixConfig, pool_tokens
-from .prefix import with_h
+from .lm import FrozenLM
+from .prefix import Prefix, pool_tokens
+from .prefix_training import PrefixConfig
 from .question_training import VqaConfig, prompt_of, train_question_prefix
+from .rows import with_h
 from .run import CaptionRunConfig, open_adapters
 from .train import CaptionAdapter
 

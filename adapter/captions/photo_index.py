@@ -10,10 +10,8 @@ n photos, d width of the joint space.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,15 +21,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...pipeline.errors import UserError
-from ...pipeline.files import (
-    atomic_path,
-    cache_folder,
-    exclusive,
-    hash_file,
-    hash_value,
-    write_text,
-)
+from ...pipeline.files import cache_folder, exclusive, hash_file, hash_value
 from ...pipeline.progress import step
+from ...pipeline.store import damaged, finished, finished_record, write_record, write_tensors
 from .listed_photos import listed_photos, open_photos
 
 if TYPE_CHECKING:
@@ -43,6 +35,8 @@ _AT_ONCE = 2048  # photos between two additions; their features are kept by them
 # the file system's clock, and would then look as it was: it is hashed again the next time.
 _FRESH_NS = 2_000_000_000
 _SHOWN = 5
+_TABLE, _VECTORS = "photos.json", "vectors.safetensors"
+_OLD = "photos.faiss"  # the vectors as the first versions kept them
 
 Stamp = tuple[int, int, int]  # size in bytes, times of change of content and of entry in ns
 
@@ -68,7 +62,6 @@ class _Table:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Why a content is no photo, by content."""
     looked_ns: int = 0
-    crc32: str = ""
     hashed: int = 0
     """How many files had to be read to know their content."""
     lost: dict[str, str] = field(default_factory=dict)
@@ -205,42 +198,62 @@ class PhotoIndex:
         step(f"{len(named):,} of {len(self.given):,} photos cannot be read: {shown}")
 
     def _read(self) -> tuple[_Table, Any]:
-        """Return table and index as they were left; empty ones if anything about them is odd."""
+        """Return table and index as they were left; what of them is lost is made again.
+
+        The two need not be of one moment: a vector that no photo has is removed, one that a photo
+        lacks is added.
+        """
         import faiss
 
-        empty = faiss.IndexIDMap2(faiss.IndexFlatIP(self.encoder.dim))
-        try:
-            check, _, text = (self.folder / "photos.json").read_text("utf-8").partition("\n")
-            if check != _crc32_of(text):
-                return _Table(), empty
-            raw = json.loads(text)
-            photos = {path: ((a, b, c), content) for path, a, b, c, content in raw["photos"]}
-            table = _Table(photos, raw["unreadable"], raw["looked_ns"], raw["crc32"])
-            file = self.folder / "photos.faiss"
-            if _crc32(file) != table.crc32:
-                return _Table(photos, {}, table.looked_ns), empty
-            index: Any = faiss.read_index(str(file))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-            return _Table(), empty
+        index = faiss.IndexIDMap2(faiss.IndexFlatIP(self.encoder.dim))
+        if (self.folder / _OLD).exists():
+            step(
+                f"The index of photos in {self.folder} is of an earlier version; it is made again."
+            )
+            return _Table(), index
+        vectors, ids = self._read_vectors()
+        if len(ids):
+            index.add_with_ids(vectors, ids)
+        table = self._read_table()
+        if not len(ids):
+            table.unreadable.clear()  # all photos are looked at again
         return table, index
 
-    def _write(self, table: _Table) -> None:
-        import faiss
+    def _read_table(self) -> _Table:
+        path = self.folder / _TABLE
+        raw = finished_record(path)
+        if raw is None:
+            return _Table()
+        try:
+            photos = {path: ((a, b, c), content) for path, a, b, c, content in raw["photos"]}
+            return _Table(photos, dict(raw["unreadable"]), int(raw["looked_ns"]))
+        except (ValueError, KeyError, TypeError) as error:
+            step(f"{damaged(path, f'{error!r}').message} It is made again.")
+            return _Table()
 
-        file = self.folder / "photos.faiss"
-        with atomic_path(file) as temporary:
-            faiss.write_index(self._index, str(temporary))
-        rows = [[path, *stamp, content] for path, (stamp, content) in table.photos.items()]
+    def _read_vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors (n, d) and the numbers (n,) of their contents."""
+        path = self.folder / _VECTORS
+        if (kept := finished(path, "np")) is not None:
+            vectors, ids = (kept[0].get(name, np.zeros(0)) for name in ("vectors", "ids"))
+            found = (vectors.shape, vectors.dtype, ids.dtype)
+            if found == ((len(ids), self.encoder.dim), np.float32, np.int64):
+                return vectors, ids
+            step(f"{damaged(path, 'its vectors have another shape').message} They are made again.")
+        return np.zeros((0, self.encoder.dim), np.float32), np.zeros(0, np.int64)
+
+    def _write(self, table: _Table) -> None:
+        vectors = self._index.index.reconstruct_n(0, self._index.ntotal)
+        write_tensors(self.folder / _VECTORS, {"vectors": vectors, "ids": _ids(self._index)}, {})
         about = {
             "encoder": self.encoder.fingerprint,
             "compared": self.compared.key,
             "looked_ns": table.looked_ns,
-            "crc32": _crc32(file),
             "unreadable": table.unreadable,
-            "photos": rows,
+            "photos": [[path, *stamp, content] for path, (stamp, content) in table.photos.items()],
         }
-        text = json.dumps(about)
-        write_text(self.folder / "photos.json", f"{_crc32_of(text)}\n{text}")
+        write_record(self.folder / _TABLE, about)
+        (self.folder / _OLD).unlink(missing_ok=True)
 
 
 def id_of(content: str) -> int:
@@ -262,15 +275,3 @@ def _ids(index: Any) -> np.ndarray:
     import faiss
 
     return faiss.vector_to_array(index.id_map)
-
-
-def _crc32_of(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _crc32(path: Path) -> str:
-    value = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return f"{value:08x}"

@@ -1,220 +1,178 @@
-"""What captioning and question answering share: prefix inputs and trained rows."""
+"""Image tokens and the AAPE before a frozen language model (in the manner of LiMBeR).
+
+    n  images           tokens  (n, t, e)  frozen image tower before pooling, t = grid²
+    w  width of the LM  h       (n, d)     the AAPE of each image, x (n, d) its image feature
+    p  prefix slots     prefix  (n, p, w)  p = t (image tokens) + m (AAPE; 1 in the paper), each
+                                           through its own linear map; nothing else is trained
+
+Four kinds of prefix make the rows of every table. ``none`` trains the same number of slots
+on nothing: what a tuned prompt gains without seeing the image. A fifth, ``x``, is a control: the
+slots of the AAPE filled with the image feature that ``h`` is computed from.
+"""
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ...pipeline.embed.images import image_features
-from ...pipeline.embed.left_out import cannot_be_read, check_there, say_left_out
-from ...pipeline.errors import UserError
-from ...pipeline.files import hash_value
-from ...pipeline.progress import bar, step
-from ...pipeline.store import finished_record, write_record
-from .data import some, training_part
-from .lm import (
-    NAMES,
-    Example,
-    FrozenLM,
-    Kind,
-    Prefix,
-    PrefixConfig,
-    PrefixInputs,
-    pool_tokens,
-    train_prefix,
-)
-from .train import CaptionAdapter
-
-if TYPE_CHECKING:
-    from ...pipeline.datasets import Dataset
-    from ...pipeline.encoders.base import Encoder
-    from ...pipeline.pictures import Unreadable
-    from ..run import RunFolder
-
-_VERSION = 2  # of the prefix; another one reuses no older training
-_IMAGES_AT_ONCE = 2048  # their token maps are held in memory until they are pooled
+Kind = Literal["none", "image", "x", "aape", "both"]
+KINDS: tuple[Kind, ...] = ("none", "image", "aape", "both")
+NAMES: dict[Kind, str] = {
+    "none": "no image",
+    "image": "image tokens",
+    "x": "x in place of the AAPE",
+    "aape": "AAPE",
+    "both": "image tokens + AAPE",
+}
 
 
-def image_inputs(
-    encoder: Encoder, paths: Sequence[Path], grid: int, what: str = "training", strict: bool = False
-) -> tuple[Tensor, np.ndarray, list[int]]:
-    """Return tokens and features of the n images that can be read, and which of ``paths`` they are.
+def pool_tokens(tokens: np.ndarray, grid: int) -> Tensor:
+    """Average image tokens (n, t, e) over a grid: (n, grid², e) float32.
 
-    Both are from the cache: pooled tokens (n, grid², e), features (n, d). What cannot be read is
-    counted, unless ``strict``; ``what`` the images are: "training".
-
-    Raises:
-        UserError: none can be read, one does not exist, or with ``strict`` one cannot be read.
+    A class token before a square map (as in ViT) is left out; maps that are not square are pooled
+    along their length.
     """
-    tokens, x, kept = [], [], []
-    left_out: list[Unreadable] = []
-    for start in range(0, len(paths), _IMAGES_AT_ONCE):
-        part = paths[start : start + _IMAGES_AT_ONCE]
-        found = image_features(encoder, part, tokens=True, strict=strict)
-        assert found.tokens is not None
-        if len(found.kept):
-            tokens.append(pool_tokens(found.tokens, grid))
-        x.append(found.x)
-        kept += [start + int(i) for i in found.kept]
-        left_out += found.unreadable
-    check_there(left_out, len(paths))
-    if not kept:
-        raise cannot_be_read(left_out, len(paths))
-    say_left_out(left_out, len(paths), f"{what} images")
-    return torch.cat(tokens), np.concatenate(x), kept
-
-
-def with_h(tokens: Tensor, x: np.ndarray, adapter: CaptionAdapter) -> PrefixInputs:
-    """Add the AAPE of an adapter to pooled tokens."""
-    return PrefixInputs(tokens, torch.from_numpy(adapter.h(x)), torch.from_numpy(x))
+    n, t, e = tokens.shape
+    side = math.isqrt(t)
+    if side * side != t and math.isqrt(t - 1) ** 2 == t - 1:
+        tokens, side, t = tokens[:, 1:], math.isqrt(t - 1), t - 1
+    out = torch.empty(n, grid * grid, e)
+    for start in range(0, n, 256):
+        part = torch.from_numpy(tokens[start : start + 256].astype(np.float32))
+        if side * side == t:
+            maps = part.transpose(1, 2).reshape(-1, e, side, side)
+            pooled = F.adaptive_avg_pool2d(maps, grid).flatten(2)
+        else:
+            pooled = F.adaptive_avg_pool1d(part.transpose(1, 2), grid * grid)
+        out[start : start + 256] = pooled.transpose(1, 2)
+    return out
 
 
 @dataclass
-class CaptionTexts:
-    """What a prefix learns of captions: images as tokens (n, t, e) and x (n, d), texts, a key."""
+class PrefixInputs:
+    """What the prefix of each image is made of: tokens (n, t, e), h and x (n, d)."""
 
     tokens: Tensor
-    x: np.ndarray
-    examples: list[Example]
-    key: list[str]
+    h: Tensor
+    x: Tensor
+
+    def __len__(self) -> int:
+        return len(self.h)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> PrefixInputs:
+        """Return the inputs of some images."""
+        index = torch.as_tensor(np.asarray(rows), dtype=torch.long)
+        return PrefixInputs(self.tokens[index], self.h[index], self.x[index])
 
 
-def caption_texts(
-    dataset: Dataset, encoder: Encoder, grid: int, limit: int, strict: bool = False
-) -> CaptionTexts:
-    """Return the captioned training images of a data set, ``limit`` of them (0 is all).
+class Prefix(nn.Module):
+    """The only trained part: one linear map for image tokens, one for the AAPE.
 
-    Those that cannot be read are left out, unless ``strict``.
-    Images that are held out for validation, where there is no such split, are left out here as in
-    the training of ``h``: what is chosen on them was not trained on them.
+    The first t slots are the image's, the last m are the AAPE's; a slot whose input a row does not
+    have holds a learned constant.
 
-    Raises:
-        UserError: it has none.
-    """
-    train = some(training_part(dataset), limit)
-    train = [image for image in train if any(text.strip() for text in image.captions)]
-    if not train:
-        raise UserError(f"{dataset.manifest.name} has no captioned images to train on.")
-    paths = [image.path for image in train]
-    tokens, x, kept = image_inputs(encoder, paths, grid, "training", strict)
-    train = [train[i] for i in kept]
-    # captions follow the prefix without a prompt, so their first word gets its leading space
-    examples = [
-        Example(index, "", " " + " ".join(text.split()))
-        for index, image in enumerate(train)
-        for text in image.captions
-        if text.strip()
-    ]
-    texts = hash_value([[image.image_id, *image.captions] for image in train])
-    return CaptionTexts(tokens, x, examples, [encoder.fingerprint, texts])
-
-
-def caption_row(
-    lm: FrozenLM,
-    kind: Kind,
-    texts: CaptionTexts,
-    adapter: CaptionAdapter,
-    config: PrefixConfig,
-    run: RunFolder | None,
-) -> TrainedRow:
-    """Train a prefix on captions, or reuse it: captioning and VQA of a run share it."""
-    return trained_row(
-        lm,
-        kind,
-        with_h(texts.tokens, texts.x, adapter),
-        texts.examples,
-        config,
-        seed=adapter.config.seed,
-        folder=run.path / "captioning" if run else None,
-        key=[*texts.key, adapter.hash],
-    )
-
-
-@dataclass
-class TrainedRow:
-    """A trained prefix of one kind and seed, and where its products go.
-
-    Attributes:
-        seconds: of training, those of the row that it started from included.
-        name: with a hash of all that decided the weights.
+    Inputs are standardised with the statistics of the training images (fixed, so the whole is still
+    linear) and divided by their width: a step of Adam, about ``lr`` a weight whatever the gradient,
+    then moves the output of a map about as far as it moves the constant of a slot. Without that a
+    map of 1,280 inputs takes steps 36 times as long as the constants, and one of the two cannot
+    learn. Outputs start at the scale of the model's own embeddings.
     """
 
-    kind: Kind
-    prefix: Prefix
-    losses: list[float]
-    seconds: float
-    folder: Path | None
-    parameters: int
-    name: str
+    def __init__(
+        self,
+        kind: Kind,
+        tokens: tuple[int, int],
+        h_dim: int,
+        width: int,
+        scale: float,
+        aape_tokens: int = 1,
+    ):
+        super().__init__()
+        self.kind, (t, e) = kind, tokens
+        self.aape_tokens = aape_tokens
+        self.slots = t + aape_tokens  # of every kind: rows differ in what they see alone
+        self.bias = nn.Parameter(torch.randn(self.slots, width) * scale * 0.5)
+        if kind in ("image", "both"):
+            self.from_tokens = nn.Linear(e, width, bias=False)
+            nn.init.normal_(self.from_tokens.weight, std=scale * math.sqrt(e))
+            self.token_mean: Tensor
+            self.token_std: Tensor
+            self.register_buffer("token_mean", torch.zeros(t, e))
+            self.register_buffer("token_std", torch.ones(t, e))
+        if kind in ("x", "aape", "both"):
+            self.from_h = nn.Linear(h_dim, aape_tokens * width, bias=False)
+            nn.init.normal_(self.from_h.weight, std=scale * math.sqrt(h_dim))
+            self.h_mean: Tensor
+            self.h_std: Tensor
+            self.register_buffer("h_mean", torch.zeros(h_dim))
+            self.register_buffer("h_std", torch.ones(h_dim))
+
+    def standardise(self, inputs: PrefixInputs) -> None:
+        """Take mean and spread from the training images."""
+        if self.kind in ("image", "both"):
+            self.token_mean.copy_(inputs.tokens.mean(0))
+            spread = inputs.tokens.std(0)
+            self.token_std.copy_(spread + 0.1 * spread.mean() + 1e-6)
+        if self.kind in ("x", "aape", "both"):
+            h = self._h(inputs)
+            self.h_mean.copy_(h.mean(0))
+            spread = h.std(0)
+            self.h_std.copy_(spread + 0.1 * spread.mean() + 1e-6)
+
+    def _h(self, inputs: PrefixInputs) -> Tensor:
+        return inputs.x if self.kind == "x" else inputs.h
+
+    def scaled_tokens(self, inputs: PrefixInputs) -> Tensor:
+        """Return standardised tokens (n, t, e) over their width."""
+        return (inputs.tokens - self.token_mean) / self.token_std / inputs.tokens.shape[-1]
+
+    def scaled_h(self, inputs: PrefixInputs) -> Tensor:
+        """Return the standardised AAPE (n, d) over its width."""
+        h = self._h(inputs)
+        return (h - self.h_mean) / self.h_std / h.shape[-1]
+
+    def forward(self, inputs: PrefixInputs) -> Tensor:
+        """Return the prefix (n, p, w)."""
+        n, m, width = len(inputs), self.aape_tokens, self.bias.shape[1]
+        tokens = h = self.bias.new_zeros(1, 1, 1)
+        if self.kind in ("image", "both"):
+            tokens = self.from_tokens(self.scaled_tokens(inputs))
+        if self.kind in ("x", "aape", "both"):
+            h = self.from_h(self.scaled_h(inputs)).view(n, m, width)
+        slots = [tokens.expand(n, self.slots - m, width), h.expand(n, m, width)]
+        return torch.cat(slots, 1) + self.bias
+
+    @torch.no_grad()
+    def warm_start(self, inputs: PrefixInputs, goal: Tensor, opening: Tensor, ridge: float) -> None:
+        """Set the maps to the ridge regression of ``goal`` (n, w), the bias to a phrase (q, w).
+
+        The last slots get the last tokens of the phrase; slots before them repeat its first.
+        """
+        if len(opening):
+            places = (torch.arange(self.slots) + len(opening) - self.slots).clamp_min(0)
+            self.bias.copy_(opening[places])
+        centred = goal - goal.mean(0)
+        if self.kind in ("image", "both"):
+            x = self.scaled_tokens(inputs).mean(1)
+            self.from_tokens.weight.copy_(_ridge(x, centred, ridge))
+        if self.kind in ("x", "aape", "both"):
+            found = _ridge(self.scaled_h(inputs), centred, ridge)
+            self.from_h.weight.copy_(found.repeat(self.aape_tokens, 1))
 
 
-def trained_row(
-    lm: FrozenLM,
-    kind: Kind,
-    inputs: PrefixInputs,
-    examples: Sequence[Example],
-    config: PrefixConfig,
-    *,
-    seed: int,
-    folder: Path | None,
-    key: object,
-    start: TrainedRow | None = None,
-) -> TrainedRow:
-    """Train the prefix of one row, or reuse it, or go on where a killed run stopped.
+def _ridge(x: Tensor, y: Tensor, ridge: float) -> Tensor:
+    """Return the map (w, d) that minimises ‖x Mᵀ − y‖² with a relative ridge.
 
-    All rows of a seed see the same batches for the same number of steps.
-
-    Args:
-        folder: where the row's files go; its name gets the hash of ``key`` and of all settings.
-        start: a trained row of the same kind to go on from, instead of the warm start.
+    In double precision, and never without any ridge: images that are all alike have no spread.
     """
-    torch.manual_seed(seed)
-    shape = (inputs.tokens.shape[1], inputs.tokens.shape[2])
-    slots = config.aape_tokens
-    prefix = Prefix(kind, shape, inputs.h.shape[1], lm.width, lm.scale, slots)
-    training = PrefixConfig.model_validate(
-        {name: getattr(config, name) for name in PrefixConfig.model_fields}
-    )
-    settings = training.model_dump(mode="json", exclude={"aape_tokens"} if slots == 1 else None)
-    whole = [_VERSION, key, kind, seed, lm.name, settings]
-    decided = hash_value([*whole, start.name] if start else whole)[:12]
-    name = f"{kind}-seed{seed}-{decided}"
-    place = folder / name if folder else None
-    checkpoint = place / "prefix.safetensors" if place else None
-    timing = place / "training.json" if place else None
-    known = finished_record(timing) if timing is not None else None
-    reused = known is not None
-    began = time.perf_counter()
-    with bar() as progress:
-        progress.disable = reused
-        task = progress.add_task(f"Training: {NAMES[kind]} (seed {seed})", total=config.steps)
-        losses = train_prefix(
-            lm,
-            prefix,
-            inputs,
-            examples,
-            config,
-            seed=seed,
-            checkpoint=checkpoint,
-            on_step=lambda number, _: progress.update(task, completed=number + 1),
-            start=start.prefix if start else None,
-        )
-        progress.update(task, completed=config.steps)
-    seconds = time.perf_counter() - began
-    if timing is not None:
-        if known is not None:
-            step(f"Reusing the trained prefix: {NAMES[kind]}, seed {seed}.")
-            seconds = known["seconds"]
-        else:
-            write_record(timing, {"seconds": seconds, "losses": losses, "steps": config.steps})
-    count = sum(p.numel() for p in prefix.parameters())
-    if start:
-        seconds += start.seconds
-    return TrainedRow(kind, prefix.eval(), losses, seconds, place, count, name)
+    x, y, kind = x.double(), y.double(), y.dtype
+    gram = x.T @ x
+    penalty = (ridge * gram.diagonal().mean()).clamp_min(1e-12) * torch.eye(len(gram))
+    return torch.linalg.solve(gram + penalty, x.T @ y).T.to(kind)

@@ -17,8 +17,10 @@ from .answer_scores import usual_answer
 from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
 from .data import some
 from .decode import DecodeConfig
-from .lm import KINDS, Example, FrozenLM, Kind, PrefixConfig
-from .prefix import (
+from .lm import FrozenLM
+from .prefix import KINDS, Kind
+from .prefix_training import Example, PrefixConfig
+from .rows import (
     CaptionTexts,
     TrainedRow,
     caption_row,

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pipeline.embed.texts import encode_texts
-from ...pipeline.errors import UserError
 from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.recall import first_relevant_rank, median_rank, recall_at
 from ..published import published_retrieval
@@ -20,18 +18,14 @@ from ..results import MethodResult, Results
 from .data import (
     CaptionSet,
     caption_set,
-    readable_features,
     relevance_groups,
     some,
     training_and_validation,
 )
-from .train import CaptionAdapter
+from .train import CaptionAdapter, check_adapters
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ...pipeline.datasets import Dataset
-    from ...pipeline.datasets.records import Contrast
     from ...pipeline.encoders.base import Encoder
     from ..run import RunFolder
 
@@ -107,174 +101,138 @@ def evaluate_retrieval(
     Raises:
         UserError: no test image has a caption, or an adapter belongs to another encoder.
     """
-    if not adapters:
-        raise UserError("Retrieval needs at least one adapter trained on captions.")
-    for adapter in adapters:
-        adapter.check_encoder(encoder)
+    check_adapters(adapters, encoder, "Retrieval")
     images = dataset.captions("test")
     test = caption_set(encoder, some(images, max_images), "test", strict)
     _, validation = training_and_validation(source or dataset)
     validation = some(validation, adapters[0].config.max_validation)
     val = caption_set(encoder, validation, "validation", strict)
-    texts, owner, lines = test.flat()
-    groups = relevance_groups([image.captions for image in test.images])
-    shared = len(groups) - len(np.unique(groups))
-    karpathy = dataset.layout.kind == "karpathy"
-    if karpathy:  # scored as in the literature: an image's own captions alone are right
-        groups = np.arange(len(groups))
-    x = test.x.numpy()
-
-    plain = retrieval_ranks(x, texts, groups, owner)
-    zero_shot = MethodResult(
-        "x (zero-shot)",
-        [retrieval_row(*plain)],
-        details={"median rank": [median_rank(ranks) for ranks in plain]},
-    )
-    prompt = MethodResult("h(x)", [], group="ours", parameters=adapters[0].parameters)
-    mixed = MethodResult(
-        "x + h(x)",
-        [],
-        group="ours",
-        parameters=adapters[0].parameters,
-        note="weight of h(x) chosen on validation",
-    )
-    differences: dict[str, list[np.ndarray]] = {"h(x) - x": [], "x + h(x) - x": []}
-    h, own_ranks = x, plain
+    table = _Table(_Gallery(test, official=dataset.layout.kind == "karpathy"), adapters[0])
+    h = table.gallery.x
     for adapter in adapters:
-        seed = adapter.config.seed
         weight = choose_weight(val, adapter.h(val.x.numpy()))
-        h = adapter.h(x)
-        for method, queries in ((prompt, h), (mixed, mixture(x, h, weight))):
-            ranks = retrieval_ranks(queries, texts, groups, owner)
-            method.seeds.append({"seed": seed, **retrieval_row(*ranks)})
-            medians = [median_rank(part) for part in ranks]
-            method.details.setdefault("median rank", []).append(medians)
-            hits = image_hits(*ranks, owner) - image_hits(*plain, owner)
-            differences[f"{method.name} - x"].append(hits)
-            own_ranks = ranks if method is prompt else own_ranks
-        mixed.details.setdefault("weight", []).append(weight)
-    notes = small_set_note(len(test.images), "images")
-    if shared:
-        rule = (
-            "wrong answers for each other, as in the literature"
-            if karpathy
-            else ("right answers for each other")
-        )
-        notes.append(
-            f"{len(groups) - shared} distinct groups of captions among {len(groups)} images:"
-            f" images that share a caption word for word count as {rule}"
-        )
-    published = (
-        published_retrieval(dataset.manifest.name, encoder.id, len(test.images)) if karpathy else []
-    )
-    results = Results(
-        task="retrieval",
-        protocol="retrieval/1",
-        dataset=dataset.manifest.name,
-        encoder=encoder.id,
-        metrics=[*METRICS, "mean R"],
-        methods=[zero_shot, prompt, mixed, *published],
-        best="mean R",
-        title=f"Image-text retrieval, {len(test.images)} images, {len(lines)} captions",
-        units=dict.fromkeys([*METRICS, "mean R"], "%"),
-        notes=[*notes, *([encoder.notes] if encoder.notes else [])],
-        intervals={
-            name: {"mean R": bootstrap_difference(np.mean(rows, 0))}
-            for name, rows in differences.items()
-        },
-        samples=_samples(test, h, texts, lines, own_ranks[0]),
-        details={"samples": f"h(x), seed {adapters[-1].config.seed}"},
-    )
+        h = adapter.h(table.gallery.x)
+        table.add(adapter.config.seed, h, weight)
+    results = table.results(dataset, encoder)
+    results.samples = _samples(table.gallery, h, table.shown)
+    results.details = {"samples": f"h(x), seed {adapters[-1].config.seed}"}
     if run:
         run.save_results(results)
     return results
 
 
-def _samples(
-    test: CaptionSet,
-    queries: np.ndarray,
-    texts: np.ndarray,
-    lines: list[str],
-    ranks: np.ndarray,
-) -> list[dict[str, Any]]:
+class _Gallery:
+    """Test images and captions, and which of them are right answers for each other.
+
+    Args:
+        official: scored as in the literature: an image's own captions alone are right. Else
+            images that share a caption word for word are right for each other.
+    """
+
+    def __init__(self, test: CaptionSet, official: bool) -> None:
+        self.test, self.official = test, official
+        self.x = test.x.numpy()
+        self.texts, self.owner, self.lines = test.flat()
+        groups = relevance_groups([image.captions for image in test.images])
+        self.distinct = len(np.unique(groups))
+        self.groups = np.arange(len(groups)) if official else groups
+
+    def ranks(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ranks of both directions; see :func:`retrieval_ranks`."""
+        return retrieval_ranks(queries, self.texts, self.groups, self.owner)
+
+    def notes(self) -> list[str]:
+        """Say how images that share a caption are scored, where there are some."""
+        if self.distinct == len(self.groups):
+            return []
+        rule = (
+            "wrong answers for each other, as in the literature"
+            if self.official
+            else "right answers for each other"
+        )
+        return [
+            f"{self.distinct} distinct groups of captions among {len(self.groups)} images:"
+            f" images that share a caption word for word count as {rule}"
+        ]
+
+
+class _Table:
+    """The rows ``x``, ``h(x)`` and their mixture as they are made, one adapter after another."""
+
+    def __init__(self, gallery: _Gallery, adapter: CaptionAdapter) -> None:
+        self.gallery = gallery
+        self.plain = gallery.ranks(gallery.x)
+        self.zero_shot = MethodResult(
+            "x (zero-shot)",
+            [retrieval_row(*self.plain)],
+            details={"median rank": [median_rank(ranks) for ranks in self.plain]},
+        )
+        trained = adapter.parameters
+        self.prompt = MethodResult("h(x)", [], "ours", parameters=trained)
+        note = "weight of h(x) chosen on validation"
+        self.mixed = MethodResult("x + h(x)", [], "ours", note, parameters=trained)
+        self.differences: dict[str, list[np.ndarray]] = {"h(x) - x": [], "x + h(x) - x": []}
+        self.shown = self.plain[0]
+        """Ranks image→text (n,) of the last ``h(x)``."""
+
+    def add(self, seed: int, h: np.ndarray, weight: float) -> None:
+        """Rank by ``h`` (n, d), and by its mixture with ``x``."""
+        plain, owner = self.plain, self.gallery.owner
+        for method, queries in (
+            (self.prompt, h),
+            (self.mixed, mixture(self.gallery.x, h, weight)),
+        ):
+            ranks = self.gallery.ranks(queries)
+            method.seeds.append({"seed": seed, **retrieval_row(*ranks)})
+            medians = [median_rank(part) for part in ranks]
+            method.details.setdefault("median rank", []).append(medians)
+            hits = image_hits(*ranks, owner) - image_hits(*plain, owner)
+            self.differences[f"{method.name} - x"].append(hits)
+            self.shown = ranks[0] if method is self.prompt else self.shown
+        self.mixed.details.setdefault("weight", []).append(weight)
+
+    def results(self, dataset: Dataset, encoder: Encoder) -> Results:
+        """Return the table with published figures, notes and intervals."""
+        gallery, name = self.gallery, dataset.manifest.name
+        images = len(gallery.test.images)
+        published = published_retrieval(name, encoder.id, images) if gallery.official else []
+        return Results(
+            task="retrieval",
+            protocol="retrieval/1",
+            dataset=name,
+            encoder=encoder.id,
+            metrics=[*METRICS, "mean R"],
+            methods=[self.zero_shot, self.prompt, self.mixed, *published],
+            best="mean R",
+            title=f"Image-text retrieval, {images} images, {len(gallery.lines)} captions",
+            units=dict.fromkeys([*METRICS, "mean R"], "%"),
+            notes=[
+                *small_set_note(images, "images"),
+                *gallery.notes(),
+                *([encoder.notes] if encoder.notes else []),
+            ],
+            intervals={
+                pair: {"mean R": bootstrap_difference(np.mean(rows, 0))}
+                for pair, rows in self.differences.items()
+            },
+        )
+
+
+def _samples(gallery: _Gallery, queries: np.ndarray, ranks: np.ndarray) -> list[dict[str, Any]]:
     """Ten images whose first caption is right, and ten where it is not, the worst first.
 
     ``ranks`` are those of ``queries``.
     """
     good = [int(i) for i in np.flatnonzero(ranks == 1)[:10]]
     bad = [int(i) for i in np.argsort(-ranks, kind="stable")[:10] if ranks[i] > 1]
-    rows = []
-    for index in good + bad:
-        first = int(np.argmax(texts @ queries[index]))
-        rows.append(
-            {
-                "image": str(test.images[index].path),
-                "truth": test.images[index].captions[0],
-                "output": lines[first],
-                "good": index in good,
-                "score": f"rank {ranks[index]}",
-            }
-        )
-    return rows
-
-
-def contrast_accuracy(
-    image: np.ndarray, caption: np.ndarray, negative: np.ndarray, categories: Sequence[str]
-) -> dict[str, float]:
-    """Return the percentage of images nearer to their caption than to its hard negative.
-
-    All inputs (n, d). A tie is an error, as in SugarCrepe (Hsieh et al. 2023). Keys are the
-    categories and ``"mean"``, the mean over categories.
-    """
-    right = np.einsum("nd,nd->n", image, caption) > np.einsum("nd,nd->n", image, negative)
-    names = np.asarray(categories)
-    row = {str(name): 100.0 * float(right[names == name].mean()) for name in np.unique(names)}
-    return row | {"mean": sum(row.values()) / len(row)}
-
-
-def evaluate_contrasts(
-    dataset: Dataset,
-    encoder: Encoder,
-    adapters: Sequence[CaptionAdapter],
-    *,
-    run: RunFolder | None = None,
-    strict: bool = False,
-) -> Results:
-    """Evaluate caption against hard negative (SugarCrepe's official JSON) with x and h(x).
-
-    Images that cannot be read are left out, unless ``strict``.
-
-    Raises:
-        UserError: the data set has no contrasts.
-    """
-    rows: list[Contrast] = dataset.contrasts("test")
-    paths: list[Path] = [row.path for row in rows]
-    found = readable_features(encoder, paths, "test", strict=strict)
-    x, rows = found.x, [rows[i] for i in found.kept]
-    caption = encode_texts(encoder, [row.caption for row in rows])
-    negative = encode_texts(encoder, [row.negative_caption for row in rows])
-    categories = [row.category for row in rows]
-    plain = contrast_accuracy(x, caption, negative, categories)
-    methods = [MethodResult("x (zero-shot)", [plain])]
-    if adapters:
-        ours = MethodResult("h(x)", [], group="ours", parameters=adapters[0].parameters)
-        for adapter in adapters:
-            adapter.check_encoder(encoder)
-            row = contrast_accuracy(adapter.h(x), caption, negative, categories)
-            ours.seeds.append({"seed": adapter.config.seed, **row})
-        methods.append(ours)
-    results = Results(
-        task="contrasts",
-        protocol="contrasts/1",
-        dataset=dataset.manifest.name,
-        encoder=encoder.id,
-        metrics=list(plain),
-        methods=methods,
-        best="mean",
-        title=f"Caption against hard negative, {len(rows)} pairs",
-        units=dict.fromkeys(plain, "%"),
-        notes=[encoder.notes] if encoder.notes else [],
-    )
-    if run:
-        run.save_results(results)
-    return results
+    images = gallery.test.images
+    return [
+        {
+            "image": str(images[index].path),
+            "truth": images[index].captions[0],
+            "output": gallery.lines[int(np.argmax(gallery.texts @ queries[index]))],
+            "good": index in good,
+            "score": f"rank {ranks[index]}",
+        }
+        for index in good + bad
+    ]

@@ -21,9 +21,10 @@ from ..results import MethodResult, Results
 from ..run import RunFolder, own_weights
 from .captioning import CaptioningConfig, evaluate_captioning
 from .choose_query import keep_query
+from .contrasts import evaluate_contrasts
 from .data import training_and_validation
 from .question_training import VqaConfig
-from .retrieval import evaluate_contrasts, evaluate_retrieval
+from .retrieval import evaluate_retrieval
 from .train import CaptionAdapter, CaptionConfig, train_captions
 from .vqa import evaluate_vqa
 

@@ -12,6 +12,7 @@ classification.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,6 +155,14 @@ class CaptionAdapter:
         return cls(
             generator.eval(), config, about["dataset"], about["encoder"], about.get("details", {})
         )
+
+
+def check_adapters(adapters: Sequence[CaptionAdapter], encoder: Encoder, task: str) -> None:
+    """Raise :class:`UserError` where there is no adapter, or one of another encoder."""
+    if not adapters:
+        raise UserError(f"{task} needs at least one adapter trained on captions.")
+    for adapter in adapters:
+        adapter.check_encoder(encoder)
 
 
 def _finished(folder: Path, key: str) -> CaptionAdapter | None:

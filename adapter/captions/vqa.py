@@ -9,26 +9,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...pipeline.errors import UserError
 from ..metrics.intervals import bootstrap_difference, small_set_note
 from ..metrics.vqa import mean_by, write_submission
 from ..metrics.wups import WordNet
 from ..results import MethodResult, Results
 from .answer_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual_answer
+from .choose_prefix import ChosenPrefix
 from .data import some
-from .lm import NAMES, FrozenLM, Kind, PrefixInputs
-from .prefix import (
-    CaptionTexts,
-    TrainedRow,
-    image_inputs,
-    with_h,
-)
+from .lm import FrozenLM
+from .prefix import NAMES, Kind, PrefixInputs
 from .question_training import (
     QuestionTexts,
     VqaConfig,
@@ -42,8 +38,9 @@ from .question_training import (
     question_texts,
     training_questions,
 )
-from .train import CaptionAdapter
-from .written import count_cut, cut_note, write_texts
+from .rows import CaptionTexts, TrainedRow, group_of, image_inputs, note_of, with_h
+from .train import CaptionAdapter, check_adapters
+from .written import Written, count_cut, cut_note, write_texts
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset, Question
@@ -78,93 +75,153 @@ def evaluate_vqa(
         UserError: there are no answered questions, or a prompt is longer than the context.
     """
     config = config or VqaConfig()
-    if not adapters:
-        raise UserError("Question answering needs at least one adapter trained on captions.")
-    for adapter in adapters:
-        adapter.check_encoder(encoder)
+    check_adapters(adapters, encoder, "Question answering")
     limit = adapters[0].config.max_images
     asked = training_questions(dataset, limit)
     train = question_texts(encoder, asked, config.grid, "training", strict)
     asked = some(answered(dataset.questions("test"), "test"), max_questions)
     captions = captions_before(source or dataset, encoder, config, limit, strict)
-    about, _ = distinct_images(asked)
-    test_tokens, test_x, kept = image_inputs(encoder, about, config.grid, "test", strict)
-    test, test_row = of_images(asked, [about[i] for i in kept])
+    test = _test_questions(encoder, asked, config.grid, strict)
     lm = lm or FrozenLM.load(config.language_model)
-    counted = Counter(usual_answer(question.answers) for question in train.questions)
-    vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
-    scorer = Scorer(test, WordNet.find(config.wordnet or None))
-    baseline = most_frequent(train.questions, test)
-    methods = [MethodResult(BASELINE, [scorer.row(baseline, None)])]
-    each: dict[str, list[np.ndarray]] = {BASELINE: [scorer.each(baseline)]}
+    table = _Table(config, train.questions, test.questions)
     folder = run.path / "vqa" if run else None
     choice = question_choice(lm, dataset, encoder, config, run, source)
-    shown: list[str] = []
     for adapter in adapters:
         seed = adapter.config.seed
         inputs = with_h(train.tokens, train.x, adapter)
-        asked = with_h(test_tokens, test_x, adapter)
+        asked = with_h(test.tokens, test.x, adapter)
         for kind in config.rows:
             row = question_row(lm, kind, train, captions, adapter, config, run, first_stage)
             loss = choice.judge(row, adapter)
+            contexts = _Contexts(lm, row, inputs, asked, train, test)
             for shots in config.shots:
-                name = NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
-                contexts = _Contexts(lm, row, inputs, asked, train, test, test_row)
+                name = _name(kind, shots, config)
                 texts = write_texts(
                     lm,
-                    [question.question_id for question in test],
+                    test.ids,
                     contexts.of(shots, seed),
                     config.decode,
                     folder / row.name / f"answers-{shots}-shot" if folder else None,
                     f"Answers: {name} (seed {seed})",
-                    vocabulary,
+                    table.vocabulary,
                 )
-                shown = [written.text for written in texts]
-                ranked = [vocabulary[written.choice] for written in texts] if vocabulary else None
-                method = _find_or_add(methods, name, kind, row)
-                if loss is not None:
-                    method.details.setdefault("validation loss", []).append(round(loss, 4))
-                method.seeds.append({"seed": seed, **scorer.row(shown, ranked)})
-                count_cut(method, [written.ended for written in texts])
-                for what, groups in scorer.groups.items():
-                    by_type = mean_by(groups, scorer.each(shown))
-                    method.details.setdefault(f"accuracy by {what} type", []).append(by_type)
-                each.setdefault(name, []).append(scorer.each(shown))
+                table.add(name, row, seed, loss, texts)
                 if folder:
                     path = folder / row.name / f"submission-{shots}-shot.json"
-                    write_submission(path, [q.question_id for q in test], shown)
+                    write_submission(path, test.ids, table.shown)
     chosen = choice.keep()
-    metrics = list(methods[-1].seeds[0])[1:]
-    results = Results(
-        task="vqa",
-        protocol="vqa/1",
-        dataset=dataset.manifest.name,
-        encoder=encoder.id,
-        metrics=metrics,
-        methods=methods,
-        best="accuracy",
-        title=f"{len(test)} questions about {len(test_x)} images, {lm.name} (frozen)",
-        units=dict.fromkeys(metrics, "%"),
-        notes=[
-            *small_set_note(len(test), "questions"),
-            accuracy_note(test),
-            _training_note(config, captions, len(train.questions), len(train.images)),
-            *cut_note(methods, len(test), config.decode.max_tokens),
-            *scorer.notes,
-            *([f"for new photos: {chosen.sentence()}"] if chosen else []),
-            *([encoder.notes] if encoder.notes else []),
-        ],
-        intervals=_intervals(each),
-        samples=_samples(test, shown, scorer.each(shown)),
-        details={
-            "config": config.model_dump(mode="json"),
-            "train questions": len(train.questions),
-            "samples": f"{methods[-1].name}, seed {adapters[-1].config.seed}",
-        },
-    )
+    learned = _training_note(config, captions, len(train.questions), len(train.images))
+    results = table.results(dataset, encoder, lm, config, test, learned, chosen)
+    results.details |= {
+        "train questions": len(train.questions),
+        "samples": f"{table.methods[-1].name}, seed {adapters[-1].config.seed}",
+    }
     if run:
         run.save_results(results)
     return results
+
+
+@dataclass
+class _TestQuestions:
+    """The questions of readable images, and their n images: tokens (n, t, e), x (n, d)."""
+
+    questions: list[Question]
+    image: Sequence[int]
+    """The row of each question's image."""
+    tokens: Tensor
+    x: np.ndarray
+
+    @property
+    def ids(self) -> list[str]:
+        return [question.question_id for question in self.questions]
+
+
+def _test_questions(
+    encoder: Encoder, asked: Sequence[Question], grid: int, strict: bool
+) -> _TestQuestions:
+    about, _ = distinct_images(asked)
+    tokens, x, kept = image_inputs(encoder, about, grid, "test", strict)
+    questions, image = of_images(asked, [about[i] for i in kept])
+    return _TestQuestions(questions, image, tokens, x)
+
+
+class _Table:
+    """The rows of the table as they are made: scores of every seed, the answers shown last."""
+
+    def __init__(
+        self, config: VqaConfig, train: Sequence[Question], test: Sequence[Question]
+    ) -> None:
+        counted = Counter(usual_answer(question.answers) for question in train)
+        self.vocabulary = [entry for entry, _ in counted.most_common(config.vocabulary)]
+        self.scorer = Scorer(test, WordNet.find(config.wordnet or None))
+        baseline = most_frequent(train, test)
+        self.methods = [MethodResult(BASELINE, [self.scorer.row(baseline, None)])]
+        self.each: dict[str, list[np.ndarray]] = {BASELINE: [self.scorer.each(baseline)]}
+        self.shown: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        row: TrainedRow,
+        seed: int,
+        loss: float | None,
+        texts: Sequence[Written],
+    ) -> None:
+        """Score the answers of one row and seed."""
+        self.shown = [written.text for written in texts]
+        words = self.vocabulary
+        ranked = [words[written.choice] for written in texts] if words else None
+        method = _find_or_add(self.methods, name, row)
+        if loss is not None:
+            method.details.setdefault("validation loss", []).append(round(loss, 4))
+        method.seeds.append({"seed": seed, **self.scorer.row(self.shown, ranked)})
+        count_cut(method, [written.ended for written in texts])
+        each = self.scorer.each(self.shown)
+        for what, groups in self.scorer.groups.items():
+            by_type = mean_by(groups, each)
+            method.details.setdefault(f"accuracy by {what} type", []).append(by_type)
+        self.each.setdefault(name, []).append(each)
+
+    def results(
+        self,
+        dataset: Dataset,
+        encoder: Encoder,
+        lm: FrozenLM,
+        config: VqaConfig,
+        test: _TestQuestions,
+        learned: str,
+        chosen: ChosenPrefix | None,
+    ) -> Results:
+        """Return the table with its notes, intervals and examples."""
+        questions = test.questions
+        metrics = list(self.methods[-1].seeds[0])[1:]
+        return Results(
+            task="vqa",
+            protocol="vqa/1",
+            dataset=dataset.manifest.name,
+            encoder=encoder.id,
+            metrics=metrics,
+            methods=self.methods,
+            best="accuracy",
+            title=f"{len(questions)} questions about {len(test.x)} images, {lm.name} (frozen)",
+            units=dict.fromkeys(metrics, "%"),
+            notes=[
+                *small_set_note(len(questions), "questions"),
+                accuracy_note(questions),
+                learned,
+                *cut_note(self.methods, len(questions), config.decode.max_tokens),
+                *self.scorer.notes,
+                *([f"for new photos: {chosen.sentence()}"] if chosen else []),
+                *([encoder.notes] if encoder.notes else []),
+            ],
+            intervals=_intervals(self.each),
+            samples=_samples(questions, self.shown, self.scorer.each(self.shown)),
+            details={"config": config.model_dump(mode="json")},
+        )
+
+
+def _name(kind: Kind, shots: int, config: VqaConfig) -> str:
+    return NAMES[kind] + (f", {shots}-shot" if shots or len(config.shots) > 1 else "")
 
 
 class _Contexts:
@@ -177,11 +234,9 @@ class _Contexts:
         inputs: PrefixInputs,
         asked: PrefixInputs,
         train: QuestionTexts,
-        test: Sequence[Question],
-        test_row: Sequence[int],
+        test: _TestQuestions,
     ) -> None:
         self.lm, self.train, self.test = lm, train, test
-        self.test_row = test_row
         self.row, self.inputs = row, inputs
         with torch.no_grad():
             self.asked = row.prefix(asked)
@@ -198,8 +253,8 @@ class _Contexts:
                     shown = self.row.prefix(self.inputs.take([self.train.place[other]]))[0]
                 text = f"{prompt_of(question.question)} {usual_answer(question.answers)}\n"
                 parts += [shown, self.lm.embed(self.lm.ids(text))]
-            text = prompt_of(self.test[index].question)
-            parts += [self.asked[self.test_row[index]], self.lm.embed(self.lm.ids(text))]
+            text = prompt_of(self.test.questions[index].question)
+            parts += [self.asked[self.test.image[index]], self.lm.embed(self.lm.ids(text))]
             return torch.cat([part.to(self.lm.device, self.lm.embedding.dtype) for part in parts])
 
         return context
@@ -218,18 +273,19 @@ def _training_note(
     return f"the prefix learned in {', then '.join(parts)}; {batches}"
 
 
-def _find_or_add(
-    methods: list[MethodResult], name: str, kind: Kind, row: TrainedRow
-) -> MethodResult:
+def _find_or_add(methods: list[MethodResult], name: str, row: TrainedRow) -> MethodResult:
     for method in methods:
         if method.name == name:
             return method
-    group = (
-        "ours" if kind in ("aape", "both") else "control" if kind in ("none", "x") else "baseline"
-    )
-    note = "a tuned prefix of the same length that never sees the image" if kind == "none" else ""
     methods.append(
-        MethodResult(name, [], group, note, parameters=row.parameters, seconds=row.seconds)
+        MethodResult(
+            name,
+            [],
+            group_of(row.kind),
+            note_of(row.kind),
+            parameters=row.parameters,
+            seconds=row.seconds,
+        )
     )
     return methods[-1]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,20 +16,18 @@ from ... import __version__
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step
-from ..baselines import Baseline, choose_baselines
 from ..baselines.base import Predictor
 from ..config import EvaluationConfig
-from ..method.adapter import FittedAdapter
 from ..method.class_statistics import ClassStatistics
 from ..method.gaussian_weight import choose_gaussian_weight
 from ..method.problem import ClassText
-from ..method.recipe import PROMPT_CONTROLS, Recipe, controlled
-from ..method.train import Seeds, fit
+from ..method.recipe import Recipe
 from ..results import Results
 from ..run import RunFolder
 from .best_names import with_best_names
 from .data import ClassificationData, FewShot
 from .draws import Source
+from .methods import CONTROL_NOTES, Method, methods_of
 from .outcomes import (
     Facts,
     Outcome,
@@ -43,19 +41,6 @@ from .table import Row, build_results
 
 # raised when a change of the code changes figures, so that older outcomes are not reused
 _OUTCOME_VERSION = 4
-
-
-@dataclass(frozen=True)
-class _Method:
-    """One row to be: how it is trained on a draw, and all that decides its outcome."""
-
-    name: str
-    group: str
-    identity: str
-    train: Callable[[FewShot, int, Path], Predictor]
-    note: str = ""
-    control: str = "none"
-    new_classes: str = ""  # other than the settings say
 
 
 def evaluate_classification(
@@ -88,7 +73,7 @@ def evaluate_classification(
     """
     settings = settings or EvaluationConfig()
     protocol = load_protocol(settings.protocol)
-    methods = [*_ours(recipe, settings, run), *map(_baseline, choose_baselines(settings.baselines))]
+    methods = methods_of(recipe, settings, run)
     outcomes: dict[str, list[Outcome]] = {method.name: [] for method in methods}
     others = [target.to_test() for target in targets]
     draws: list[tuple[ClassificationData, list[TestSet]]] = []
@@ -111,18 +96,9 @@ def evaluate_classification(
                 key = _key(method, data, others, protocol, settings, seed)
                 keys[method.name, seed] = key
                 path = (work or Path(folder)) / f"{key}.safetensors"
-                able = method.name not in skipped
-                outcome = load_outcome(path) if run is not None and able else None
-                if outcome is None and able:
-                    try:
-                        outcome = _train_and_test(method, views, path, device)
-                    except _Unavailable as reason:
-                        skipped[method.name] = str(reason)
-                    else:
-                        if run is not None:
-                            save_outcome(path, outcome)
-                if outcome is not None:
-                    outcomes[method.name].append(outcome)
+                made = _finished_or_made(method, views, path, device, run is not None, skipped)
+                if made is not None:
+                    outcomes[method.name].append(made)
                 progress.advance(task)
         if run is not None:
             key = keys[methods[0].name, settings.seeds[0]]
@@ -138,7 +114,7 @@ def evaluate_classification(
 
 
 def _leave_out_controls(
-    methods: list[_Method], data: ClassificationData, skipped: dict[str, str]
+    methods: list[Method], data: ClassificationData, skipped: dict[str, str]
 ) -> None:
     """Say before any training which controls these features cannot have; the others run."""
     if data.texts.waffle is not None:
@@ -191,7 +167,25 @@ class _Views:
         return self.protocol.test_sets(data, self.others, new_classes=wanted, device=self.device)
 
 
-def _train_and_test(method: _Method, views: _Views, path: Path, device: str) -> Outcome:
+def _finished_or_made(
+    method: Method, views: _Views, path: Path, device: str, keep: bool, skipped: dict[str, str]
+) -> Outcome | None:
+    """Return a kept outcome, or make it; None where ``skipped`` says why it cannot be had."""
+    if method.name in skipped:
+        return None
+    outcome = load_outcome(path) if keep else None
+    if outcome is None:
+        try:
+            outcome = _train_and_test(method, views, path, device)
+        except _Unavailable as reason:
+            skipped[method.name] = str(reason)
+            return None
+        if keep:
+            save_outcome(path, outcome)
+    return outcome
+
+
+def _train_and_test(method: Method, views: _Views, path: Path, device: str) -> Outcome:
     """Train, unless another row trained the same, and predict every test set."""
     if method.identity not in views.fitted:
         problem = views.problem(method.control)
@@ -210,92 +204,8 @@ def _train_and_test(method: _Method, views: _Views, path: Path, device: str) -> 
     return predict(predictor, tests, device, facts)
 
 
-def _ours(recipe: Recipe, settings: EvaluationConfig, run: RunFolder | None) -> list[_Method]:
-    """Return our method and the controls that were asked for."""
-    methods = []
-    for control in ["none", *[name for name in settings.controls if name != "none"]]:
-        changed = controlled(recipe, control)
-        if control not in ("none", *PROMPT_CONTROLS) and changed == recipe:
-            continue  # takes away what this recipe has not
-        name = "ours" if recipe.name == "default" else f"ours ({recipe.name})"
-        name += f", {control}" if control != "none" else ""
-
-        def train(
-            data: FewShot,
-            seed: int,
-            checkpoint: Path,
-            control: str = control,
-            changed: Recipe = changed,
-            name: str = name,
-        ) -> FittedAdapter:
-            init = seed if settings.init_seed is None else settings.init_seed
-            order = seed if settings.order_seed is None else settings.order_seed
-
-            def log(record: dict[str, float]) -> None:
-                if run is not None:
-                    run.log(method=name, seed=seed, **record)
-
-            fitted = fit(
-                data,
-                changed,
-                Seeds(init, order),
-                checkpoint=checkpoint if run is not None else None,
-                on_epoch=log,
-            )
-            if run is not None and control == "none":
-                config = {"kind": "classification", "seed": seed} | fitted.config()
-                RunFolder(checkpoint.with_suffix(".adapter")).save_weights(fitted.tensors(), config)
-            return fitted
-
-        seen_only = changed.seen.residual or changed.seen.discriminant or changed.kind == "convex"
-        note = "trains parameters for seen classes besides those for all" if seen_only else ""
-        if control != "none":
-            note = CONTROL_NOTES[control]
-        identity = hash_value([changed.model_dump(mode="json"), control, settings.init_seed,
-                               settings.order_seed])  # fmt: skip
-        group = "ours" if control == "none" else "control"
-        methods.append(_Method(name, group, identity, train, note, control))
-    if load_protocol(settings.protocol).summary == "H" and settings.new_classes == "bank":
-        first = methods[0]
-        if any(recipe.class_text.shares):
-            name, note = f"{first.name}, new classes by name", CONTROL_NOTES["name"]
-            methods.insert(1, replace(first, name=name, group="control", note=note,
-                                      new_classes="name"))  # fmt: skip
-    return methods
-
-
-CONTROL_NOTES = {
-    "name": "new classes have the template alone, as in the paper",
-    "shuffled": "each class has the prompts of another class",
-    "template": "the hand-written templates instead of prompts",
-    "waffle": "the template with random words instead of prompts",
-    "untrained": "class texts alone, chosen on the same images; nothing is trained",
-    "no-class-text": "the template stands for a class, whatever the bank says",
-    "no-shared-map": "no map from texts: new classes stay at zero-shot CLIP",
-    "no-own-weights": "seen classes have the shared map alone",
-    "no-whitening": "images as CLIP gives them",
-    "no-generator": "the head sees no h(x) and nothing is distilled",
-    "no-distillation": "λ = 0, and no query",
-    "no-query": "distilled, but h(x) is not compared with the class texts",
-    "random-prompt": "the target is one random prompt instead of the aggregated ones",
-    "mean-prompt": "the target is the mean prompt",
-    "mlp-prompt": "the aggregator is an MLP of the mean prompt",
-    "no-seen-terms": "no parameters for seen classes: one generator and head for all classes",
-}
-
-
-def _baseline(baseline: Baseline) -> _Method:
-    return _Method(
-        baseline.name,
-        "baseline",
-        baseline.name,
-        lambda data, seed, checkpoint: baseline.fit(data, seed),
-        baseline.note,
-    )
-
-
 def _key(
-    method: _Method,
+    method: Method,
     data: ClassificationData,
     others: Sequence[ClassificationData],
     protocol: Protocol,

@@ -1,4 +1,4 @@
-"""Gradient descent on Eq. 4: epochs, learning rates, the loss of a batch, and where it stands.
+"""Gradient descent on Eq. 4 and KL to zero-shot CLIP: epochs, learning rates, the loss of a batch.
 
 b images in a batch, c classes, k prompts of a class, d embedding width.
 """

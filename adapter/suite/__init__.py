@@ -1,0 +1,1 @@
+"""Suites: banks, tasks and a report for many data sets, by one name."""

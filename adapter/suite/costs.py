@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,46 +83,63 @@ def spoken(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
+@dataclass
+class _Photos:
+    """Images for one purpose: those that jobs name, or the most that one job draws."""
+
+    paths: set[Path] = field(default_factory=set)
+    drawn: int = 0  # jobs draw from the same photos: the largest of them counts
+
+    def __len__(self) -> int:
+        return max(len(self.paths), self.drawn)
+
+
+@dataclass
+class _Counts:
+    """What was counted so far, by the name of the data set."""
+
+    images: dict[str, dict[str, _Photos]] = field(default_factory=dict)
+    texts: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, int] = field(default_factory=dict)
+
+    def photos(self, name: str, what: str) -> _Photos:
+        """Return the count of a data set's images for one purpose, which the caller adds to."""
+        return self.images.setdefault(name, {}).setdefault(what, _Photos())
+
+
 def suite_work(suite: Suite, jobs: Iterable[Job], opened: dict[str, Dataset]) -> list[DatasetWork]:
     """Count what jobs encode of each data set: at most, since what is cached is not done again."""
-    images: dict[str, dict[str, set[Path] | int]] = {}
-    texts: Counter[str] = Counter()
-    answers: dict[str, int] = {}
+    counts = _Counts()
     for job in jobs:
         for task in job.tasks:
             if task == "classification":
-                _count_classification(suite, job, opened, images, answers)
+                _count_classification(suite, job, opened, counts)
             else:
-                _count_captions(suite, job, task == "vqa", opened, images, texts)
-    for name, count in answers.items():
+                _count_captions(suite, job, task == "vqa", opened, counts)
+    for name, count in counts.answers.items():
         dataset = opened[name]
         templates = len(dataset.manifest.templates) + len(dataset.manifest.ensemble)
-        texts[name] += count + templates * len(dataset.class_names)
+        counts.texts[name] += count + templates * len(dataset.class_names)
     return [
         DatasetWork(
             opened[name].manifest.title,
-            {what: n if isinstance(n, int) else len(n) for what, n in images.get(name, {}).items()},
-            texts[name],
-            answers.get(name, 0),
+            {what: len(photos) for what, photos in counts.images.get(name, {}).items()},
+            counts.texts[name],
+            counts.answers.get(name, 0),
         )
-        for name in dict.fromkeys([*images, *texts])
+        for name in dict.fromkeys([*counts.images, *counts.texts])
     ]
 
 
 def _count_classification(
-    suite: Suite,
-    job: Job,
-    opened: dict[str, Dataset],
-    images: dict[str, dict[str, set[Path] | int]],
-    answers: dict[str, int],
+    suite: Suite, job: Job, opened: dict[str, Dataset], counts: _Counts
 ) -> None:
     generation, evaluation = suite.generation, job.evaluation
     for name in (job.dataset, *job.targets):
         dataset = opened[name]
-        counts = images.setdefault(name, {})
-        counts["test images"] = {item.path for item in dataset.items("test")}
+        counts.photos(name, "test images").paths |= {item.path for item in dataset.items("test")}
         queries = len(dataset.manifest.queries)
-        answers[name] = len(dataset.class_names) * queries * generation.samples
+        counts.answers[name] = len(dataset.class_names) * queries * generation.samples
     dataset = opened[job.dataset]
     classes = len(dataset.class_names)
     every = len(dataset.items("train"))
@@ -134,14 +151,10 @@ def _count_classification(
         train = min(every, shots)
         held = _held_out(dataset)
         some = min(evaluation.shots, _VALIDATION_SHOTS) * classes * len(evaluation.seeds)
-        _at_least(images[job.dataset], "validation images", min(held, some))
-    _at_least(images[job.dataset], "training images and views", train * views)
-
-
-def _at_least(counts: dict[str, set[Path] | int], what: str, n: int) -> None:
-    """Jobs draw from the same photos: the largest of them counts."""
-    before = counts.get(what, 0)
-    counts[what] = max(n, before if isinstance(before, int) else len(before))
+        validation = counts.photos(job.dataset, "validation images")
+        validation.drawn = max(validation.drawn, min(held, some))
+    training = counts.photos(job.dataset, "training images and views")
+    training.drawn = max(training.drawn, train * views)
 
 
 def _held_out(dataset: Dataset) -> int:
@@ -152,27 +165,19 @@ def _held_out(dataset: Dataset) -> int:
 
 
 def _count_captions(
-    suite: Suite,
-    job: Job,
-    asks: bool,
-    opened: dict[str, Dataset],
-    images: dict[str, dict[str, set[Path] | int]],
-    texts: Counter[str],
+    suite: Suite, job: Job, asks: bool, opened: dict[str, Dataset], counts: _Counts
 ) -> None:
     source = opened[job.source or job.dataset]
     train = source.captions("train")[: suite.captions.max_images or None]
     name = source.manifest.name
-    if "captioned training images" not in images.setdefault(name, {}):
-        images[name]["captioned training images"] = {image.path for image in train}
-        texts[name] += sum(len(image.captions) for image in train)
-    counts = images.setdefault(job.dataset, {})
-    entries = (
-        opened[job.dataset].questions("test") if asks else opened[job.dataset].captions("test")
-    )
+    captioned = counts.photos(name, "captioned training images")
+    if not captioned.paths:
+        captioned.paths |= {image.path for image in train}
+        counts.texts[name] += sum(len(image.captions) for image in train)
+    test = opened[job.dataset]
+    entries = test.questions("test") if asks else test.captions("test")
     most = suite.test_questions if asks else suite.test_images
-    paths = {entry.path for entry in entries[: most or None]}
-    before = counts.get("test images")
-    counts["test images"] = paths | (before if isinstance(before, set) else set())
+    counts.photos(job.dataset, "test images").paths |= {e.path for e in entries[: most or None]}
 
 
 def measure(encoder: Encoder, photos: Sequence[Path], texts: Sequence[str]) -> Rates:

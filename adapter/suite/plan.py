@@ -1,4 +1,4 @@
-"""What a suite runs: which data sets, which tasks on them, how large. Run by :mod:`.suite`."""
+"""What a suite runs: which data sets, which tasks on them, how large. Run by :mod:`.run`."""
 
 from __future__ import annotations
 

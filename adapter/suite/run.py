@@ -6,35 +6,31 @@ it and says so; an interrupted one goes on.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ... import __version__
-from ...pipeline.datasets import Dataset
 from ...pipeline.errors import UserError
-from ...pipeline.files import hash_file, hash_value, read_json, write_json
+from ...pipeline.files import read_json, write_json
 from ...pipeline.progress import step
-from ..config import Config, DataConfig
 from ..finish import finish_run
 from ..report import Stage, write_report
 from ..report.page import duration
 from ..results import Results
 from ..run import RunFolder, environment
 from .costs import say_work
-from .needs import Need, dataset_needs, job_reads
+from .keys import TableKeys
+from .needs import Need, dataset_needs
+from .opened import Opened
 from .plan import Job, Suite, Task
 from .summaries import summaries
+from .tasks import Tasks
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
-    from ...pipeline.datasets import Split
-    from ...pipeline.encoders.base import Encoder
-    from ..captions.train import CaptionAdapter
 
 _SHOWN_CLASSES, _SHOWN_PROMPTS = 4, 3
 
@@ -65,29 +61,15 @@ class _Work:
     def __init__(self, suite: Suite, out: Path, skip_missing: bool) -> None:
         self.suite, self.out = suite, out
         self.folder = RunFolder(out)
+        self.opened = Opened(suite, out)
         self.stages: list[Stage] = []
         self.notes: list[str] = []
-        self.datasets: dict[str, Dataset] = {}
         self.jobs = self._open_datasets(skip_missing)
-        self._encoder: Encoder | None = None
-        self._adapters: dict[str, list[CaptionAdapter]] = {}
-        self._files: dict[str, str] = {}
-
-    @property
-    def encoder(self) -> Encoder:
-        """The suite's encoder, loaded when it is first needed."""
-        if self._encoder is None:
-            from ...pipeline.embed.spread import open_encoder
-
-            self._encoder = open_encoder(self.suite.encoder)
-        return self._encoder
-
-    def bank(self, dataset: str) -> Path:
-        """Return where the bank of a data set is."""
-        return self.out / f"{dataset}.bank.parquet"
+        self.keys = TableKeys(self.opened, self.jobs)
+        self.tasks = Tasks(self.opened)
 
     def _open_datasets(self, skip_missing: bool) -> list[Job]:
-        found = dataset_needs(self.suite, self.datasets)
+        found = dataset_needs(self.suite, self.opened.datasets)
         lacking = {need.name: need for need in found if not need.here}
         jobs, missing = [], {}
         for job in self.suite.jobs:
@@ -117,7 +99,7 @@ class _Work:
             for job in self.jobs
             if (tasks := [task for task in job.tasks if not self._table(job, task).exists()])
         ]
-        for line in say_work(self.suite, left, self.datasets, self.encoder):
+        for line in say_work(self.suite, left, self.opened.datasets, self.opened.encoder):
             step(line)
 
     def _table(self, job: Job, task: Task) -> Path:
@@ -150,23 +132,23 @@ class _Work:
         if not names:
             return
         with self.stage(f"prompt banks: {', '.join(names)}") as stage:
-            before = [_hash_of(self.bank(name)) for name in names]
-            manifests = [self.datasets[name].manifest for name in names]
+            before = [self.opened.hash_of_bank(name) for name in names]
+            manifests = [self.opened.datasets[name].manifest for name in names]
             generate_banks(
                 manifests,
-                [self.bank(name) for name in names],
+                [self.opened.bank(name) for name in names],
                 self.suite.generation,
-                encoder=self.encoder,
+                encoder=self.opened.encoder,
             )
-            banks = [PromptBank.open(self.bank(name)) for name in names]
+            banks = [PromptBank.open(self.opened.bank(name)) for name in names]
             _check_described(dict(zip(names, banks)), [job.dataset for job in jobs])
-            stage.reused = before == [_hash_of(self.bank(name)) for name in names]
+            stage.reused = before == [self.opened.hash_of_bank(name) for name in names]
             stage.detail = f"{sum(map(len, banks)):,} prompts"
 
     def evaluate(self, job: Job, task: Task) -> Results:
         """Return the table of one task, made now or reused."""
         folder = RunFolder(self.out / job.folder)
-        key = self._key(job, task)
+        key = self.keys.key(job, task)
         path = folder.results_path(task)
         with self.stage(f"{task} on {job.folder}") as stage:
             if path.exists():
@@ -175,126 +157,11 @@ class _Work:
                     stage.reused = True
                     step(f"    Reusing {path}.")
                     return done
-            if task != "classification" and "classification" not in job.tasks:
-                self._start_captions(job, folder)
-            results = getattr(self, f"_{task}")(job, folder)
+            results = self.tasks.run(task, job, folder)
             results.details["suite_key"] = key
             folder.save_results(results)
             finish_run(folder)
             return results
-
-    def _key(self, job: Job, task: Task) -> str:
-        """Return the hash of all that decides a table: settings, images, texts, encoder, code."""
-        suite, dataset = self.suite, self.datasets[job.dataset]
-        parts: list[Any] = [__version__, task, self.encoder.fingerprint, dataset.manifest.hash]
-        parts += [self._hash_of_files(name) for name in job.datasets]
-        if task == "classification":
-            parts += [_hash_of(self.bank(name)) for name in (job.dataset, *job.targets)]
-            recipe = job.recipe or suite.recipe
-            parts += [recipe.model_dump(mode="json"), job.model_dump(mode="json")]
-            parts.append(suite.repeat_images)
-        else:
-            own = {"captioning": suite.captioning, "vqa": suite.vqa}.get(task)
-            parts += [suite.captions.model_dump(mode="json"), suite.caption_seeds]
-            parts += [
-                job.source,
-                own and own.model_dump(mode="json"),
-                suite.test_images,
-                suite.test_questions,
-            ]
-        return hash_value(parts)
-
-    def _hash_of_files(self, name: str) -> str:
-        """Return the hash of what is read of a data set: paths, sizes, times, labels, texts."""
-        if name not in self._files:
-            jobs = [job_reads(job, self.suite) for job in self.jobs]
-            wanted = sorted({read for reads in jobs for read in reads.get(name, ())})
-            self._files[name] = hash_value(_entries(self.datasets[name], wanted))
-        return self._files[name]
-
-    def _classification(self, job: Job, folder: RunFolder) -> Results:
-        from ..classification.run import run_classification
-
-        encoder = self.suite.encoder.model_copy(update={"name": self.encoder.id})
-        config = Config(
-            data=DataConfig(
-                bank=str(self.bank(job.dataset)),
-                dataset=job.dataset,
-                targets=[str(self.bank(name)) for name in job.targets],
-                repeat_images=self.suite.repeat_images,
-            ),
-            encoder=encoder,
-            recipe=job.recipe or self.suite.recipe,
-            evaluation=job.evaluation,
-        )
-        return run_classification(config, folder.path, encoder=self.encoder)
-
-    def _retrieval(self, job: Job, folder: RunFolder) -> Results:
-        from ..captions.retrieval import evaluate_retrieval
-
-        return evaluate_retrieval(
-            self.datasets[job.dataset],
-            self.encoder,
-            self._caption_adapters(job, folder),
-            run=folder,
-            max_images=self.suite.test_images,
-        )
-
-    def _captioning(self, job: Job, folder: RunFolder) -> Results:
-        from ..captions.captioning import evaluate_captioning
-
-        return evaluate_captioning(
-            self.datasets[job.dataset],
-            self.encoder,
-            self._caption_adapters(job, folder),
-            config=self.suite.captioning,
-            run=folder,
-            max_images=self.suite.test_images,
-            source=self.datasets[job.source] if job.source else None,
-        )
-
-    def _vqa(self, job: Job, folder: RunFolder) -> Results:
-        from ..captions.vqa import evaluate_vqa
-
-        return evaluate_vqa(
-            self.datasets[job.dataset],
-            self.encoder,
-            self._caption_adapters(job, folder),
-            config=self.suite.vqa,
-            run=folder,
-            max_questions=self.suite.test_questions,
-            source=self.datasets[job.source] if job.source else None,
-        )
-
-    def _start_captions(self, job: Job, folder: RunFolder) -> None:
-        """Write what a folder of the caption tasks alone is: nothing else configures it."""
-        from ..captions.run import CaptionRunConfig
-
-        encoder = self.suite.encoder.model_copy(update={"name": self.encoder.id})
-        folder.start(
-            CaptionRunConfig(
-                dataset=job.source or job.dataset,
-                encoder=encoder,
-                captions=self.suite.captions,
-                seeds=self.suite.caption_seeds,
-            )
-        )
-
-    def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
-        """Return one generator a seed, trained on the job's captions."""
-        from ..captions.train import train_captions
-
-        if job.folder not in self._adapters:
-            self._adapters[job.folder] = [
-                train_captions(
-                    self.datasets[job.source or job.dataset],
-                    self.encoder,
-                    config=self.suite.captions.model_copy(update={"seed": seed}),
-                    run=folder,
-                )
-                for seed in self.suite.caption_seeds
-            ]
-        return self._adapters[job.folder]
 
     def report(self, results: list[Results]) -> Path:
         """Write ``report.html`` over all tables, and ``summary-*.json`` of what joins several."""
@@ -303,8 +170,8 @@ class _Work:
             table.save(self.out / f"summary-{table.details['summary']}.json")
         results[:0] = joined
         notes = [*self.notes]
-        if self.encoder.notes:
-            notes.insert(0, self.encoder.notes)
+        if self.opened.encoder.notes:
+            notes.insert(0, self.opened.encoder.notes)
         path = write_report(
             self.out / "report.html",
             results,
@@ -328,14 +195,10 @@ class _Work:
         job = next((job for job in self.jobs if "classification" in job.tasks), None)
         if job is None:
             return []
-        bank = PromptBank.open(self.bank(job.dataset))
-        names = self.datasets[job.dataset].class_names
+        bank = PromptBank.open(self.opened.bank(job.dataset))
+        names = self.opened.datasets[job.dataset].class_names
         chosen = range(0, len(names), max(1, len(names) // _SHOWN_CLASSES))
         return [(names[i], bank.prompts(i)[:_SHOWN_PROMPTS]) for i in chosen][:_SHOWN_CLASSES]
-
-
-def _hash_of(path: Path) -> str:
-    return hash_file(path) if path.exists() else ""
 
 
 def _check_described(banks: dict[str, PromptBank], trained: list[str]) -> None:
@@ -370,15 +233,3 @@ def _what_is_missing(need: Need) -> str:
     first, more = need.missing[0], len(need.missing) - 1
     rest = f" and {more:,} more" if more else ""
     return f"Data set {need.name!r} in {need.place} is not whole: {first.rstrip('.')}{rest}."
-
-
-def _entries(dataset: Dataset, wanted: list[tuple[str, Split]]) -> list[Any]:
-    """Return what decides the results of a data set: a row an image, without reading it."""
-    rows: list[Any] = [dataset.layout.kind, dataset.split_note]
-    for kind, split in wanted:
-        for entry in getattr(dataset, kind)(split):
-            found = entry.path.stat()
-            said = {name: value for name, value in vars(entry).items() if name != "path"}
-            place = os.path.relpath(entry.path, dataset.root)
-            rows.append([kind, split, place, found.st_size, found.st_mtime_ns, said])
-    return rows

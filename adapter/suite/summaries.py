@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..results import MethodResult, Results
+from ..shots import in_words
 from ..sweep import average_tables
 
 # of the ablation of Huang et al. 2024, the weakest first; its control, its printed name
@@ -27,7 +28,7 @@ def summaries(results: Sequence[Results]) -> list[Results]:
     groups: dict[tuple[str, str, str], list[Results]] = {}
     for table in results:
         if table.task == "classification" and table.protocol.split("/")[0] in _AVERAGED:
-            key = (_ours(table), table.protocol, str(table.details.get("shots")))
+            key = (_ours(table), table.protocol, str(table.details["shots"]))
             groups.setdefault(key, []).append(table)
     joined = []
     for (ours, protocol, shots), tables in groups.items():
@@ -35,7 +36,8 @@ def summaries(results: Sequence[Results]) -> list[Results]:
             continue
         average = average_tables(tables)
         rule = protocol.split("/")[0]
-        average.title = f"average of {len(tables)} data sets: {ours}, {rule}, {shots} shots"
+        words = in_words(tables[0].details["shots"])
+        average.title = f"average of {len(tables)} data sets: {ours}, {rule}, {words}"
         recipe = ours.partition("(")[2].rstrip(")") or "default"
         average.details["summary"] = f"{recipe}-{rule}-{shots}"
         joined.append(average)

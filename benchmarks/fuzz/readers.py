@@ -119,7 +119,7 @@ def _bank(folder: Path, file: Path) -> Any:
 
 def _index(folder: Path, file: Path) -> Any:
     from aape.pipeline.bank import PromptBank
-    from aape.pipeline.bank.search import read_report
+    from aape.pipeline.bank.index import read_report
 
     return read_report(PromptBank.open(folder / "b.bank.parquet"))
 

@@ -6,9 +6,7 @@ Letters: n rows (prompts), c classes, k prompts of a class, d embedding width.
 from __future__ import annotations
 
 import difflib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -23,20 +21,8 @@ from .schema import COLUMNS, KEPT, OTHER_NAME, BankMetadata, arrow_schema, embed
 from .vectors import MappedVectors
 
 if TYPE_CHECKING:
-    from .search import BankIndex, IndexReport
-
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A prompt that a search found: its cosine to the query, and where it stands."""
-
-    cosine: float
-    row: int
-    prompt_id: str
-    dataset: str
-    class_id: int
-    class_name: str
-    text: str
+    from .index import BankIndex, IndexReport
+    from .search import SearchHit
 
 
 class HasFingerprint(Protocol):
@@ -307,57 +293,26 @@ class PromptBank:
             UserError: the embedding has another width, the index is of other rows, or something
                 is damaged.
         """
-        from .search import exact_search, kept_rows
+        from .search import search_prompts
 
-        query = np.asarray(text_embedding, np.float32).reshape(1, -1)
-        if query.shape[1] != self.metadata.dim:
-            raise UserError(
-                f"The query has the width {query.shape[1]}, the bank {self.metadata.dim}.",
-                f"Encode it with {self.metadata.encoder_id}.",
-            )
-        query = query / np.linalg.norm(query).clip(1e-12)
-        if class_id is not None:
-            rows = exact_search(self, query, k, self.kept_rows(class_id, dataset))[1]
-        elif exact or not self.index_path.exists():
-            rows = exact_search(self, query, k, kept_rows(self))[1]
-        else:
-            rows = self._index.search(query, k)[1]
-        found = rows[0][rows[0] >= 0]
-        if found.size and found.max() >= len(self):
-            raise UserError(
-                f"The index {self.index_path} is damaged.",
-                f"Build it again: aape bank reindex {self.path}",
-            )
-        # an index that is mapped is not checked byte by byte, so the bank's own vectors, which
-        # are, say how near a row is
-        cosines = self.vectors.take(found) @ query[0]
-        order = np.argsort(-cosines, kind="stable")
-        return [self._hit(float(cosines[i]), int(found[i])) for i in order]
+        return search_prompts(self, text_embedding, k, class_id, dataset, exact)
 
     @cached_property
-    def _index(self) -> BankIndex:
-        from .search import BankIndex
+    def index(self) -> BankIndex:
+        """Its FAISS index, opened when it is first searched.
+
+        Raises:
+            UserError: there is none, it is damaged, or it belongs to other rows.
+        """
+        from .index import BankIndex
 
         return BankIndex(self)
 
-    def _hit(self, cosine: float, row: int) -> SearchHit:
-        # The directory knows the class: only two columns are decoded.
-        entry = self.footer.classes[bisect_right(self._class_starts, row) - 1]
-        name = self.metadata.of(entry.dataset).class_names[entry.class_id]
-        found = self.rows(row, row + 1, ["prompt_id", "text"]).to_pylist()[0]
-        return SearchHit(
-            cosine, row, found["prompt_id"], entry.dataset, entry.class_id, name, found["text"]
-        )
-
-    @cached_property
-    def _class_starts(self) -> list[int]:
-        return [entry.start for entry in self.footer.classes]
-
     def reindex(self, kind: str = "auto") -> IndexReport:
-        """Build the FAISS index of this bank again; see :func:`.search.build_index`."""
-        from .search import build_index
+        """Build the FAISS index of this bank again; see :func:`.index.build_index`."""
+        from .index import build_index
 
-        self.__dict__.pop("_index", None)
+        self.__dict__.pop("index", None)
         return build_index(self, kind)
 
     def sql(self, query: str) -> pa.Table:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from .which import bank_path, named_bank
 
 if TYPE_CHECKING:
-    from .bank import PromptBank, SearchHit
+    from .bank import PromptBank
     from .diff import BankDiff
-    from .search import IndexReport
+    from .index import IndexReport
+    from .search import SearchHit
     from .statistics import BankStatistics
     from .verify import VerifyReport
 
@@ -122,11 +123,11 @@ def bank_merge(banks: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
     Raises:
         UserError: fewer than two, or of different encoders.
     """
-    from . import merge, search
+    from . import index, merge
 
     merged = merge.merge_banks(banks, out)
     if any(entry.kept for entry in merged.footer.classes):
-        search.build_index(merged)
+        index.build_index(merged)
     return merge.summary(merged, banks)
 
 
@@ -154,9 +155,9 @@ def bank_reindex(bank: Bank = "", kind: str = "auto") -> IndexReport:
     Args:
         kind: ``auto`` (flat below 200,000 prompts, else ivf), ``flat``, ``ivf`` or ``hnsw``.
     """
-    from . import search
+    from . import index
 
-    return search.build_index(named_bank(bank), kind)
+    return index.build_index(named_bank(bank), kind)
 
 
 def bank_card(bank: Bank = "", out: str | Path | None = None) -> str:

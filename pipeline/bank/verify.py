@@ -10,8 +10,8 @@ from ..config import Section
 from ..errors import UserError
 from .bank import PromptBank
 from .content import ContentHash
+from .index import index_intact, read_report
 from .schema import KEPT
-from .search import index_intact, read_report
 
 
 class VerifyReport(Section):

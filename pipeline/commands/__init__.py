@@ -1,0 +1,1 @@
+"""The verbs of stage one on the command line: parse, call, print."""

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import terminal
-from ..bank.bank import SearchHit
 from ..bank.diff import BankDiff
+from ..bank.index import IndexReport
 from ..bank.schema import KEPT
-from ..bank.search import IndexReport
+from ..bank.search import SearchHit
 from ..bank.statistics import BankStatistics, ClassStatistics
 from ..bank.verify import VerifyReport
 

@@ -1,4 +1,4 @@
-"""Which images are trained on: the few-shot samples of the field, base and new classes, own splits.
+"""Which images are trained on: shots drawn as CoOp draws them, base and new classes, own splits.
 
 Letters: ``s`` shots, ``n`` classes.
 """

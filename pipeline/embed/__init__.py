@@ -1,0 +1,1 @@
+"""Embedding: images and texts to vectors, each computed once and kept."""

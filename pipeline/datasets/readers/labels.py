@@ -1,4 +1,4 @@
-"""Readers of labelled images: split files, lists, MATLAB labels, one folder a class."""
+"""Readers of labelled images: CoOp's split files, lists of photos, CUB, one folder a class."""
 
 from __future__ import annotations
 

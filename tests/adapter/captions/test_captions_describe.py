@@ -19,9 +19,10 @@ from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.captioning import CaptioningConfig, evaluate_captioning
 from aape.adapter.captions.choose_prefix import ChosenPrefix, PrefixChoice, RowLoss, validation_loss
 from aape.adapter.captions.data import training_and_validation
-from aape.adapter.captions.lm import Example, Prefix, PrefixConfig, PrefixInputs, prefix_loss
-from aape.adapter.captions.prefix import TrainedRow, caption_texts
+from aape.adapter.captions.prefix import Prefix, PrefixInputs
+from aape.adapter.captions.prefix_training import Example, PrefixConfig, prefix_loss
 from aape.adapter.captions.question_training import VqaConfig
+from aape.adapter.captions.rows import TrainedRow, caption_texts
 from aape.adapter.captions.run import CaptionRunConfig, run_captions
 from aape.adapter.captions.train import CaptionConfig
 from aape.adapter.captions.vqa import evaluate_vqa

@@ -14,15 +14,11 @@ from fake_captions import tiny_lm
 
 from aape.adapter.captions import decode
 from aape.adapter.captions.decode import DecodeConfig, answer, generate, rank_answers
-from aape.adapter.captions.lm import (
-    KINDS,
+from aape.adapter.captions.lm import FrozenLM
+from aape.adapter.captions.prefix import KINDS, Kind, Prefix, PrefixInputs, pool_tokens
+from aape.adapter.captions.prefix_training import (
     Example,
-    FrozenLM,
-    Kind,
-    Prefix,
     PrefixConfig,
-    PrefixInputs,
-    pool_tokens,
     prefix_loss,
     target_embeddings,
     train_prefix,
@@ -247,9 +243,9 @@ def test_the_language_model_is_not_touched(lm: FrozenLM) -> None:
 def test_a_killed_training_ends_with_the_same_weights(
     lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aape.adapter.captions import lm as prefix_lm
+    from aape.adapter.captions import prefix_training
 
-    monkeypatch.setattr(prefix_lm, "_SECONDS_AT_RISK", -1.0)  # a checkpoint after every step
+    monkeypatch.setattr(prefix_training, "_SECONDS_AT_RISK", -1.0)  # a checkpoint after every step
     inputs, examples = problem(lm)
     config = PrefixConfig(steps=6, batch_size=4)
 

@@ -27,7 +27,7 @@ from aape.adapter.commands.search import parted
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.files import hash_file
-from aape.pipeline.store import read_record, write_record
+from aape.pipeline.store import read_record, write_record, write_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_a_change_within_the_same_tick_is_seen(photos: Path) -> None:
     assert open_index(photos, encoder).update.added == 1
 
 
-@pytest.mark.parametrize("name", ["photos.faiss", "photos.json"])
+@pytest.mark.parametrize("name", ["vectors.safetensors", "photos.json"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_index_is_built_again(photos: Path, name: str, damage: str) -> None:
     encoder = PixelEncoder()
@@ -139,6 +139,40 @@ def test_a_damaged_index_is_built_again(photos: Path, name: str, damage: str) ->
     images = encoder.images
     assert open_index(photos, encoder).search(query, 12) == first.search(query, 12)
     assert encoder.images == images  # features are kept by themselves
+
+
+def test_an_index_of_the_first_versions_is_built_again_with_one_sentence(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They kept FAISS's own file beside a table that began with its CRC."""
+    lines: list[str] = []
+    monkeypatch.setattr(photo_index, "step", lines.append)
+    encoder = PixelEncoder()
+    first = open_index(photos, encoder)
+    (first.folder / "vectors.safetensors").unlink()
+    (first.folder / "photos.faiss").write_bytes(b"IxM2")
+    (first.folder / "photos.json").write_text('0badc0de\n{"photos": []}')
+    images, query = encoder.images, encoder.encode_text(["anything"])[0]
+    assert open_index(photos, encoder).search(query, 12) == first.search(query, 12)
+    assert [line for line in lines if "earlier version" in line] == lines
+    assert len(lines) == 1
+    assert encoder.images == images
+    assert not (first.folder / "photos.faiss").exists()
+    lines.clear()
+    assert open_index(photos, encoder).update.added == 0
+    assert not lines
+
+
+def test_a_table_of_another_shape_is_made_again(photos: Path) -> None:
+    encoder = PixelEncoder()
+    first = open_index(photos, encoder)
+    query = encoder.encode_text(["anything"])[0]
+    table = read_record(first.folder / "photos.json")
+    for strange in ({"photos": [[1, 2]]}, {"photos": 3}, {"unreadable": 7}, {"looked_ns": "x"}):
+        write_record(first.folder / "photos.json", table | strange)
+        assert open_index(photos, encoder).search(query, 12) == first.search(query, 12)
+    write_tensors(first.folder / "vectors.safetensors", {"vectors": np.zeros((3, 2))}, {})
+    assert open_index(photos, encoder).search(query, 12) == first.search(query, 12)
 
 
 def test_another_encoder_has_another_index(photos: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aape.adapter.captions import describe
-from aape.adapter.captions.lm import PrefixConfig
+from aape.adapter.captions.prefix_training import PrefixConfig
 from aape.adapter.captions.run import CaptionRunConfig, run_captions
 from aape.adapter.captions.search import search
 from aape.adapter.captions.train import CaptionConfig

@@ -14,6 +14,7 @@ from fakes import ColourEncoder, unit_rows
 from processes import run_group
 from safetensors.torch import save_file
 
+from aape.adapter.captions.contrasts import contrast_accuracy
 from aape.adapter.captions.data import (
     caption_set,
     relevance_groups,
@@ -21,7 +22,7 @@ from aape.adapter.captions.data import (
     training_and_validation,
 )
 from aape.adapter.captions.loss import caption_loss, caption_loss_part, false_negatives
-from aape.adapter.captions.retrieval import contrast_accuracy, evaluate_retrieval, mixture
+from aape.adapter.captions.retrieval import evaluate_retrieval, mixture
 from aape.adapter.captions.train import (
     CaptionAdapter,
     CaptionConfig,

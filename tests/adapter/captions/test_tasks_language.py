@@ -10,7 +10,7 @@ import pytest
 from fake_captions import FakeDataset, speaking_lm, tiny_lm
 from fakes import ColourEncoder
 
-from aape.adapter.captions import prefix as prefixed
+from aape.adapter.captions import rows as trained_rows
 from aape.adapter.captions import written as kept_texts
 from aape.adapter.captions.answer_scores import BASELINE, most_frequent
 from aape.adapter.captions.captioning import (
@@ -242,13 +242,13 @@ def test_captioning_and_answering_share_the_first_stage(
     captioning = CaptioningConfig.model_validate({**common, "steps": 10})
     evaluate_captioning(data, encoder, adapters, config=captioning, run=run, lm=speaking_lm())
     trained: list[int] = []
-    train = prefixed.train_prefix
+    train = trained_rows.train_prefix
 
     def watch(*arguments, **options):
         trained.append(arguments[4].steps)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(prefixed, "train_prefix", watch)
+    monkeypatch.setattr(trained_rows, "train_prefix", watch)
     vqa = VqaConfig.model_validate({**common, "steps": 5, "caption_steps": 10})
     results = evaluate_vqa(data, encoder, adapters, config=vqa, run=run, lm=speaking_lm())
     assert trained == [10, 5]

@@ -16,8 +16,9 @@ from toy_features import C, D, feature_file
 
 from aape.adapter.classification.data import ClassificationData
 from aape.adapter.classification.draws import sample_rows, waffle_templates
-from aape.adapter.classification.evaluate import CONTROL_NOTES, evaluate_classification
+from aape.adapter.classification.evaluate import evaluate_classification
 from aape.adapter.classification.feature_file import FileSource
+from aape.adapter.classification.methods import CONTROL_NOTES
 from aape.adapter.classification.run import run_classification
 from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.method.adapter import FittedAdapter
@@ -245,13 +246,13 @@ def test_baselines_that_cannot_be_had_are_left_out_with_the_reason(tmp_path):
 
 def test_a_control_that_cannot_run_is_said_before_any_training(tmp_path, monkeypatch):
     path = feature_file(tmp_path / "a.safetensors", drop=("waffle_text.features",))
-    from aape.adapter.classification import evaluate
+    from aape.adapter.classification import methods
 
     order: list[str] = []
     monkeypatch.setattr("aape.adapter.classification.evaluate.step", order.append)
-    true_fit = evaluate.fit
+    true_fit = methods.fit
     monkeypatch.setattr(
-        evaluate, "fit", lambda *given, **named: order.append("fit") or true_fit(*given, **named)
+        methods, "fit", lambda *given, **named: order.append("fit") or true_fit(*given, **named)
     )
     results = evaluate_classification(
         FileSource(path), QUICK, settings(controls=["waffle", "no-query"], baselines=["none"])

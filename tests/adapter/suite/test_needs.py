@@ -139,7 +139,7 @@ def test_a_table_is_not_reused_once_a_photo_was_replaced(data, tmp_path):
 
     def key() -> str:
         work = _Work(pets_suite(), tmp_path / "out", False)
-        return work._key(work.jobs[0], "classification")
+        return work.keys.key(work.jobs[0], "classification")
 
     before = key()
     assert key() == before
@@ -153,5 +153,5 @@ def test_a_recipe_of_a_job_decides_its_key(data, tmp_path):
     keys = set()
     for recipe in (None, other):
         work = _Work(pets_suite(recipe=recipe), tmp_path / "out", False)
-        keys.add(work._key(work.jobs[0], "classification"))
+        keys.add(work.keys.key(work.jobs[0], "classification"))
     assert len(keys) == 2

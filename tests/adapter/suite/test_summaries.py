@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from aape.adapter.metrics.accuracy import harmonic_mean
 from aape.adapter.results import MethodResult, Results
+from aape.adapter.shots import Shots
 from aape.adapter.suite.plan import SUITES
 from aape.adapter.suite.summaries import aggregator_order, summaries
 
 LITERAL = "ours (paper)"
 
 
-def table(dataset: str, rows: dict[str, tuple[float, float]], shots: int = 16) -> Results:
+def table(dataset: str, rows: dict[str, tuple[float, float]], shots: Shots = 16) -> Results:
     methods = [
         MethodResult(
             name,
@@ -22,7 +23,7 @@ def table(dataset: str, rows: dict[str, tuple[float, float]], shots: int = 16) -
     return Results(
         "classification", "base2new/1", dataset, "ViT-B-16-quickgelu/x@1",
         ["base", "new", "H"], methods, best="H",
-        details={"shots": shots, "images_a_class": shots},
+        details={"shots": shots, "images_a_class": 100 if shots == "all" else shots},
     )  # fmt: skip
 
 
@@ -45,6 +46,16 @@ def test_eleven_data_sets_have_an_average_with_the_published_ones_beside_it():
     assert average.method("ours").seeds[0]["H"] == harmonic_mean(85, 75)
     assert average.method("AAPE (published)").seeds[0]["H"] == 80.97
     assert average.details["summary"] == "default-base2new-16"
+    assert average.title == "average of 11 data sets: ours, base2new, 16 shots"
+
+
+def test_the_title_of_an_average_says_the_shots_in_words():
+    titles = {
+        shots: summaries([table(name, {"ours": (80, 70)}, shots) for name in ("a", "b")])[0].title
+        for shots in (1, "all")
+    }
+    assert titles[1].endswith("base2new, 1 shot")
+    assert titles["all"].endswith("base2new, all training photos")
 
 
 def test_the_order_of_aggregators_is_the_papers_and_a_note_says_whether_it_holds():

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.bank.card import bank_card, markdown_text
 from aape.pipeline.bank.export import cupl_prompts, export_bank
-from aape.pipeline.bank.search import read_report
+from aape.pipeline.bank.index import read_report
 from aape.pipeline.bank.write import write_bank
 from aape.pipeline.commands.bank import bank_app
 from aape.pipeline.errors import UserError

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from random_bank import DIM, metadata, random_unit, rows
 
-from aape.pipeline.bank import KEPT, PromptBank, PromptRow, write, write_bank
-from aape.pipeline.bank import search as index
+from aape.pipeline.bank import KEPT, PromptBank, PromptRow, index, write, write_bank
 from aape.pipeline.errors import UserError
 
 

@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[FakeServer]:
     server = FakeServer(("127.0.0.1", 0), Handler)
     server.asked = []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

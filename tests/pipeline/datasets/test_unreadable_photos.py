@@ -11,7 +11,7 @@ from fakes import PixelEncoder
 from PIL import Image
 
 from aape.adapter.captions.data import caption_set
-from aape.adapter.captions.prefix import image_inputs
+from aape.adapter.captions.rows import image_inputs
 from aape.adapter.classification.bank_source import BankSource
 from aape.adapter.classification.photo_pool import read_pool
 from aape.pipeline.datasets.records import CaptionedImage, Item

@@ -66,7 +66,7 @@ class Scripted(ThreadingHTTPServer):
 def server() -> Iterator[Scripted]:
     running = Scripted(("127.0.0.1", 0), Handler)
     running.bodies = []
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
     running.shutdown()
     running.server_close()
@@ -237,7 +237,7 @@ def test_a_drip_is_left_when_time_is_over(server: Scripted, where: str) -> None:
 def test_a_redirect_carries_no_prompt(server: Scripted) -> None:
     other = Scripted(("127.0.0.1", 0), Handler)
     other.bodies, other.script = [], lambda handler, body: handler.reply(chat("stolen"))
-    threading.Thread(target=other.serve_forever, daemon=True).start()
+    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     place = f"{other.url}/chat/completions"
     for status in (301, 302, 307, 308):
         with pytest.raises(UserError, match=r"sends requests on to .*--base-url"):
