@@ -21,11 +21,16 @@ from .method.terms import Term
 from .method.train import fit
 
 
+_GIVEN = ("text", "mean_text", "mean_image")  # of a term, not learned by it
+
+
 class Adapter(nn.Module):
     """``logits = Σ weight·term``: one weight for a trained ("seen") class, one for a new one.
 
-    What terms learn are parameters of the module, so ``adapter.to("cuda")`` moves it and an
-    optimiser of ``adapter.parameters()`` trains on. :class:`aape.Classifier` is the same with
+    What terms learned are parameters of the module, those of convex problems too (where zero-shot
+    CLIP stays as it is, there are none), so
+    ``adapter.to("cuda")`` moves it, ``state_dict`` has it, and an optimiser of
+    ``adapter.parameters()`` trains on. :class:`aape.Classifier` is the same with
     labels, checks and scikit-learn's manners around it.
 
     Attributes:
@@ -45,6 +50,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.fitted = fitted
         self.trained = nn.ModuleList()
+        self.learned = nn.ParameterDict()
         for term in fitted.terms:
             self._register(term)
 
@@ -141,9 +147,12 @@ class Adapter(nn.Module):
         return texts_as_they_are(texts, torch.where(seen < s, seen, -1))
 
     def _register(self, term: Any) -> None:
-        """Make what a term learns a part of the module."""
+        """Make what a term learns a part of the module: a module, or plain tensors."""
         found = [term, *vars(term).values()] if hasattr(term, "__dict__") else [term]
-        self.trained.extend([part for part in found if isinstance(part, nn.Module)][:1])
+        modules = [part for part in found if isinstance(part, nn.Module)][:1]
+        self.trained.extend(modules)
+        if not modules:
+            _as_parameters(term, term.name.replace(".", " "), self.learned)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Adapter:
         """Move or convert the plain tensors of the terms with those of the modules."""
@@ -158,7 +167,22 @@ class Adapter(nn.Module):
 def _convert(value: Any, fn: Callable[[Tensor], Tensor]) -> None:
     """Apply ``fn`` to every tensor of an object and of the plain objects in it."""
     for name, part in list(getattr(value, "__dict__", {}).items()):
+        if isinstance(part, nn.Parameter):
+            continue  # the module has it
         if isinstance(part, Tensor):
             object.__setattr__(value, name, fn(part))  # some are frozen: they stay so for others
         elif not isinstance(part, nn.Module):
             _convert(part, fn)
+
+
+def _as_parameters(value: Any, name: str, learned: nn.ParameterDict) -> None:
+    """Put a parameter in the place of each tensor that an object or one in it has learned."""
+    for field, part in list(getattr(value, "__dict__", {}).items()):
+        if field in _GIVEN:
+            continue
+        if isinstance(part, Tensor) and part.is_floating_point():
+            parameter = part if isinstance(part, nn.Parameter) else nn.Parameter(part.detach())
+            object.__setattr__(value, field, parameter)  # some are frozen: they stay so for others
+            learned[f"{name} {field}"] = parameter
+        elif not isinstance(part, (Tensor, nn.Module)):
+            _as_parameters(part, name, learned)

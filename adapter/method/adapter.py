@@ -91,7 +91,7 @@ class FittedAdapter:
         found = {"text": self.text}
         for term in self.terms:
             found |= term.tensors()
-        return found
+        return {name: value.detach() for name, value in found.items()}
 
     def config(self) -> dict[str, Any]:
         """Return what :meth:`load` needs besides the tensors."""

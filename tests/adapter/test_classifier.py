@@ -223,7 +223,8 @@ def test_gradients_reach_a_term_of_ones_own():
     before = adapter.logits(torch.from_numpy(x))
     adapter.add(Bias(), seen=1.0, new=1.0)
     torch.testing.assert_close(adapter.logits(torch.from_numpy(x)), before)
-    (weight,) = adapter.parameters()
+    weight = adapter.terms[-1].weight
+    assert any(parameter is weight for parameter in adapter.parameters())
     optimiser = torch.optim.SGD([weight], lr=1.0)
     for texts in (None, adapter.classes(torch.from_numpy(w[:2]))):
         optimiser.zero_grad()
@@ -233,6 +234,26 @@ def test_gradients_reach_a_term_of_ones_own():
     assert (adapter.logits(torch.from_numpy(x))[:, 0] > before[:, 0]).all()
     with pytest.raises(ValueError, match="has a term 'bias' already"):
         adapter.add(Bias())
+
+
+@pytest.mark.parametrize("recipe", ["default", "staged"])
+def test_what_terms_learned_trains_on_and_is_kept(recipe, tmp_path):
+    x, rows, w = map(torch.as_tensor, problem())
+    adapter = Adapter.fit(x, rows, w, recipe=recipe)
+    before, other_labels = adapter.logits(x), (rows + 1) % 4
+    optimiser = torch.optim.SGD(adapter.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(adapter.logits(x), other_labels)
+        loss.backward()
+        optimiser.step()
+    assert loss < torch.nn.functional.cross_entropy(before, other_labels)
+    torch.save(adapter.state_dict(), tmp_path / "state.pt")
+    other = Adapter.fit(x, rows, w, recipe=recipe)
+    torch.testing.assert_close(other.logits(x), before)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.testing.assert_close(other.logits(x), adapter.logits(x))
+    assert not any(value.requires_grad for value in other.fitted.tensors().values())
 
 
 def test_module_reads_what_the_estimator_saved(tmp_path):
