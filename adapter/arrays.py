@@ -27,8 +27,22 @@ def unit_length(x: np.ndarray) -> np.ndarray:
     >>> unit_length(np.array([[0.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.sqrt(np.square(x, dtype=np.float64).sum(-1, keepdims=True))  # of 1e25, too
     return (x / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def plain(value: Any) -> Any:
+    """Return tensors, and lists of them, as arrays; they may stand anywhere and want gradients.
+
+    >>> plain([torch.ones(2, requires_grad=True), torch.zeros(2)])[0].tolist()
+    [1.0, 1.0]
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.is_floating_point() else value).numpy()
+    if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
+        return [plain(part) for part in value]
+    return value
 
 
 @dataclass(frozen=True)
@@ -56,16 +70,21 @@ class ClassRows:
                 f"class_text has shape {array.shape}; features of width {dim} need (c, {dim}).",
                 "Embed names and images with the same encoder.",
             )
-        lists = [np.zeros((0, dim), np.float32)] * len(array)
+        if not len(array):
+            raise BadValue("class_text has no row.", "Pass one row a class.")
+        none = np.zeros((0, dim), np.float32)
+        lists = [none] * len(array)
         if prompts is not None:
-            lists = [_finite(entry, "prompts") for entry in prompts]
+            entries = _listed(prompts, "prompts", "(c, k, d), or one array (k, d) a class")
+            lists = [_finite(entry, "prompts") for entry in entries]
+            lists = [entry if entry.size else none for entry in lists]
             wrong = [entry.shape for entry in lists if entry.shape != (len(entry), dim)]
             if len(lists) != len(array) or wrong:
                 shapes = f" of shapes {wrong[:3]}" if wrong else ""
                 raise BadValue(
                     f"prompts are for {len(lists)} classes{shapes}, class_text for {len(array)} of"
                     f" width {dim}.",
-                    "Pass (c, k, d), or one array (k, d) a class; one without prompts has (0, d).",
+                    "Pass (c, k, d), or one array (k, d) a class; one without prompts has [].",
                 )
         k = max(1, *[len(entry) for entry in lists])
         padded = np.zeros((len(array), k, dim), np.float32)
@@ -94,7 +113,7 @@ class ClassRows:
         total = (self.prompts * self.mask[..., None]).sum(1)
         some = np.any(self.mask, axis=1)
         described = np.where(some[:, None], unit_length(total), self.text)
-        text = torch.from_numpy(self.text).to(device)
+        text = torch.from_numpy(np.ascontiguousarray(self.text)).to(device)
         return ClassSet(
             text,
             text,
@@ -177,13 +196,14 @@ def class_rows(
         BadValue: rows and labels do not fit together.
     """
     if text is None:
-        if prompts is not None:
-            raise BadValue("prompts without class_text.", "Pass both, one row a class.")
+        if prompts is not None or names is not None:
+            what = "classes" if prompts is None else "prompts"
+            raise BadValue(f"{what} without class_text.", "Pass both, one row a class.")
         text = np.zeros((len(labels), dim), np.float32)
         return ClassRows.of(text, None, dim, normalise=False)
     rows = ClassRows.of(text, prompts, dim, unit)
     if names is not None:
-        place = {label: i for i, label in enumerate(np.asarray(names).tolist())}
+        place = {label: i for i, label in enumerate(label_list(names))}
         if len(place) != len(rows.text):
             raise BadValue(f"{len(place)} different classes, but class_text of {len(rows.text)}.")
         unknown = [label for label in labels.tolist() if label not in place]
@@ -244,10 +264,37 @@ def labels_from_json(about: dict[str, Any]) -> np.ndarray:
     return np.asarray(about.get("class_ids", range(len(names))))
 
 
+def label_list(names: Any) -> list[Any]:
+    """Return labels that a caller names.
+
+    Raises:
+        BadValue: it is no list of labels, or has none.
+    """
+    listed = _listed(names, "classes", "a list of labels")
+    array = np.asarray(listed)
+    if array.ndim != 1 or not len(array):
+        raise BadValue("classes must be a list of labels, at least one.")
+    return array.tolist()
+
+
+def _listed(value: Any, name: str, wanted: str) -> list[Any]:
+    value = plain(value)
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+        raise BadValue(f"{name} is {value!r}.", f"Pass {wanted}.")
+    return list(value)
+
+
 def _finite(value: Any, name: str) -> np.ndarray:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-    array = np.asarray(value, dtype=np.float32)
+    value = plain(value)
+    try:
+        if np.iscomplexobj(value):
+            raise BadValue(f"{name} has complex values.")
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, BadValue):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise BadValue(f"{name} is no array of numbers: {reason}.") from error
     if not np.isfinite(array).all():
         raise BadValue(f"{name} has values that are not finite.")
     return array

@@ -6,21 +6,27 @@ n images, c classes, k prompts of a class, d embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..pipeline.errors import BadValue
+from ..pipeline.files import read_json
 from .arrays import (
     ClassRows,
     check_width,
     class_rows,
+    label_list,
     labels_from_json,
     labels_to_json,
+    plain,
     trained_classes,
     unit_length,
 )
@@ -114,16 +120,29 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 otherwise folds of ``x`` decide.
 
         Raises:
-            BadValue: sizes, labels or the recipe do not fit together, or a value is not finite
-                (it is a ``ValueError``, too).
+            ValueError: sizes, labels or the recipe do not fit together, or a value is not finite.
+                Where scikit-learn does not find it, it is a ``BadValue`` with a hint. The model
+                stays as it was before.
         """
+        before = dict(vars(self))
+        try:
+            self._fit(x, y, class_text, prompts, val_x, val_y)
+        except BaseException:
+            # half of another fit beside the weights of the last one would give wrong labels
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _fit(self, x: Any, y: Any, class_text: Any, prompts: Any, val_x: Any, val_y: Any) -> None:
         import torch
 
         from ..pipeline.encoders.base import pick_device
         from .method.recipe import Recipe, load_recipe
         from .method.train import fit
 
-        given: Any = (x, y)  # scikit-learn checks what they are
+        self._check_parameters()
+        given: Any = (plain(x), plain(y))  # scikit-learn checks what they are
         checked: Any = validate_data(self, *given, dtype=np.float32, ensure_min_samples=1)
         features, labels = checked
         check_classification_targets(labels)
@@ -142,21 +161,34 @@ class Classifier(ClassifierMixin, BaseEstimator):
             text, described, self.classes, self.classes_, features.shape[1], self.normalise
         )
         held, held_labels = self._validation(val_x, val_y)
-        device = str(pick_device(self.device))
+        device = str(pick_device(str(self.device)))
         problem = rows.problem(
             self._unit(features), positions, held, held_labels, float(self.scale), device
         )
-        self.adapter_: FittedAdapter = fit(problem, recipe, self.seed)
+        self.adapter_: FittedAdapter = fit(problem, recipe, int(self.seed))
         self.has_texts_ = text is not None
         self._device = torch.device(device)
-        return self
+
+    def _check_parameters(self) -> None:
+        """Check what scikit-learn's manners leave unchecked in a constructor."""
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral):
+            raise BadValue(f"seed is {self.seed!r}.", "Pass a whole number.")
+        if not 0 <= self.seed < 2**32:
+            raise BadValue(f"seed is {self.seed}.", "Pass one from 0 to 4294967295.")
+        scale = self.scale
+        if not isinstance(scale, Real) or not np.isfinite(float(scale)) or float(scale) <= 0:
+            raise BadValue(f"scale is {scale!r}.", "Pass a positive number; CLIP's is about 100.")
+        if not isinstance(self.normalise, (bool, np.bool_)):
+            raise BadValue(f"normalise is {self.normalise!r}.", "Pass True or False.")
 
     def _validation(
         self, x: ArrayLike | None, y: ArrayLike | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        if x is None or y is None:
+        if x is None and y is None:
             return np.zeros((0, self.n_features_in_), np.float32), np.zeros(0, np.int64)
-        given: Any = (x, y)
+        if x is None or y is None:
+            raise BadValue("val_x and val_y belong together.", "Pass both, or neither.")
+        given: Any = (plain(x), plain(y))
         checked: Any = validate_data(self, *given, dtype=np.float32, reset=False)
         features, labels = checked
         positions = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
@@ -184,7 +216,9 @@ class Classifier(ClassifierMixin, BaseEstimator):
             whole = trained_classes(self.adapter_)
             if classes is None:
                 return whole, self.classes_
-            labels, names = list(self.classes_), list(classes)
+            labels, names = list(self.classes_), label_list(classes)
+            if len(set(names)) != len(names):
+                raise BadValue("classes names a class twice.")
             unknown = [name for name in names if name not in labels]
             if unknown:
                 raise BadValue(
@@ -193,7 +227,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
             chosen = [labels.index(name) for name in names]
             return ClassRows.subset(whole, chosen), self.classes_[chosen]
         rows = ClassRows.of(class_text, prompts, self.n_features_in_, self.normalise)
-        names = np.arange(len(rows.text)) if classes is None else np.asarray(classes)
+        names = np.arange(len(rows.text)) if classes is None else np.asarray(label_list(classes))
         if len(names) != len(rows.text) or len(set(names.tolist())) != len(names):
             raise BadValue(f"{len(rows.text)} rows of class_text need as many different classes.")
         trained = [] if classes is None else self.classes_.tolist()
@@ -210,10 +244,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         import torch
 
         check_is_fitted(self)
-        given: Any = x
+        given: Any = plain(x)
         features: Any = validate_data(self, given, dtype=np.float32, reset=False)
         asked, labels = self._asked(class_text, prompts, classes)
-        tensor = torch.from_numpy(self._unit(features)).to(self._device)
+        unit = np.ascontiguousarray(self._unit(features))
+        tensor = torch.from_numpy(unit).to(self._device)
         return self.adapter_.logits(tensor, asked).cpu().numpy(), labels
 
     def predict(
@@ -234,7 +269,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 some of the trained ones, to choose among these alone.
 
         Raises:
-            BadValue: sizes do not fit, or a value is not finite.
+            ValueError: sizes do not fit, or a value is not finite.
             NotFittedError: of scikit-learn.
         """
         logits, labels = self._logits(x, class_text, prompts, classes)
@@ -277,9 +312,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     ) -> float:
         """Return the share of images (n, d) whose label (n,) is right, between 0 and 1."""
         found = self.predict(x, class_text=class_text, prompts=prompts, classes=classes)
-        right = found == np.asarray(y)
-        return float(np.average(right, weights=None if sample_weight is None else
-                                np.asarray(sample_weight)))  # fmt: skip
+        return float(accuracy_score(column_or_1d(plain(y)), found, sample_weight=sample_weight))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``adapter.safetensors`` and ``adapter_config.json`` into a folder; return it.
@@ -294,6 +327,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         from .run import RunFolder
 
         check_is_fitted(self)
+        if not str(folder):
+            raise BadValue("No folder is named.", "Name one to save into.")
+        known = Path(folder) / "adapter_config.json"
+        if known.exists() and "recipe" not in read_json(known):
+            raise BadValue(f"{known} is of another tool.", "Name another folder.")
         about = self.adapter_.config() | {
             "kind": _KIND,
             "labels": labels_to_json(self.classes_),
@@ -330,13 +368,21 @@ class Classifier(ClassifierMixin, BaseEstimator):
             adapter.recipe,
             scale=adapter.scale,
             normalise=bool(about.get("normalise", True)),
-            seed=int(about.get("seed", 0)),
+            seed=_whole(about.get("seed", 0)),
             device=device,
         )
-        labels = labels_from_json(about)
+        try:
+            labels = labels_from_json(about)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadValue(f"{folder} has labels that are none of a classifier.") from error
         if len(labels) != len(adapter.text):
             raise BadValue(f"{folder} names {len(labels)} classes and has {len(adapter.text)}.")
         model.classes_, model.adapter_, model._device = labels, adapter, place
         model.n_features_in_ = adapter.text.shape[1]
         model.has_texts_ = bool(about.get("has_texts", True))
         return model
+
+
+def _whole(seed: Any) -> int:
+    """Return the seed that a file states; it is kept for the record alone."""
+    return seed if isinstance(seed, int) and 0 <= seed < 2**32 else 0

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..pipeline.embed.texts import encode_texts
 from ..pipeline.errors import UserError
+from ..pipeline.one_or_many import one_or_many
 from ..pipeline.pictures import PictureError, as_picture, read_picture
 from .config import Config
 from .method.adapter import FittedAdapter, total
@@ -100,7 +101,10 @@ class OpenModel:
             encoder = load_encoder(name, weights, device or wanted.device)
         return cls(folder, encoder, tensors, about)
 
-    def classes(self, classes: Sequence[str] = (), also: Sequence[str] = ()) -> AskedClasses:
+    @one_or_many("classes", "also")
+    def classes(
+        self, classes: str | Sequence[str] = (), also: str | Sequence[str] = ()
+    ) -> AskedClasses:
         """Return the classes of a question: the run's, or those named, and any others by name.
 
         Raises:
@@ -139,12 +143,13 @@ class OpenModel:
         """Encode photos (b, 3, h, w) to (b, d), float32, on the processor."""
         return self.encoder.encode_images(pixels.to(self.encoder.device)).float().cpu()
 
+    @one_or_many("images", "classes", "also")
     def predict(
         self,
-        images: Sequence[Any],
+        images: Any | Sequence[Any],
         top: int = 3,
-        classes: Sequence[str] = (),
-        also: Sequence[str] = (),
+        classes: str | Sequence[str] = (),
+        also: str | Sequence[str] = (),
         *,
         strict: bool = False,
         min_confidence: float = 0.0,

@@ -20,6 +20,7 @@ from ..pipeline.embed.images import image_features, picture_features
 from ..pipeline.embed.left_out import say_left_out
 from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
+from ..pipeline.one_or_many import one_or_many
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
 from . import sort_photos
@@ -70,12 +71,13 @@ class Prediction:
         return f"{self.path}  {said or 'cannot be read: ' + self.error}"
 
 
+@one_or_many("images", "classes", "also")
 def predict(
     run: str | Path | OpenModel,
-    images: Sequence[Any],
+    images: Any | Sequence[Any],
     top: int = 3,
-    classes: Sequence[str] = (),
-    also: Sequence[str] = (),
+    classes: str | Sequence[str] = (),
+    also: str | Sequence[str] = (),
     checkpoint: str | Path = "",
     device: str = "",
     min_confidence: float = 0.0,

@@ -20,7 +20,6 @@ from .method.recipe import Recipe, load_recipe
 from .method.terms import Term
 from .method.train import fit
 
-
 _GIVEN = ("text", "mean_text", "mean_image")  # of a term, not learned by it
 
 

@@ -217,7 +217,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(error, path) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, deep nesting
         raise UserError(f"{path} is not valid JSON: {error}.") from error
 
 

@@ -257,3 +257,23 @@ def test_the_reader_of_imports_sees_what_is_there(tmp_path, monkeypatch):
         ("adapter", "method", "terms"),
         ("adapter", "run", "RunFolder"),
     }
+
+
+def test_one_thing_is_accepted_wherever_several_are():
+    """A text that is taken for a sequence would be read letter by letter."""
+    for name in aape.__all__:
+        function = getattr(aape, name)
+        if not inspect.isfunction(function):
+            continue
+        for parameter in inspect.signature(function).parameters.values():
+            wanted = str(parameter.annotation)
+            if parameter.name == "settings":  # NAME=VALUE, one or several, or a mapping
+                continue
+            assert not wanted.startswith(("Sequence", "Iterable", "list")), (name, parameter.name)
+
+
+def test_a_lone_name_is_one_name(tmp_path):
+    with pytest.raises(aape.UserError, match="Unknown baseline 'nope'"):
+        aape.train(features=tmp_path / "none.safetensors", baselines="nope,gda", seeds=1)
+    with pytest.raises(aape.UserError, match="seeds is"):
+        aape.train(features=tmp_path / "none.safetensors", seeds=object())

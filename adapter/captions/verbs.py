@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
+from ...pipeline.one_or_many import one_or_many
 from ...pipeline.settings import Assignments, Source, origin_of, read_source, settle
 
 if TYPE_CHECKING:
     from ..results import Results
 
 
+@one_or_many("seeds", split=("seeds",))
 def train_captions(
     dataset: str = "",
     root: str | Path = "",
-    seeds: Sequence[int] = (),
+    seeds: int | Sequence[int] = (),
     distillation: float | None = None,
     encoder: str = "",
     checkpoint: str | Path = "",
@@ -144,6 +146,7 @@ def eval_captioning(
     )  # fmt: skip
 
 
+@one_or_many("shots", split=("shots",))
 def eval_vqa(
     run: str | Path,
     dataset: str = "",
@@ -152,7 +155,7 @@ def eval_vqa(
     steps: int | None = None,
     grid: int | None = None,
     aape_tokens: int | None = None,
-    shots: Sequence[int] = (),
+    shots: int | Sequence[int] = (),
     train_on: str = "",
     caption_steps: int | None = None,
     wordnet: str | Path = "",

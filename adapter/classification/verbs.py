@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
+from ...pipeline.one_or_many import one_or_many
 from ...pipeline.settings import Assignments, Source, assigned, origin_of, read_source, settle
 
 if TYPE_CHECKING:
@@ -18,18 +19,29 @@ if TYPE_CHECKING:
 _OTHER_TASKS = {"captions": "aape train-captions"}
 
 
+@one_or_many(
+    "seeds",
+    "control",
+    "baselines",
+    "target",
+    split=(
+        "seeds",
+        "control",
+        "baselines",
+    ),
+)
 def train(
     source: str | Path = "",
     bank: str | Path = "",
     features: str | Path = "",
     shots: Shots | None = None,
-    seeds: Sequence[int] = (),
+    seeds: int | Sequence[int] = (),
     protocol: str = "",
     recipe: str | Recipe = "",
     distillation: float | None = None,
-    control: Sequence[str] = (),
-    baselines: Sequence[str] = (),
-    target: Sequence[str] = (),
+    control: str | Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
+    target: str | Sequence[str] = (),
     new_classes: str = "",
     repeat_images: bool = False,
     init_seed: int | None = None,
@@ -142,14 +154,28 @@ def source_kind(source: str | Path, bank: str | Path, features: str | Path) -> s
     return "bank" if name.endswith(".bank.parquet") else "photos"
 
 
+@one_or_many(
+    "sources",
+    "shots",
+    "seeds",
+    "recipes",
+    "baselines",
+    "control",
+    split=(
+        "shots",
+        "seeds",
+        "baselines",
+        "control",
+    ),
+)
 def sweep(
-    sources: Sequence[str | Path],
-    shots: Sequence[Shots] = (),
-    seeds: Sequence[int] = (),
-    recipes: Sequence[str | Recipe] = (),
+    sources: str | Path | Sequence[str | Path],
+    shots: Shots | Sequence[Shots] = (),
+    seeds: int | Sequence[int] = (),
+    recipes: str | Recipe | Sequence[str | Recipe] = (),
     protocol: str = "",
-    baselines: Sequence[str] = (),
-    control: Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
+    control: str | Sequence[str] = (),
     repeat_images: bool = False,
     processes: int = 0,
     ray: str | None = None,
@@ -193,12 +219,21 @@ def sweep(
     return [*tables, *averages]
 
 
+@one_or_many(
+    "baselines",
+    "control",
+    "target",
+    split=(
+        "baselines",
+        "control",
+    ),
+)
 def eval_classification(
     run: str | Path,
     protocol: str = "",
-    baselines: Sequence[str] = (),
-    control: Sequence[str] = (),
-    target: Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
+    control: str | Sequence[str] = (),
+    target: str | Sequence[str] = (),
     checkpoint: str | Path = "",
     config: Source = None,
     settings: Assignments = (),

@@ -5,6 +5,7 @@ b images, n images, c classes, d embedding width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...pipeline.errors import UserError
 from .problem import ClassSet, ClassText
 from .recipe import Recipe
 from .terms import TERMS, Frame, Term
@@ -107,9 +109,28 @@ class FittedAdapter:
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> FittedAdapter:
-        """Rebuild an adapter from :meth:`tensors` and :meth:`config`, those of older runs too."""
+        """Rebuild an adapter from :meth:`tensors` and :meth:`config`, those of older runs too.
+
+        Raises:
+            UserError: the two are none of an adapter, or do not belong together.
+        """
+        try:
+            return cls._load(tensors, config)
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                "adapter_config.json and adapter.safetensors are not of one adapter, or damaged"
+                f" ({type(error).__name__}: {error}).",
+                "Train again, or fetch the folder again.",
+            ) from error
+
+    @classmethod
+    def _load(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> FittedAdapter:
         recipe = Recipe.parse(config["recipe"], "the recipe in adapter_config.json")
         text, scale = tensors["text"], float(config["scale"])
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale is {scale}")
         frame = Frame(recipe, text, scale)
         terms: list[Any] = [term for kind in TERMS if (term := kind.load(tensors, frame))]
         facts = {name: config[name] for name in ("alpha", "trust") if name in config}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..one_or_many import one_or_many
 from .which import bank_path, named_bank
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def bank_diff(before: Bank, after: Bank) -> BankDiff:
     return diff.diff_banks(named_bank(before), named_bank(after))
 
 
-def bank_merge(banks: Sequence[str | Path], out: str | Path) -> dict[str, Any]:
+@one_or_many("banks")
+def bank_merge(banks: str | Path | Sequence[str | Path], out: str | Path) -> dict[str, Any]:
     """Join banks into one, with its index; a prompt that occurs in several is taken once.
 
     Returns:

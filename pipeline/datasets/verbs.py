@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..one_or_many import one_or_many
+
 if TYPE_CHECKING:
     from .add import Added
     from .check import Check
@@ -93,17 +95,18 @@ def datasets_fetch(name: str, root: str | Path | None = None) -> dict[str, Any]:
     return {"name": manifest.name, "root": str(folder), "files": files}
 
 
+@one_or_many("shares", "caption_column", "split_as")
 def datasets_add(
     source: str | Path,
     name: str,
     out: str | Path | None = None,
     force: bool = False,
-    shares: Sequence[float] = HALF_FIFTH_REST,
+    shares: float | Sequence[float] = HALF_FIFTH_REST,
     path_column: str = "",
     label_column: str = "",
-    caption_column: Sequence[str] = (),
+    caption_column: str | Sequence[str] = (),
     split_column: str = "",
-    split_as: Sequence[str] = (),
+    split_as: str | Sequence[str] = (),
     configuration: str = "",
     skip_missing: bool = False,
     strict: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -239,6 +240,7 @@ def test_gradients_reach_a_term_of_ones_own():
 @pytest.mark.parametrize("recipe", ["default", "staged"])
 def test_what_terms_learned_trains_on_and_is_kept(recipe, tmp_path):
     x, rows, w = map(torch.as_tensor, problem())
+    x = x + 0.5 * torch.roll(w, 1, 0)[rows]  # photos that lie apart from their texts
     adapter = Adapter.fit(x, rows, w, recipe=recipe)
     before, other_labels = adapter.logits(x), (rows + 1) % 4
     optimiser = torch.optim.SGD(adapter.parameters(), lr=1e-3)
@@ -262,3 +264,88 @@ def test_module_reads_what_the_estimator_saved(tmp_path):
     adapter = Adapter.load(model.save(tmp_path / "kept"))
     shares = adapter(torch.from_numpy(x)).softmax(-1)
     np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-6)
+
+
+# --- what callers get wrong ---
+
+
+def test_a_refit_that_fails_leaves_the_model_as_it_was():
+    x, rows, w = problem()
+    model = Classifier(device="cpu").fit(x, np.array(["a", "b", "c", "d"])[rows], w)
+    answers = model.predict(x)
+    with pytest.raises(ValueError, match="y has 3 classes"):
+        model.fit(x, np.array(["u", "v", "w", "w"])[rows], w[:2])
+    with pytest.raises(ValueError, match="needs at least two classes"):
+        model.fit(x[:, :5], np.zeros(len(x)), w[:, :5])
+    assert model.n_features_in_ == D
+    np.testing.assert_array_equal(model.predict(x), answers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": None}, "seed is None"), ({"seed": 1.5}, "seed is 1.5"), ({"seed": -1}, "seed is"),
+        ({"scale": 0}, "scale is 0"), ({"scale": float("nan")}, "scale is nan"),
+        ({"scale": None}, "scale is None"), ({"normalise": "no"}, "normalise is 'no'"),
+        ({"classes": 3}, "classes is 3"), ({"classes": []}, "at least one"),
+        ({"class_text": ["a", "b"]}, "class_text is no array of numbers"),
+        ({"class_text": np.zeros((0, 8))}, "class_text has"),
+        ({"class_text": np.ones((4, 8), complex)}, "complex"), ({"prompts": 5}, "prompts is 5"),
+        ({"class_text": None, "classes": list("abcd")}, "classes without class_text"),
+    ],
+)  # fmt: skip
+def test_odd_parameters_are_one_sentence(changes, message):
+    x, rows, w = problem()
+    with pytest.raises(ValueError, match=message):
+        Classifier(**({"class_text": w, "device": "cpu"} | changes)).fit(x, rows)
+
+
+def test_odd_arrays_are_read_or_refused():
+    x, rows, w = problem()
+    model = Classifier(class_text=w, device="cpu", seed=np.int64(3)).fit(x, rows)
+    expected = model.predict_proba(x)
+    tensor = torch.from_numpy(x).requires_grad_()
+    for same in (tensor, list(tensor), x[::-1][::-1], x * 1e25):
+        np.testing.assert_allclose(model.predict_proba(same), expected, atol=1e-5)
+    assert model.predict_proba(tensor.bfloat16()).shape == expected.shape
+    raw = Classifier(class_text=w[::-1], normalise=False, device="cpu").fit(x[:, ::-1], rows)
+    assert raw.predict(x[:, ::-1]).shape == (len(x),)
+    without = [[], *[w[i : i + 1] for i in range(1, 4)]]
+    assert Classifier(class_text=w, prompts=without, device="cpu").fit(x, rows)
+    with pytest.raises(ValueError, match="belong together"):
+        model.fit(x, rows, val_x=x)
+    for asked, message in (([], "at least one"), ([0, 0], "twice"), (2, "classes is 2")):
+        with pytest.raises(ValueError, match=message):
+            model.predict(x, classes=asked)
+    with pytest.raises(ValueError, match="no row"):
+        model.predict(x, class_text=np.zeros((0, D)))
+    assert model.score(x, rows[:, None]) == model.score(x, rows)
+    for wrong in ("cat", ["cat"], rows[:3]):
+        with pytest.raises(ValueError, match=r"inconsistent|1d array|Expected|got an array"):
+            model.score(x, wrong)
+
+
+def test_a_saved_classifier_that_was_changed_is_one_sentence(tmp_path):
+    x, rows, w = problem()
+    folder = Classifier(class_text=w, device="cpu").fit(x, rows).save(tmp_path / "kept")
+    path = folder / "adapter_config.json"
+    sound = json.loads(path.read_text())
+    del sound["sha256"]
+    changes = [
+        {"scale": -1}, {"scale": "x"}, {"class_text": 3}, {"table": [1]}, {"recipe": None},
+        {"labels": {"dtype": "int64", "values": list("abcd")}}, {"table": {"zero-shot": 1}},
+    ]  # fmt: skip
+    for change in changes:
+        path.write_text(json.dumps(sound | change))
+        with pytest.raises(UserError):
+            Classifier.load(folder)
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not valid JSON"):
+        Classifier.load(folder)
+    path.write_text(json.dumps(sound | {"seed": "x"}))
+    assert Classifier.load(folder).seed == 0
+    path.write_text('{"peft_type": "LORA"}')
+    with pytest.raises(UserError, match="of another tool"):
+        Classifier(class_text=w, device="cpu").fit(x, rows).save(folder)
+    with pytest.raises(UserError, match="No folder is named"):
+        Classifier(class_text=w, device="cpu").fit(x, rows).save("")
