@@ -19,21 +19,24 @@ def options(section: str = "") -> list[dict[str, Any]]:
 
     Args:
         section: ``recipe``, ``evaluation``, ``generation.sampling`` …, one setting such as
-            ``recipe.lr``, or nothing for all.
+            ``recipe.lr``, or nothing for all. Else a word: every setting whose name contains it.
 
     Returns:
         ``name``, ``values``, ``default`` and ``meaning`` of each, in the order of a file.
 
     Raises:
-        UserError: there is no such section.
+        UserError: there is no such section, and no name contains the word.
 
     >>> [row["default"] for row in options("evaluation.shots")]
     [16]
+    >>> [row["name"] for row in options("unlabelled")]
+    ['data.unlabelled']
     """
     found = list(_all())
     if not section:
         return found
     inside = [row for row in found if f"{row['name']}.".startswith(f"{section}.")]
+    inside = inside or [row for row in found if section in row["name"]]
     if not inside:
         parts = [row["name"].split(".") for row in found]
         known = {".".join(part[:i]) for part in parts for i in range(1, len(part))}
@@ -43,9 +46,7 @@ def options(section: str = "") -> list[dict[str, Any]]:
 
 def _all() -> Iterator[dict[str, Any]]:
     from ..pipeline.config import GenerationConfig
-    from .captions.captioning import CaptioningConfig
-    from .captions.train import CaptionConfig
-    from .captions.vqa import VqaConfig
+    from .captions.settings import CaptionConfig, CaptioningConfig, VqaConfig
     from .config import Config
     from .method.recipe import load_recipe
 

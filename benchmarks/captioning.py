@@ -19,8 +19,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from aape.adapter.captions.decode import DecodeConfig, generate
+from aape.adapter.captions.decode import generate
 from aape.adapter.captions.lm import FrozenLM
+from aape.adapter.captions.settings import DecodeConfig
 
 
 def by_transformers(lm: FrozenLM, contexts: Sequence[Tensor], config: DecodeConfig) -> list[str]:

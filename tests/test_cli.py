@@ -54,6 +54,42 @@ def test_importing_the_package_is_light():
     assert done.stdout.startswith("[] 0.")
 
 
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("len(aape.options('recipe')) > 10", "True"),
+        ("aape.train(bank='b', settings=['recipe.convex.doupt=1'])", "recipe.convex.doubt"),
+        ("aape.sweep(['b'], settings=['recipe.convex.doupt=1'])", "recipe.convex.doubt"),
+        ("aape.train_captions('shapes', settings=['captions.leer=1'])", "captions.lr"),
+        ("aape.eval_captioning('r', settings=['captioning.stebs=1'])", "'captioning.stebs'"),
+        ("aape.eval_vqa('r', settings=['vqa.stebs=1'])", "'vqa.stebs'"),
+        ("aape.eval_all('nope')", "Unknown suite"),
+    ],
+)
+def test_settings_are_read_and_refused_without_torch(call, answer, tmp_path):
+    code = (
+        "import sys, aape\n"
+        f"try:\n    print({call})\n"
+        "except aape.UserError as error:\n    print(error)\n"
+        "assert not {'torch', 'open_clip', 'transformers', 'faiss'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert answer in done.stdout
+
+
+def test_a_word_finds_the_settings_that_are_named_so():
+    import aape
+
+    names = [row["name"] for row in aape.options("doubt")]
+    assert "recipe.convex.doubt" in names
+    assert all("doubt" in name for name in names)
+    assert [row["name"] for row in aape.options("recipe.lr")] == ["recipe.lr"]
+    with pytest.raises(aape.UserError, match="nothing"):
+        aape.options("nothing")
+
+
 def test_public_names_exist():
     import aape
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ...pipeline.embed.texts import encode_texts
@@ -24,11 +23,10 @@ from ..metrics.tokenize import tokenize_captions
 from ..results import MethodResult, Results
 from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
 from .data import some
-from .decode import DecodeConfig
 from .lm import FrozenLM
-from .prefix import KINDS, NAMES, Kind
-from .prefix_training import PrefixConfig
+from .prefix import NAMES
 from .rows import TrainedRow, caption_row, caption_texts, group_of, image_inputs, note_of, with_h
+from .settings import CaptioningConfig, Kind, PrefixConfig
 from .train import CaptionAdapter, check_adapters
 from .written import Written, count_cut, cut_note, write_texts
 
@@ -38,17 +36,6 @@ if TYPE_CHECKING:
     from ..run import RunFolder
 
 METRICS = ["CIDEr-D", "BLEU-4", "BLEU-1", "ROUGE-L", "CLIPScore", "RefCLIPScore"]
-
-
-class CaptioningConfig(PrefixConfig):
-    """Training of the prefix, language model and decoding."""
-
-    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
-    decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    rows: list[Kind] = Field(
-        default=list(KINDS), min_length=1, description="what the language model is shown"
-    )
-    java: bool = Field(default=False, description="METEOR and SPICE too, where Java has them")
 
 
 def caption_scores(

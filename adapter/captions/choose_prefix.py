@@ -24,9 +24,10 @@ from ..method.checkpoint import read_module
 from .data import some, training_and_validation
 from .decode import length_sorted
 from .lm import FrozenLM
-from .prefix import NAMES, Kind, Prefix, PrefixInputs
-from .prefix_training import Example, PrefixConfig, Tokenised
+from .prefix import NAMES, Prefix, PrefixInputs
+from .prefix_training import Example, Tokenised
 from .rows import CaptionTexts, TrainedRow, image_inputs, with_h
+from .settings import Kind, PrefixConfig
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:

@@ -7,36 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ...pipeline.config import Section
+from .settings import DecodeConfig
 
 if TYPE_CHECKING:
     from .lm import FrozenLM
-
-
-class DecodeConfig(Section):
-    """How text is chosen from the model's distribution."""
-
-    strategy: Literal["greedy", "beam", "sample"] = Field(
-        default="greedy", description="how words are chosen"
-    )
-    beams: int = Field(default=4, ge=1, description="of the strategy beam")
-    length_penalty: float = Field(default=1.0, ge=0, description="beam: divide by length to this")
-    temperature: float = Field(default=1.0, gt=0, description="of the strategy sample")
-    top_p: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="of the strategy sample: least likely words are left out",
-    )
-    max_tokens: int = Field(default=24, ge=1, description="longest text")
-    batch_size: int = Field(default=32, ge=1, description="texts at once")
-    seed: int = Field(default=0, description="of the strategy sample")
 
 
 def length_sorted(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -22,14 +22,14 @@ from ...pipeline.progress import step
 from ..run import RunFolder, own_weights
 from .captioning import train_caption_prefix
 from .choose_prefix import FILE, ChosenPrefix, open_prefix, read_choice
-from .decode import DecodeConfig, answer
+from .decode import answer
 from .listed_photos import listed_photos, open_photos
 from .lm import FrozenLM
 from .prefix import Prefix, pool_tokens
-from .prefix_training import PrefixConfig
-from .question_training import VqaConfig, prompt_of, train_question_prefix
+from .question_training import prompt_of, train_question_prefix
 from .rows import with_h
-from .run import CaptionRunConfig, open_adapters
+from .run import open_adapters
+from .settings import CaptionRunConfig, DecodeConfig, PrefixConfig, VqaConfig
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:

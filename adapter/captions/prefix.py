@@ -15,15 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Kind = Literal["none", "image", "x", "aape", "both"]
-KINDS: tuple[Kind, ...] = ("none", "image", "aape", "both")
+from .settings import Kind
+
 NAMES: dict[Kind, str] = {
     "none": "no image",
     "image": "image tokens",

@@ -11,36 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from ...pipeline.config import Section
 from ...pipeline.errors import UserError
 from ..method.checkpoint import load_checkpoint, save_checkpoint
 from .lm import FrozenLM
 from .prefix import Prefix, PrefixInputs
+from .settings import PrefixConfig
 
 _SECONDS_AT_RISK = 20.0
 _STEPS_UNREAD = 8  # whose losses are still on the device
-
-
-class PrefixConfig(Section):
-    """How the linear maps are trained. LiMBeR's literal start is ``warm_start: false``."""
-
-    grid: int = Field(default=2, ge=1, description="image tokens are pooled to grid × grid")
-    aape_tokens: int = Field(
-        default=1, ge=1, description="slots that the map of the AAPE fills; the paper has one"
-    )
-    warm_start: bool = Field(
-        default=True,
-        description="start at the ridge map onto the target words' embeddings, after ``opening``",
-    )
-    opening: str = Field(default="Image caption:", description="where the bias of the slots starts")
-    ridge: float = Field(default=0.1, gt=0, description="of the warm start, relative")
-    lr: float = Field(default=3e-2, gt=0, description="learning rate at its peak")
-    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
-    batch_size: int = Field(default=16, ge=1, description="images of a step")
-    steps: int = Field(default=100, ge=0, description="of training the prefix")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from ...pipeline.errors import UserError
@@ -16,10 +15,8 @@ from ...pipeline.progress import step
 from .answer_scores import usual_answer
 from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_captions
 from .data import some
-from .decode import DecodeConfig
 from .lm import FrozenLM
-from .prefix import KINDS, Kind
-from .prefix_training import Example, PrefixConfig
+from .prefix_training import Example
 from .rows import (
     CaptionTexts,
     TrainedRow,
@@ -29,6 +26,7 @@ from .rows import (
     trained_row,
     with_h,
 )
+from .settings import Kind, VqaConfig
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:
@@ -39,39 +37,6 @@ if TYPE_CHECKING:
     from ..run import RunFolder
 
 _VALIDATION_IMAGES = 128
-
-
-class VqaConfig(PrefixConfig):
-    """Training of the prefix, language model, prompt and decoding."""
-
-    language_model: str = Field(default="smollm2", description="smollm2, a folder, or a model id")
-    decode: DecodeConfig = Field(default_factory=lambda: DecodeConfig(max_tokens=8))
-    rows: list[Kind] = Field(
-        default=list(KINDS), min_length=1, description="what the language model is shown"
-    )
-    train_on: Literal["questions", "captions"] = Field(
-        default="questions", description="questions, or captions alone (zero-shot)"
-    )
-    caption_steps: int = Field(
-        default=100, ge=0, description="steps on captions, where there are some, before questions"
-    )
-    shots: list[NonNegativeInt] = Field(
-        default=[0], min_length=1, description="answered questions shown"
-    )
-    vocabulary: int = Field(
-        default=300, ge=0, description="closed list: the most frequent training answers; 0 is none"
-    )
-    wordnet: str = Field(default="", description="folder of WordNet's files, for WUPS")
-
-    def on_captions(self) -> PrefixConfig:
-        """Return the settings of the first stage; captioning shares its products if its are equal.
-
-        Without questions to learn from it is the only stage, and gets all its steps.
-        """
-        values = {name: getattr(self, name) for name in PrefixConfig.model_fields}
-        if self.train_on == "questions":
-            values["steps"] = self.caption_steps
-        return PrefixConfig.model_validate(values)
 
 
 def prompt_of(question: str) -> str:

@@ -20,8 +20,9 @@ from ...pipeline.progress import bar, step
 from ...pipeline.store import finished_record, write_record
 from .data import some, training_part
 from .lm import FrozenLM
-from .prefix import NAMES, Kind, Prefix, PrefixInputs, pool_tokens
-from .prefix_training import Example, PrefixConfig, train_prefix
+from .prefix import NAMES, Prefix, PrefixInputs, pool_tokens
+from .prefix_training import Example, train_prefix
+from .settings import Kind, PrefixConfig
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:

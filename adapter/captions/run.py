@@ -6,9 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from ...pipeline.config import EncoderConfig, Section
 from ...pipeline.datasets import Dataset, open_dataset
 from ...pipeline.embed.spread import open_encoder
 from ...pipeline.encoders import load_encoder
@@ -19,28 +16,17 @@ from ...pipeline.ranks import Group, joined
 from ..finish import finish_run
 from ..results import MethodResult, Results
 from ..run import RunFolder, own_weights
-from .captioning import CaptioningConfig, evaluate_captioning
+from .captioning import evaluate_captioning
 from .choose_query import keep_query
 from .contrasts import evaluate_contrasts
 from .data import training_and_validation
-from .question_training import VqaConfig
 from .retrieval import evaluate_retrieval
-from .train import CaptionAdapter, CaptionConfig, train_captions
+from .settings import CaptioningConfig, CaptionRunConfig, VqaConfig
+from .train import CaptionAdapter, train_captions
 from .vqa import evaluate_vqa
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.base import Encoder
-
-
-class CaptionRunConfig(Section):
-    """What ``aape train-captions`` was asked for; kept as the run's ``config.yaml``."""
-
-    task: Literal["captions"] = "captions"
-    dataset: str
-    root: str = ""
-    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
-    captions: CaptionConfig = Field(default_factory=CaptionConfig)
-    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
 
 
 def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:

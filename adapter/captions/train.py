@@ -15,15 +15,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from ...pipeline.config import Section
 from ...pipeline.embed.spread import everywhere
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
@@ -35,6 +33,7 @@ from ..method.model import Aggregator, Generator, clip_score, distillation_loss
 from ..metrics.recall import first_relevant_rank, recall_at
 from .data import CaptionSet, caption_set, relevance_groups, some, training_and_validation
 from .loss import caption_loss, caption_loss_part
+from .settings import CaptionConfig
 
 if TYPE_CHECKING:
     from ...pipeline.datasets import Dataset
@@ -44,33 +43,6 @@ if TYPE_CHECKING:
 WEIGHTS, DESCRIPTION = "caption_adapter.safetensors", "caption_adapter.json"
 _STATES = 2  # version of the training states
 _FIRST_NAMES = "mlp."  # what the names of tensors began with when h had a class of its own here
-
-
-class CaptionConfig(Section):
-    """How the generator is trained on captions. ``literal`` choices are the paper's wording."""
-
-    form: Literal["image", "mean", "literal"] = Field(
-        default="image",
-        description="h(x) is x moved by the mean gap + MLP, the mean caption + MLP, or MLP alone",
-    )
-    width: int = Field(default=64, ge=1, description="hidden units of h")
-    aggregator: Literal["attention", "mean", "random", "mlp"] = Field(
-        default="attention", description="of the captions of an image"
-    )
-    identity: bool = Field(default=True, description="start the aggregator at the mean caption")
-    distillation: float = Field(default=5.0, ge=0, description="λ of Eq. 4")
-    reward: float = Field(default=1.0, ge=0, description="weight of CLIP-S(x, p^a)")
-    near_equal: float = Field(
-        default=0.97, gt=0, le=1, description="cosine from which two captions are one"
-    )
-    temperature: float = Field(default=0.0, ge=0, description="logit scale; 0 is the encoder's")
-    lr: float = Field(default=1e-3, gt=0, description="learning rate at its peak")
-    weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
-    batch_size: int = Field(default=64, ge=2, description="images of a step")
-    epochs: int = Field(default=10, ge=1, description="times through all images")
-    seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
-    max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
-    max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
 
 def caption_generator(config: CaptionConfig, mean_text: Tensor, mean_image: Tensor) -> Generator:

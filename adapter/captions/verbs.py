@@ -47,7 +47,7 @@ def train_captions(
         UserError: no data set is named, it has no captions, or something does not fit.
     """
     from ..run import own_weights
-    from .run import CaptionRunConfig, run_captions
+    from .settings import CaptionRunConfig
 
     values = read_source(config)
     if values.get("task", "captions") != "captions" or "jobs" in values:
@@ -67,6 +67,8 @@ def train_captions(
     if not dataset and "dataset" not in values:
         raise UserError("Training on captions needs a data set.", "Name one: --dataset shapes.")
     made = settle(CaptionRunConfig, values, given, settings, origin=origin_of(config))
+    from .run import run_captions
+
     return run_captions(made, Path(out) if out else None)
 
 
@@ -128,8 +130,7 @@ def eval_captioning(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
-    from . import run as runs
-    from .captioning import CaptioningConfig
+    from .settings import CaptioningConfig
 
     given = _prefix(language_model, steps, grid, aape_tokens) | {
         "decode.strategy": strategy or None, "decode.beams": beams,
@@ -139,6 +140,8 @@ def eval_captioning(
     made = settle(
         CaptioningConfig, values, given, settings, section="captioning", origin=origin_of(config)
     )
+    from . import run as runs  # late: a misspelt setting is told at once
+
     return runs.evaluate_run(
         Path(run), "captioning", dataset=dataset, root=str(root),
         settings=made.model_dump(mode="json"), limit=max_images, checkpoint=str(checkpoint),
@@ -177,8 +180,7 @@ def eval_vqa(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
-    from . import run as runs
-    from .vqa import VqaConfig
+    from .settings import VqaConfig
 
     given = _prefix(language_model, steps, grid, aape_tokens) | {
         "caption_steps": caption_steps, "shots": list(shots) or None,
@@ -186,6 +188,8 @@ def eval_vqa(
     }  # fmt: skip
     values = read_source(config, "vqa")
     made = settle(VqaConfig, values, given, settings, section="vqa", origin=origin_of(config))
+    from . import run as runs
+
     return runs.evaluate_run(
         Path(run), "vqa", dataset=dataset, root=str(root), settings=made.model_dump(mode="json"),
         limit=max_questions, checkpoint=str(checkpoint), strict=strict,

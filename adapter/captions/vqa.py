@@ -24,10 +24,9 @@ from .answer_scores import BASELINE, Scorer, accuracy_note, most_frequent, usual
 from .choose_prefix import ChosenPrefix
 from .data import some
 from .lm import FrozenLM
-from .prefix import NAMES, Kind, PrefixInputs
+from .prefix import NAMES, PrefixInputs
 from .question_training import (
     QuestionTexts,
-    VqaConfig,
     answered,
     captions_before,
     distinct_images,
@@ -39,6 +38,7 @@ from .question_training import (
     training_questions,
 )
 from .rows import CaptionTexts, TrainedRow, group_of, image_inputs, note_of, with_h
+from .settings import Kind, VqaConfig
 from .train import CaptionAdapter, check_adapters
 from .written import Written, count_cut, cut_note, write_texts
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...pipeline.files import hash_value
 from ...pipeline.progress import bar, step
 from ...pipeline.record_log import RecordLog
-from .decode import DecodeConfig, answer
+from .decode import answer
+from .settings import DecodeConfig
 
 if TYPE_CHECKING:
     from ..results import MethodResult

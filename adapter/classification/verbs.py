@@ -94,8 +94,6 @@ def train(
     Raises:
         UserError: something named is absent or does not fit, or a setting would not be read.
     """
-    from .run import default_folder, run_classification
-
     kind = source_kind(source, bank, features)
     named = {"bank": bank, "features": features, kind: source}
     given = {
@@ -124,6 +122,8 @@ def train(
     chosen = configure(
         config, given, settings, recipe=recipe, distillation=distillation, checkpoint=checkpoint
     )
+    from .run import default_folder, run_classification  # late: a misspelt setting is told at once
+
     folder = Path(out or default_folder(chosen))
     results = run_classification(chosen, folder)
     if prepared is not None:
@@ -198,8 +198,6 @@ def sweep(
     Raises:
         UserError: a part failed; those that finished are kept.
     """
-    from ..sweep import sweep as run_sweep
-
     given = {
         "evaluation.seeds": list(seeds) or None, "evaluation.protocol": protocol or None,
         "evaluation.controls": list(control) or None,
@@ -215,6 +213,8 @@ def sweep(
                 own |= {f"data.{kind}": source}
                 values = given | own | {"evaluation.shots": number}
                 configs.append(configure(config, values, settings, recipe=recipe))
+    from ..sweep import sweep as run_sweep
+
     tables, averages = run_sweep(configs, Path(out), processes, "" if ray == "local" else ray)
     return [*tables, *averages]
 
@@ -251,7 +251,6 @@ def eval_classification(
         UserError: there is no such run, or something does not fit.
     """
     from ..run import RunFolder
-    from .run import run_classification
 
     folder = RunFolder.open(run)
     values = read_source(folder.path / "config.yaml")
@@ -264,6 +263,8 @@ def eval_classification(
         "encoder.strict": strict or None,
     }  # fmt: skip
     chosen = configure(values, given, settings, checkpoint=checkpoint, trusted=False)
+    from .run import run_classification
+
     return run_classification(chosen, folder.path)
 
 

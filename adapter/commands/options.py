@@ -16,7 +16,7 @@ app = typer.Typer()
 def options(
     section: Annotated[
         str,
-        typer.Argument(help="recipe, evaluation, generation.sampling, recipe.lr …; all if empty."),
+        typer.Argument(help="recipe, generation.sampling, recipe.lr …, or a word in names; or all."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

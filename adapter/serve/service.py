@@ -149,8 +149,8 @@ class Service:
 
     def ask(self, questions: Sequence[tuple[Path, str]]) -> list[Text | Exception]:
         """Answer questions about photos; the same question about several is one batch."""
-        from ..captions.decode import DecodeConfig
         from ..captions.question_training import prompt_of
+        from ..captions.settings import DecodeConfig
 
         decode = DecodeConfig(max_tokens=8)
         answers: list[Any] = [None] * len(questions)

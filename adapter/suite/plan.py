@@ -17,9 +17,7 @@ from ...pipeline.config import (
 )
 from ...pipeline.errors import UserError
 from ...pipeline.settings import read_source
-from ..captions.captioning import CaptioningConfig
-from ..captions.question_training import VqaConfig
-from ..captions.train import CaptionConfig
+from ..captions.settings import CaptionConfig, CaptioningConfig, VqaConfig
 from ..config import EvaluationConfig
 from ..method.recipe import Recipe, load_recipe
 

@@ -93,7 +93,7 @@ class Tasks:
 
     def _start_captions(self, job: Job, folder: RunFolder) -> None:
         """Write what a folder of the caption tasks alone is: nothing else configures it."""
-        from ..captions.run import CaptionRunConfig
+        from ..captions.settings import CaptionRunConfig
 
         encoder = self.opened.suite.encoder.model_copy(update={"name": self.opened.encoder.id})
         folder.start(

@@ -16,15 +16,20 @@ from typer.testing import CliRunner
 from aape import cli
 from aape.adapter.captions import choose_prefix, describe
 from aape.adapter.captions import run as caption_run
-from aape.adapter.captions.captioning import CaptioningConfig, evaluate_captioning
+from aape.adapter.captions.captioning import evaluate_captioning
 from aape.adapter.captions.choose_prefix import ChosenPrefix, PrefixChoice, RowLoss, validation_loss
 from aape.adapter.captions.data import training_and_validation
 from aape.adapter.captions.prefix import Prefix, PrefixInputs
-from aape.adapter.captions.prefix_training import Example, PrefixConfig, prefix_loss
-from aape.adapter.captions.question_training import VqaConfig
+from aape.adapter.captions.prefix_training import Example, prefix_loss
 from aape.adapter.captions.rows import TrainedRow, caption_texts
-from aape.adapter.captions.run import CaptionRunConfig, run_captions
-from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.run import run_captions
+from aape.adapter.captions.settings import (
+    CaptionConfig,
+    CaptioningConfig,
+    CaptionRunConfig,
+    PrefixConfig,
+    VqaConfig,
+)
 from aape.adapter.captions.vqa import evaluate_vqa
 from aape.adapter.run import RunFolder
 from aape.pipeline.config import EncoderConfig

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from fake_captions import tiny_lm
 
 from aape.adapter.captions import decode
-from aape.adapter.captions.decode import DecodeConfig, answer, generate, rank_answers
+from aape.adapter.captions.decode import answer, generate, rank_answers
 from aape.adapter.captions.lm import FrozenLM
-from aape.adapter.captions.prefix import KINDS, Kind, Prefix, PrefixInputs, pool_tokens
+from aape.adapter.captions.prefix import Prefix, PrefixInputs, pool_tokens
 from aape.adapter.captions.prefix_training import (
     Example,
-    PrefixConfig,
     prefix_loss,
     target_embeddings,
     train_prefix,
 )
+from aape.adapter.captions.settings import KINDS, DecodeConfig, Kind, PrefixConfig
 from aape.pipeline.errors import UserError
 
 

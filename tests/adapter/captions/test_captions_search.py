@@ -20,9 +20,9 @@ from aape.adapter.captions import choose_query, listed_photos, photo_index, sear
 from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.choose_query import ChosenQuery, MixedFeature, PlainFeature
 from aape.adapter.captions.photo_index import PhotoIndex
-from aape.adapter.captions.run import CaptionRunConfig, run_captions
+from aape.adapter.captions.run import run_captions
 from aape.adapter.captions.search import PhotoSearch
-from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.settings import CaptionConfig, CaptionRunConfig
 from aape.adapter.commands.search import parted
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError

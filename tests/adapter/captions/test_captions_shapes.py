@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from aape.adapter.captions import describe
-from aape.adapter.captions.prefix_training import PrefixConfig
-from aape.adapter.captions.run import CaptionRunConfig, run_captions
+from aape.adapter.captions.run import run_captions
 from aape.adapter.captions.search import search
-from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.settings import CaptionConfig, CaptionRunConfig, PrefixConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.datasets import open_dataset
 

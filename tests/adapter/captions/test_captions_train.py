@@ -23,12 +23,8 @@ from aape.adapter.captions.data import (
 )
 from aape.adapter.captions.loss import caption_loss, caption_loss_part, false_negatives
 from aape.adapter.captions.retrieval import evaluate_retrieval, mixture
-from aape.adapter.captions.train import (
-    CaptionAdapter,
-    CaptionConfig,
-    caption_generator,
-    train_captions,
-)
+from aape.adapter.captions.settings import CaptionConfig
+from aape.adapter.captions.train import CaptionAdapter, caption_generator, train_captions
 from aape.adapter.run import RunFolder
 from aape.pipeline.datasets import CaptionedImage
 from aape.pipeline.errors import UserError

@@ -13,16 +13,11 @@ from fakes import ColourEncoder
 from aape.adapter.captions import rows as trained_rows
 from aape.adapter.captions import written as kept_texts
 from aape.adapter.captions.answer_scores import BASELINE, most_frequent
-from aape.adapter.captions.captioning import (
-    CaptioningConfig,
-    caption_scores,
-    evaluate_captioning,
-    write_coco_results,
-)
-from aape.adapter.captions.decode import DecodeConfig
+from aape.adapter.captions.captioning import caption_scores, evaluate_captioning, write_coco_results
 from aape.adapter.captions.lm import FrozenLM
-from aape.adapter.captions.question_training import VqaConfig, prompt_of
-from aape.adapter.captions.train import CaptionAdapter, CaptionConfig, train_captions
+from aape.adapter.captions.question_training import prompt_of
+from aape.adapter.captions.settings import CaptionConfig, CaptioningConfig, DecodeConfig, VqaConfig
+from aape.adapter.captions.train import CaptionAdapter, train_captions
 from aape.adapter.captions.vqa import evaluate_vqa
 from aape.adapter.captions.written import write_texts
 from aape.adapter.results import Results

@@ -15,8 +15,8 @@ from PIL import Image
 from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.answer_scores import BASELINE
 from aape.adapter.captions.lm import FrozenLM
-from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.run import evaluate_run, run_captions
+from aape.adapter.captions.settings import CaptionConfig, CaptionRunConfig
 from aape.pipeline.config import EncoderConfig
 from aape.pipeline.errors import UserError
 

@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 
 from aape import cli
 from aape.adapter.captions import run as caption_run
-from aape.adapter.captions.captioning import CaptioningConfig
-from aape.adapter.captions.question_training import VqaConfig
-from aape.adapter.captions.run import CaptionRunConfig, evaluate_run, run_captions
-from aape.adapter.captions.train import CaptionConfig
+from aape.adapter.captions.run import evaluate_run, run_captions
+from aape.adapter.captions.settings import (
+    CaptionConfig,
+    CaptioningConfig,
+    CaptionRunConfig,
+    VqaConfig,
+)
 from aape.adapter.commands.print_results import print_results
 from aape.adapter.results import MethodResult, Results
 from aape.adapter.run import RunFolder
