@@ -7,17 +7,20 @@ was printed before, or set the title of a window. Whatever is printed goes throu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # controls, marks of direction and the like, lone surrogates, other ends of lines
 _STEERING = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 # the ends of lines and columns; joiners of letters and of emoji, which move nothing
 _HARMLESS = frozenset("\n\t\u200c\u200d")
+_WHOLE = 10_000  # columns: no line of a table is as wide
 
 
 def visible(text: str) -> str:
@@ -71,3 +74,26 @@ def console(**options: Any) -> Console:
                     yield segment._replace(text=visible(segment.text))
 
     return Clean(**options)
+
+
+def output(**options: Any) -> Console:
+    """Return standard output for tables: lines fit a terminal, or the width that COLUMNS says.
+
+    In a pipe or a file without COLUMNS every line is whole, so that ``grep`` finds rows.
+    """
+    found = console(**options)
+    asked = os.environ.get("COLUMNS", "")
+    if found.is_terminal or (asked.isdecimal() and int(asked) > 0):
+        return found
+    return console(**{"width": _WHOLE, **options})
+
+
+def table(found: Console, **options: Any) -> Table:
+    """Return an empty table: with lines and bold names on a terminal, else plain text."""
+    from rich.box import HEAVY_HEAD
+    from rich.table import Table
+
+    if found.is_terminal:
+        return Table(**{"box": HEAVY_HEAD, **options})
+    plain = {"box": None, "header_style": "", "title_style": "", "pad_edge": False}
+    return Table(**{**options, **plain})

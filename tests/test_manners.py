@@ -9,17 +9,23 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 from rich.console import Console
 
 import aape as package
 from aape import cli
 from aape.adapter.asked_classes import asked_classes, trained_ids
+from aape.adapter.commands.print_comparison import print_comparison
 from aape.adapter.commands.print_results import print_results
+from aape.adapter.compare import ComparedMethod, Comparison
 from aape.adapter.finish import _code
 from aape.adapter.predict import NONE, _prediction
 from aape.adapter.prediction_file import check_format, write_predictions
 from aape.adapter.results import MethodResult, Results
 from aape.pipeline import progress
+from aape.pipeline.commands.encoders import encoders_verb
+from aape.pipeline.commands.print_bank import print_table
+from aape.pipeline.commands.print_datasets import print_list
 from aape.pipeline.errors import UserError
 
 SLEEPER = """
@@ -148,12 +154,49 @@ def test_no_terminal_breaks_a_name(width):
     assert ("80.50" in text) == (width >= 80)
 
 
-def test_what_is_piped_is_whole_and_plain(capfd):
+def test_what_is_piped_is_whole_and_plain(capfd, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     print_results(table())
     out = capfd.readouterr().out
     assert "GDA, nearest images    80.50 ± 0.71  70.50 ± 0.71  75.00 ± 0.71  96.00 ± 0.00" in out
     assert not set(out) & set("┃│━─\033")
     assert "-1.00 to +12.00" in out
+
+
+def _compared() -> None:
+    both = {"H": (75.0, 0.7)}
+    one = ComparedMethod("ours, " + "long " * 20, both, both, {"H": 0.5}, {"H": (-1.0, 2.0)})
+    print_comparison(Comparison("t", "d", "base2new/1", "H", ["H"], [one]), "a" * 30, "b" * 30)
+
+
+PRINTERS = {
+    "results": lambda: print_results(table()),
+    "comparison": _compared,
+    "datasets": lambda: print_list(package.datasets_list()),
+    "encoders": lambda: encoders_verb(everything=True),
+    "bank": lambda: print_table(["prompt", "class"], [["a long sentence " * 9, "cat"]], "title"),
+}
+
+
+@pytest.mark.parametrize("name", PRINTERS)
+@pytest.mark.parametrize("columns", ["80", "100", ""])
+def test_tables_in_a_pipe_are_plain_and_as_wide_as_columns_says(name, columns, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    PRINTERS[name]()
+    out = capfd.readouterr().out
+    assert not set(out) & set("┃│━─┏└\033")
+    longest = max(map(len, out.splitlines()))
+    if columns:
+        assert longest <= int(columns)
+    else:
+        assert longest > 80, "whole lines, for grep"
+
+
+def test_tables_are_made_in_one_place():
+    folders = (REPOSITORY / "pipeline" / "commands", REPOSITORY / "adapter" / "commands")
+    for path in (path for folder in folders for path in folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "rich.table" not in text, f"{path.name}: use pipeline.terminal.table"
 
 
 # --- predictions ---

@@ -16,7 +16,7 @@ app = typer.Typer()
 def options(
     section: Annotated[
         str,
-        typer.Argument(help="recipe, generation.sampling, recipe.lr …, or a word in names; or all."),
+        typer.Argument(help="recipe, generation.sampling, recipe.lr …, a word in names; or all."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
 
 from ...pipeline import terminal
 from ..compare import ComparedMethod, Comparison
@@ -11,9 +10,9 @@ from ..compare import ComparedMethod, Comparison
 
 def print_comparison(found: Comparison, first: str, second: str) -> None:
     """Print one table: both means of the ranking metric, the difference and its interval."""
-    console = terminal.console(highlight=False)
+    console = terminal.output(highlight=False)
     title = f"{found.dataset}, {found.protocol}: {found.best}"
-    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table = terminal.table(console, title=escape(title), title_justify="left", pad_edge=False)
     table.add_column("method", overflow="fold")
     for name in (first, second, "difference", "95 % interval"):
         table.add_column(escape(name), justify="right", overflow="fold")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.markup import escape
-from rich.table import Table
 
 from ...pipeline import terminal
 from ..explain.classes import ClassExplanation
@@ -19,12 +18,14 @@ def print_explanation(found: PhotoExplanation | ClassExplanation) -> None:
 
 
 def _print_photo(found: PhotoExplanation) -> None:
-    console = terminal.console(highlight=False)
+    console = terminal.output(highlight=False)
     truth = f", in truth {escape(found.truth)}" if found.truth else ""
     console.print(f"[bold]{escape(found.photo)}[/bold]{truth}")
     plain = ", ".join(f"{row['name']} {row['probability']:.0%}" for row in found.zero_shot)
     console.print(f"zero-shot: {escape(plain)}")
-    table = Table(title="what each term adds", title_justify="left", pad_edge=False)
+    table = terminal.table(
+        console, title="what each term adds", title_justify="left", pad_edge=False
+    )
     table.add_column("term")
     for answer in found.classes:
         kind = "" if answer.seen else " (new)"
@@ -66,7 +67,7 @@ def _print_photo(found: PhotoExplanation) -> None:
 
 
 def _print_class(found: ClassExplanation) -> None:
-    console = terminal.console(highlight=False)
+    console = terminal.output(highlight=False)
     kind = "seen in training" if found.seen else "new: no photo of it was trained on"
     console.print(f"[bold]{escape(found.name)}[/bold] (class {found.class_id}, {kind})")
     for test, values in found.accuracy.items():

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from ...pipeline import terminal
 from ...pipeline.commands.options import print_json
@@ -34,16 +32,13 @@ def print_results(results: Results, console: Console | None = None) -> None:
     """Print methods by metrics, the intervals of the ranking metric, and the notes.
 
     Where a terminal is too narrow, seconds go first, then intervals, deviations of all but the
-    metric that ranks, and its other columns. What is piped into a file or a program is whole, and
-    plain text without lines.
+    metric that ranks, and its other columns. What is piped into a file or a program is plain text
+    without lines, and whole unless COLUMNS says how wide it may be.
     """
-    piped = console is None and not terminal.console().is_terminal
-    plain = {"width": 10_000, "color_system": None} if piped else {}
-    console = console or terminal.console(**plain)
+    console = console or terminal.output()
+    piped = not console.is_terminal
     columns, left_out = _fitting(results, console.width)
-    table = Table(
-        box=None if piped else box.HEAVY_HEAD, pad_edge=False, header_style="" if piped else "bold"
-    )
+    table = terminal.table(console, pad_edge=False, header_style="bold")
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import echo
+from .. import terminal
 from .options import AsJson, print_json
 
 app = typer.Typer()
@@ -18,12 +18,21 @@ def encoders_verb(
     as_json: AsJson = False,
 ) -> None:
     """List the encoders, whether their weights are on this machine, and their licence."""
+    from rich.text import Text
+
     from ..encoders import verbs
 
     rows = verbs.encoders(everything)
     if as_json:
         print_json(rows)
         return
+    out = terminal.output(highlight=False)
+    table = terminal.table(out, box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)  # a name is for copying
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for row in rows:
         here = "here" if row.available else "not here"
-        echo(f"{row.name:<45} {here:<9} {row.licence:<26} {row.notes}".rstrip())
+        table.add_row(*(Text(cell) for cell in (row.name, here, row.licence, row.notes)))
+    out.print(table)

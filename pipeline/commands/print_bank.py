@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from .. import terminal
@@ -20,7 +17,6 @@ from ..bank.statistics import BankStatistics, ClassStatistics
 from ..bank.verify import VerifyReport
 
 _FEW = 20
-_WIDE = 200  # columns of a line that no terminal shows
 
 
 def visible(value: Any) -> str:
@@ -34,23 +30,19 @@ def visible(value: Any) -> str:
     return terminal.visible("" if value is None else str(value)).replace("\n", "\\n")
 
 
-def console() -> Console:
-    """Return standard output; into a file or a pipe, lines are wider than a terminal's."""
-    found = terminal.console()
-    wide = not found.is_terminal and "COLUMNS" not in os.environ
-    return terminal.console(width=_WIDE) if wide else found
-
-
 def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
     """Print rows of any values as a table; numbers to the right."""
     rows = [list(row) for row in rows]
-    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
+    out = terminal.output(highlight=False)
+    table = terminal.table(
+        out, title=Text(title) if title else None, title_justify="left", header_style="bold"
+    )
     for index, name in enumerate(head):
         numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    console().print(table)
+    out.print(table)
 
 
 def print_info(info: dict[str, Any]) -> None:
@@ -115,7 +107,7 @@ def _print_by_class(head: Sequence[str], rows: Sequence[Sequence[Any]], title: s
 def print_diff(diff: BankDiff) -> None:
     """Print the difference of two banks: counts, then the first changes."""
     if diff.same:
-        console().print("The banks hold the same prompts with the same vectors.")
+        terminal.output().print("The banks hold the same prompts with the same vectors.")
         return
     counts = [("added", len(diff.added)), ("removed", len(diff.removed))]
     print_table(["prompts", "number"], [*counts, ("changed", len(diff.changed))])
@@ -132,7 +124,7 @@ def print_diff(diff: BankDiff) -> None:
 
 def print_verify(report: VerifyReport) -> None:
     """Print whether a bank is sound, and what to do if it is not."""
-    out = console()
+    out = terminal.output()
     for problem in report.problems:
         out.print(Text(visible(problem), style="red"))
     if not report.problems:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from .. import terminal
 from ..datasets.catalogue import load_manifest, shipped_manifests
 from ..datasets.check import where_to_get
@@ -19,17 +21,19 @@ TABLE_END = "<!-- end of table -->"
 
 
 def print_list(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of :func:`aape.datasets_list`, one line a data set."""
-    cells = [("name", "tasks", "classes", "here", "licence")]
+    """Print the rows of :func:`aape.datasets_list`; long licences go on below themselves."""
+    out = terminal.output(highlight=False)
+    table = terminal.table(out, box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("tasks")
+    table.add_column("classes", justify="right", no_wrap=True)
+    table.add_column("here", no_wrap=True)
+    table.add_column("licence", overflow="fold")
     for row in rows:
         here = "yes" if row["root"] else "-"
-        tasks = " ".join(row["tasks"])
-        cells.append((row["name"], tasks, str(row["classes"] or "-"), here, row["licence"]))
-    name, tasks, classes = (max(len(line[i]) for line in cells) for i in range(3))
-    console = terminal.console(highlight=False, soft_wrap=True)
-    for line in cells:
-        text = f"{line[0]:{name}}  {line[1]:{tasks}}  {line[2]:>{classes}}  {line[3]:4}  {line[4]}"
-        console.print(text, markup=False)
+        cells = (row["name"], " ".join(row["tasks"]), str(row["classes"] or "-"), here)
+        table.add_row(*(Text(cell) for cell in (*cells, row["licence"])))
+    out.print(table)
 
 
 def print_manifest(manifest: Manifest) -> None:
