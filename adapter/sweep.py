@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from .results import MethodResult, Results
 from .shots import Shots, in_names, in_words
 
 ELEVEN = 11  # data sets of the field's average
+_AGAIN = 79  # exit status of a process in which the script called sweep again
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def sweep(
 ) -> tuple[list[Results], list[Results]]:
     """Run every configuration over all its seeds in parallel.
 
+    Each process imports the script that calls this, so the script does its work below
+    ``if __name__ == "__main__":``.
+
     Args:
         configs: one a data set, number of shots and recipe.
         out: run folders go to ``out/<data set>/<recipe>-<shots>shot``, finished trainings to
@@ -58,10 +64,10 @@ def sweep(
         One table a configuration, and one average over data sets a recipe and number of shots.
 
     Raises:
-        UserError: a unit failed; those that finished are kept.
+        UserError: a unit failed; those that finished are kept. Or the script lacks the guard.
     """
-    from .classification.run import run_classification
-
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(_AGAIN)  # the script is being imported by a process of its own sweep
     units = list(_units(configs, out))
     failed: list[str] = []
     with bar() as progress:
@@ -76,6 +82,8 @@ def sweep(
             f"{len(failed)} of {len(units)} parts of the sweep failed: {'; '.join(failed[:3])}",
             "Mend the cause and run the same command again: finished parts are reused.",
         )
+    from .classification.run import run_classification
+
     tables = [run_classification(config, _folder(config, out), out / "work") for config in configs]
     groups: dict[str, list[Results]] = {}
     for config, table in zip(configs, tables):
@@ -121,16 +129,41 @@ def _in_processes(units: Sequence[_Unit], processes: int) -> Iterator[tuple[_Uni
     """Run units in processes of this machine; yield each when it is done, and what went wrong."""
     processes = min(processes or os.cpu_count() or 1, len(units))
     threads = max(1, (os.cpu_count() or 1) // processes)
-    # spawn: forked children of a process that has used torch may hang
-    context = multiprocessing.get_context("spawn")
+    context = _Spawn()
+    lost: list[_Unit] = []
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         running = {pool.submit(_run_unit, unit, threads): unit for unit in units}
         for done in as_completed(running):
             try:
                 message = done.result()
             except BrokenProcessPool:
-                message = "a process was killed, perhaps for want of memory: try fewer --processes"
+                lost.append(running[done])
+                continue
             yield running[done], message
+    # the pool is closed: every process has its exit status
+    if any(process.exitcode == _AGAIN for process in context.made):
+        raise UserError(
+            "Each process of a sweep runs the script that called it, and this script called it"
+            " there again.",
+            'Let the script do its work below: if __name__ == "__main__":',
+        )
+    for unit in lost:
+        yield unit, "a process was killed, perhaps for want of memory: try fewer processes"
+
+
+class _Spawn(SpawnContext):
+    """Processes that are started anew, and remembered for how they end.
+
+    Forked children of a process that has used torch may hang.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[SpawnProcess] = []
+
+    def Process(self, *words: Any, **named: Any) -> SpawnProcess:
+        self.made.append(SpawnProcess(*words, **named))
+        return self.made[-1]
 
 
 def _on_ray(units: Sequence[_Unit], address: str) -> Iterator[tuple[_Unit, str]]:

@@ -186,6 +186,9 @@ def sweep(
 ) -> list[Results]:
     """Train on many data sets and seeds in parallel; a finished training is never repeated.
 
+    Its processes import the script that calls it: a script does its work below
+    ``if __name__ == "__main__":``.
+
     Args:
         sources: banks and feature files. shots: several make learning curves. recipes: several are
             compared. The others as for :func:`train`.
