@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if status == INTERRUPTED and not rank:
         _say(
             f"aape: {'stopped' if stopped else 'interrupted'}. Run the same command again to go"
-            " on: finished work is kept."
+            " on: what was finished is kept."
         )
     if status == INTERRUPTED and stopped:
         status = STOPPED

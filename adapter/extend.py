@@ -175,7 +175,7 @@ def _open(
     place = values["encoder"]
     place["checkpoint"] = own_weights(place["name"], place["checkpoint"], checkpoint)
     values["data"] = {"bank": bank, "features": features, "root": root}
-    config = Config.parse(values, "The command line")
+    config = Config.parse(values, "What was set")
     return open_source(config)[0], config
 
 

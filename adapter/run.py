@@ -170,7 +170,10 @@ class RunFolder:
                 f"Use it with: aape eval retrieval {self.path} (or captioning, vqa).",
             )
         if not path.exists():
-            raise UserError(f"{self.path} has no trained adapter.", "Run aape train first.")
+            raise UserError(
+                f"{self.path} has no trained adapter.",
+                "Train first: aape train, or save one: Classifier.save.",
+            )
         return read_tensors(path)[0], read_record(self.path / "adapter_config.json")
 
     def _is_of_captions(self) -> bool:

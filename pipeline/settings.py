@@ -51,8 +51,8 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
 
 
 def origin_of(source: Source) -> str:
-    """Return what an error calls a configuration: its file, else the command line."""
-    return str(source) if isinstance(source, str | Path) else "The command line"
+    """Return what an error calls a configuration: its file, else what was set."""
+    return str(source) if isinstance(source, str | Path) else "What was set"
 
 
 def settle(
@@ -62,7 +62,7 @@ def settle(
     settings: Assignments = (),
     *,
     section: str = "",
-    origin: str = "The command line",
+    origin: str = "What was set",
 ) -> S:
     """Return a section from the values of a file, options that were given, and assignments.
 

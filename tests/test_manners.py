@@ -79,7 +79,9 @@ def test_an_interrupt_says_how_to_go_on(number, status, word):
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == status
-    assert said == f"aape: {word}. Run the same command again to go on: finished work is kept.\n"
+    assert (
+        said == f"aape: {word}. Run the same command again to go on: what was finished is kept.\n"
+    )
 
 
 def test_a_misspelt_option_is_status_2(capfd):

@@ -28,25 +28,60 @@ def add_baseline(
     on one process.
 
     Args:
-        name: as printed. A later one of the same name takes its place; those of aape keep theirs.
+        name: as printed; once in a process.
         fit: takes the training problem and a seed; returns a function of images x (n, d) and
             classes that gives logits (n, c), or a predictor that has such a method ``logits``.
+            Logits of another shape end training with a :class:`UserError`.
         source: the paper. note: what a reader must know to compare.
 
     Finished trainings are reused by name, so a changed function needs a changed name.
 
     Raises:
-        UserError: the name is one of aape's own, or not fit for a comma-separated list.
+        UserError: the name is taken, by aape or by you, or not fit for a comma-separated list.
     """
     if not re.fullmatch(r"[^,\s][^,]*", name):
         raise UserError(f"{name!r} is no name for a baseline.", "Leave out commas.")
     known = {word for entry in BASELINES.values() for word in (entry.id, entry.name.lower())}
-    if name not in _OWN and (name.lower() in known or name.lower() in GROUPS):
+    short = re.sub(r"\W+", "-", name.lower())
+    if short in _OWN:
+        raise UserError(
+            f"A baseline {name!r} was added before.",
+            "Choose another name: finished trainings are reused by it.",
+        )
+    if name.lower() in known or name.lower() in GROUPS or short in known:
         raise UserError(f"{name!r} is a baseline of aape.", "Choose another name.")
 
     def fitted(data: FewShot, seed: int) -> Predictor:
         found: Any = fit(data, seed)
-        return found if hasattr(found, "logits") else Fitted(found)
+        if not hasattr(found, "logits") and not callable(found):
+            raise UserError(
+                f"The baseline {name!r} gave {type(found).__name__} instead of a function.",
+                "Return a function of x (b, d) and classes that gives logits (b, c).",
+            )
+        return _Checked(name, found if hasattr(found, "logits") else Fitted(found))
 
-    _OWN.add(name)
-    register(Baseline(re.sub(r"\W+", "-", name.lower()), name, fitted, source, note))
+    _OWN.add(short)
+    register(Baseline(short, name, fitted, source, note))
+
+
+class _Checked:
+    """A predictor of somebody else's, whose logits must be (b, c)."""
+
+    def __init__(self, name: str, predictor: Any) -> None:
+        self._name, self._predictor = name, predictor
+        self.parameters: int = getattr(predictor, "parameters", 0)
+        self.chosen: dict[str, Any] = getattr(predictor, "chosen", {})
+        self.reads: str = getattr(predictor, "reads", "x")
+
+    def logits(self, x: Tensor, classes: ClassSet) -> Tensor:
+        """Return logits (b, c) for x (b, d)."""
+        found = self._predictor.logits(x, classes)
+        wanted = (len(x), len(classes.template))
+        shape = tuple(getattr(found, "shape", ()))
+        if not isinstance(found, Tensor) or shape != wanted:
+            what = f"logits {shape}" if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(
+                f"The baseline {self._name!r} gave {what} instead of logits {wanted}.",
+                "It gives a tensor (b, c): a row a photo, a column a class.",
+            )
+        return found

@@ -153,13 +153,13 @@ def evaluate_run(
         elif task == "captioning":
             results = evaluate_captioning(
                 data, encoder, adapters, run=run, max_images=limit, source=source, strict=strict,
-                config=CaptioningConfig.parse(values, "The command line"),
+                config=CaptioningConfig.parse(values, "What was set"),
             )  # fmt: skip
         else:
             results = evaluate_vqa(
                 data, encoder, adapters, run=run, max_questions=limit, source=source, strict=strict,
                 first_stage=folder,  # question sets share it, captioning's where settings are equal
-                config=VqaConfig.parse(values, "The command line"),
+                config=VqaConfig.parse(values, "What was set"),
             )  # fmt: skip
         finish_run(folder)
     return results

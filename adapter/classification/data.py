@@ -328,12 +328,12 @@ def check_enough(
     short = [i for i in range(len(names)) if counts[i] < shots]
     if short:
         least = int(counts.min())
-        fewer = f"Use --shots {least}, which all have, or" if least else "You can"
+        fewer = f"Choose shots {least}, which all have, or" if least else "You can"
         worst = ", ".join(f"{names[i]!r} ({counts[i]})" for i in short[:3])
         raise UserError(
             f"{len(short)} of {len(names)} classes of {dataset} have fewer training images than"
             f" {shots} shots: {worst}{' …' if len(short) > 3 else ''}.",
-            f"{fewer} {hint} Or train on what there is: --shots all.",
+            f"{fewer} {hint} Or train on what there is: shots all.",
         )
 
 

@@ -238,7 +238,7 @@ def _shots_that_exist(tensors: list[str]) -> str:
         return (
             "Add train.features and train.labels; docs/method.md lists what a feature file holds."
         )
-    return f"Use --shots {' or '.join(map(str, fixed))}."
+    return f"Choose shots {' or '.join(map(str, fixed))}."
 
 
 def _same_name(label: str, encoder_id: str) -> bool:

@@ -50,7 +50,7 @@ def sessions_of(classes: int, count: int = SESSIONS) -> list[list[int]]:
         raise UserError(
             f"Protocol incremental has {count} sessions of at least two classes; there are"
             f" {classes} classes.",
-            "Use --protocol fewshot.",
+            "Choose the protocol fewshot.",
         )
     return [part.tolist() for part in np.array_split(np.arange(classes), count)]
 

@@ -48,7 +48,7 @@ def read_pool(name: str, source: Source, encoder: Encoder | None) -> Tensor:
     if encoder is None or not isinstance(source, BankSource):
         raise UserError(
             f"A folder of photos ({path}) needs an encoder, and the source is a file of features.",
-            "Use --bank, or name a file of features as the pool.",
+            "Train on a bank, or name a file of features as the pool.",
         )
     from ...pipeline.datasets.images import list_images
     from ...pipeline.embed.images import image_features

@@ -71,7 +71,7 @@ class Protocol:
         if len(ids) < 2:
             raise UserError(
                 f"Protocol {self.name} trains on {len(ids)} class of {data.dataset}; it needs two.",
-                "Use --protocol fewshot, or a data set with more classes.",
+                "Choose the protocol fewshot, or a data set with more classes.",
             )
         return ids
 

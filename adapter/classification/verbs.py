@@ -73,7 +73,8 @@ def train(
             features, too. bank: prompt bank; it knows data set and encoder. features: a file of
             cached features.
         shots: training images a class, or ``"all"``: every one. seeds: of the shots. protocol:
-            ``fewshot``, ``base2new``, ``generalized``, ``cross-dataset``, ``domain``.
+            ``fewshot``, ``base2new``, ``generalized``, ``cross-dataset``, ``domain``,
+            ``incremental``.
         recipe: name, YAML file or recipe. distillation: λ, of recipes that are trained by
             gradient. control: rows with one thing changed.
         baselines: names, or ``all``, ``fast``, ``slow``, ``none``.

@@ -48,7 +48,7 @@ def serve_verb(
             "per_minute": per_minute,
             "batch": batch,
         },
-        "The command line",
+        "What was set",
     )
     serve(
         run, host=host, port=port, token=token, captions=captions, photos=photos, bank=bank,

@@ -56,7 +56,9 @@ def train(
     protocol: Protocol = "",
     recipe: Annotated[
         str,
-        typer.Option(help="default, staged, literal, or a YAML file.", show_default="default"),
+        typer.Option(
+            help="default, staged, literal, paper, or a YAML file.", show_default="default"
+        ),
     ] = "",
     distillation: Distillation = None,
     control: Annotated[

@@ -270,7 +270,7 @@ class PromptBank:
             raise UserError(
                 f"The bank {self.path} was encoded by {self.metadata.encoder_fingerprint}, "
                 f"but the encoder here is {encoder.fingerprint}.",
-                f"Use --encoder {self.metadata.encoder_id} with the same weights, or make the "
+                f"Use the encoder {self.metadata.encoder_id} with the same weights, or make the "
                 "bank again with this encoder.",
             )
 

@@ -117,7 +117,7 @@ def add_dataset(
         raise UserError(f"{name!r} is the name of a known data set.", "Choose another with --name.")
     path = Path(out) if out is not None else user_manifests() / f"{name}.yaml"
     if path.exists() and not force:
-        raise UserError(f"{path} exists already.", "Use --force to write it anew; edits are lost.")
+        raise UserError(f"{path} exists already.", "With force it is written anew; edits are lost.")
     found = look_at(Path(source).expanduser().resolve(), hints)
     manifest = Manifest.parse(
         {

@@ -139,7 +139,7 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"The device {name!r} is not usable here{_why_not(name)}.",
-            f"Use --device {' or '.join(_devices())}; auto takes {_devices()[0]}.",
+            f"Choose the device {' or '.join(_devices())}; auto takes {_devices()[0]}.",
         ) from error
     return device
 

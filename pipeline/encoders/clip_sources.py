@@ -231,6 +231,6 @@ def match_activation(
     if (config or plain) and has_quick and not (wants_quick or plain.get("quick_gelu")):
         raise UserError(
             f"The weights {tag!r} were trained without QuickGELU.",
-            f"Use --encoder {model_name.removesuffix(QUICK)}/{tag}.",
+            f"Use the encoder {model_name.removesuffix(QUICK)}/{tag}.",
         )
     return model_name

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 from places import REPOSITORY
 
 from aape.adapter.baselines import BASELINES
@@ -42,3 +44,51 @@ def test_names_of_baselines_that_cannot_be(name):
 
     with pytest.raises(UserError):
         add_baseline(name, lambda data, seed: lambda x, classes: x)
+
+
+class _Flat:
+    """A predictor whose logits are one long row."""
+
+    def logits(self, x, classes):
+        return (x @ classes.template.T).flatten()
+
+
+def _constant(found):
+    return lambda data, seed: found
+
+
+def _fitted(name: str, found):
+    from aape import add_baseline
+    from aape.adapter.baselines import BASELINES
+
+    before = dict(BASELINES)
+    add_baseline(name, _constant(found))
+    (entry,) = (BASELINES[one] for one in BASELINES.keys() - before.keys())
+    return entry.fit(None, 1)  # type: ignore[arg-type]
+
+
+def test_wrong_logits_of_a_baseline_name_it_and_the_shape_that_is_wanted():
+    x, classes = torch.ones(5, 3), SimpleNamespace(template=torch.ones(4, 3))
+    right = _fitted("right logits", lambda x, classes: x @ classes.template.T)
+    assert right.logits(x, classes).shape == (5, 4)  # type: ignore[arg-type]
+    assert (right.parameters, right.chosen) == (0, {})
+    wrong = {
+        r"\(20,\)": _Flat(),
+        r"logits \(4, 5\)": lambda x, classes: classes.template @ x.T,
+        "list": lambda x, classes: [[0.0] * 4] * 5,
+    }
+    for i, (said, found) in enumerate(wrong.items()):
+        predictor = _fitted(f"wrong {i}", found)
+        with pytest.raises(UserError, match=rf"'wrong {i}' gave .*{said}.*\(5, 4\)"):
+            predictor.logits(x, classes)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'no function' gave int instead of a function"):
+        _fitted("no function", 3)
+
+
+def test_a_name_is_added_once():
+    from aape import add_baseline
+
+    add_baseline("twice added", _constant(lambda x, classes: x))
+    for again in ("twice added", "Twice-added"):
+        with pytest.raises(UserError, match="added before"):
+            add_baseline(again, _constant(lambda x, classes: x))

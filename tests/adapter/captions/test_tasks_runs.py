@@ -77,11 +77,11 @@ def test_bad_command_lines(aape, arguments: list[str], said: str, tmp_path: Path
 
 def test_settings_that_cannot_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="shots"):
-        VqaConfig.parse({"shots": [-1]}, "The command line")
+        VqaConfig.parse({"shots": [-1]}, "What was set")
     with pytest.raises(UserError, match="train_on"):
-        VqaConfig.parse({"train_on": "nothing"}, "The command line")
+        VqaConfig.parse({"train_on": "nothing"}, "What was set")
     with pytest.raises(UserError, match=r"decode\.strategy"):
-        CaptioningConfig.parse({"decode": {"strategy": "best"}}, "The command line")
+        CaptioningConfig.parse({"decode": {"strategy": "best"}}, "What was set")
 
 
 def test_pairs_with_several_minuends_are_lines_below_the_table() -> None:

@@ -70,4 +70,4 @@ def test_shots_that_a_file_lacks_are_answered_with_those_it_has(tmp_path):
     save_file(tensors, path, {"classnames": '["a", "b", "c", "d"]', "encoder": "made up"})
     with pytest.raises(UserError) as caught:
         FileSource(path).draw(16, 0)
-    assert caught.value.hint == "Use --shots 1 or 4."
+    assert caught.value.hint == "Choose shots 1 or 4."
