@@ -49,7 +49,7 @@ def test_banks_of_several_and_of_all(tmp_path: Path) -> None:
         ({"datasets": ["pets", "cars"], "out": Path("x.parquet")}, "must be a folder"),
         ({"datasets": ["pets"], "options": {"engine": "import"}}, "--from"),
         ({"datasets": ["pets"], "source": Path("x.json")}, "--engine import"),
-        ({"datasets": ["pets"], "options": {"engine": "vlm"}}, "command line is not valid: engine"),
+        ({"datasets": ["pets"], "options": {"engine": "vlm"}}, "What was set is not valid: engine"),
         ({"datasets": ["pets"], "config": Path("absent.yaml")}, "does not exist"),
         ({"datasets": ["pets"], "config": Path()}, "is a folder"),
         ({"datasets": ["pets"], "queries": Path("absent.txt")}, "does not exist"),
