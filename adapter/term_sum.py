@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..pipeline.errors import BadValue
 from .arrays import ClassRows, check_width, texts_as_they_are, trained_classes
 from .method.adapter import FittedAdapter, total
 from .method.problem import ClassSet
@@ -114,8 +115,13 @@ class Adapter(nn.Module):
         :class:`aape.adapter.method.terms.Term`. One that is a ``torch.nn.Module`` trains along.
 
         Raises:
-            ValueError: there is a term of that name.
+            ValueError: there is a term of that name, or the term has none.
         """
+        if not isinstance(getattr(term, "name", None), str) or not callable(term):
+            raise BadValue(
+                f"{type(term).__name__} is no term.",
+                "A term has a name and is called with x (b, d) and the classes.",
+            )
         if term.name in self.table:
             raise ValueError(f"The adapter has a term {term.name!r} already.")
         self.fitted.terms.append(term)

@@ -14,7 +14,7 @@ from . import BASELINES, GROUPS, register
 from .base import Baseline, Fitted, Predictor
 
 Logits = Callable[[Tensor, ClassSet], Tensor]
-_OWN: set[str] = set()
+_OWN: dict[str, tuple[str, str]] = {}  # whose function each is
 
 
 def add_baseline(
@@ -28,7 +28,7 @@ def add_baseline(
     on one process.
 
     Args:
-        name: as printed; once in a process.
+        name: as printed; one function a name, which a cell of a notebook may add again.
         fit: takes the training problem and a seed; returns a function of images x (n, d) and
             classes that gives logits (n, c), or a predictor that has such a method ``logits``.
             Logits of another shape end training with a :class:`UserError`.
@@ -43,12 +43,13 @@ def add_baseline(
         raise UserError(f"{name!r} is no name for a baseline.", "Leave out commas.")
     known = {word for entry in BASELINES.values() for word in (entry.id, entry.name.lower())}
     short = re.sub(r"\W+", "-", name.lower())
-    if short in _OWN:
+    owner = (getattr(fit, "__module__", ""), getattr(fit, "__qualname__", ""))
+    if short in _OWN and (_OWN[short] != owner or "<lambda>" in owner[1]):
         raise UserError(
             f"A baseline {name!r} was added before.",
             "Choose another name: finished trainings are reused by it.",
         )
-    if name.lower() in known or name.lower() in GROUPS or short in known:
+    if short not in _OWN and {name.lower(), short} & {*known, *GROUPS}:
         raise UserError(f"{name!r} is a baseline of aape.", "Choose another name.")
 
     def fitted(data: FewShot, seed: int) -> Predictor:
@@ -60,7 +61,7 @@ def add_baseline(
             )
         return _Checked(name, found if hasattr(found, "logits") else Fitted(found))
 
-    _OWN.add(short)
+    _OWN[short] = owner
     register(Baseline(short, name, fitted, source, note))
 
 

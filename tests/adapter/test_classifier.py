@@ -235,6 +235,9 @@ def test_gradients_reach_a_term_of_ones_own():
     assert (adapter.logits(torch.from_numpy(x))[:, 0] > before[:, 0]).all()
     with pytest.raises(ValueError, match="has a term 'bias' already"):
         adapter.add(Bias())
+    for no_term in (lambda x, classes: x, object()):
+        with pytest.raises(ValueError, match="is no term"):
+            adapter.add(no_term)
 
 
 @pytest.mark.parametrize("recipe", ["default", "staged"])

@@ -92,3 +92,18 @@ def test_a_name_is_added_once():
     for again in ("twice added", "Twice-added"):
         with pytest.raises(UserError, match="added before"):
             add_baseline(again, _constant(lambda x, classes: x))
+
+
+def test_a_cell_that_runs_again_adds_its_baseline_again():
+    from aape import add_baseline
+    from aape.adapter.baselines import BASELINES
+
+    for factor in (1.0, 2.0):
+
+        def scaled(data, seed, factor=factor):
+            return lambda x, classes: factor * x @ classes.template.T
+
+        add_baseline("scaled", scaled)
+    x, classes = torch.ones(1, 3), SimpleNamespace(template=torch.ones(2, 3))
+    fitted = BASELINES["scaled"].fit(None, 1)  # type: ignore[arg-type]
+    assert fitted.logits(x, classes).tolist() == [[6.0, 6.0]]  # type: ignore[arg-type]
