@@ -13,12 +13,14 @@ from places import GOLDEN
 import aape as package
 from aape.adapter.classification.verbs import configure
 from aape.adapter.config import Config
-from aape.pipeline.config import GenerationConfig
+from aape.pipeline.config import EncoderConfig, GenerationConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.plan import plan
 from aape.pipeline.settings import read_source, settle
 
 FEATURES = GOLDEN / "golden.safetensors"
+LITE = EncoderConfig(name="lite")
+QUICK = {"evaluation.resamples": 0}
 
 
 def test_assignments_win_over_options_and_options_over_the_file(tmp_path):
@@ -184,25 +186,66 @@ def test_a_run_ends_with_tables_card_and_report(tmp_path):
     assert model.classes_.tolist() == about["class_names"]
 
 
-def test_other_settings_leave_no_old_report(tmp_path, monkeypatch):
-    from aape.adapter.classification import run as runs
+def test_what_is_refused_or_fails_costs_nothing_of_a_finished_run(tmp_path, monkeypatch):
+    from aape.adapter.classification import evaluate
 
-    train(tmp_path / "run")
+    out = tmp_path / "run"
+    train(out, baselines=["none"], settings=QUICK)
+
+    def files() -> dict[str, bytes]:
+        names = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+        return {n: (out / n).read_bytes() for n in names if not n.startswith("work")}
+
+    finished = files()
+    assert finished.keys() >= {"report.html", "README.md", "results.json", "config.yaml"}
+    for bad in (
+        {"baselines": ["foo"]},
+        {"device": "cuda:77"},
+        {"shots": 11},
+        {"protocol": "domain", "target": ["nowhere.safetensors"]},
+        {"control": ["foo"]},
+        {"protocol": "incremental"},
+        {"unlabelled": FEATURES, "semi": True, "shots": 99},
+    ):
+        with pytest.raises(UserError):
+            train(out, **{"baselines": ["none"], "settings": QUICK} | bad)
+        assert files() == finished, bad
+    with pytest.raises(UserError, match="foo"):
+        package.eval_classification(out, baselines=["foo"])
+    assert files() == finished
+    # a training that fails, and one that is done before the folder is written
+    monkeypatch.setattr(evaluate, "_train_and_test", _fail)
+    with pytest.raises(UserError, match="stopped"):
+        train(out, shots=2, baselines=["none"], settings=QUICK)
+    assert files() == finished
+    monkeypatch.undo()
+    changed = train(out, shots=2, baselines=["none"], settings=QUICK)
+    assert changed.details["shots"] == 2
+    now = files()
+    assert now.keys() == finished.keys()
+    assert all(now[name] != finished[name] for name in ("config.yaml", "report.html", "README.md"))
+
+
+def test_what_another_configuration_led_to_goes_with_the_first_product(tmp_path):
+    from aape.adapter.run import RunFolder
+
+    train(tmp_path / "run", baselines=["none"], settings=QUICK)
     kept = {p.name for p in (tmp_path / "run" / "work").iterdir()}
-
-    def fail(*_, **__):
-        raise UserError("stopped")
-
-    monkeypatch.setattr(runs, "evaluate_classification", fail)
-    with pytest.raises(UserError, match="stopped"):
-        train(tmp_path / "run")  # the same: nothing goes
-    assert (tmp_path / "run" / "report.html").exists()
-    with pytest.raises(UserError, match="stopped"):
-        train(tmp_path / "run", shots=2)
-    left = {p.name for p in (tmp_path / "run").iterdir()}
+    run = RunFolder(tmp_path / "run")
+    tensors, about = run.load_weights()
+    other = Config.from_yaml(run.path / "config.yaml").model_copy(update={"encoder": LITE})
+    run.start(other, ["classification"])
+    assert (run.path / "report.html").exists()
+    run.save_weights(tensors, about)
+    left = {p.name for p in run.path.iterdir()}
     assert not left & {"report.html", "README.md", "results.json"}
-    assert not list((tmp_path / "run" / "results").iterdir())
-    assert {p.name for p in (tmp_path / "run" / "work").iterdir()} == kept, "no work is lost"
+    assert not list((run.path / "results").iterdir())
+    assert Config.from_yaml(run.path / "config.yaml") == other
+    assert {p.name for p in (run.path / "work").iterdir()} == kept, "no work is lost"
+
+
+def _fail(*_, **__):
+    raise UserError("stopped")
 
 
 def test_a_failed_run_leaves_no_folder(tmp_path, monkeypatch):
