@@ -10,12 +10,14 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from .config import Section, read_yaml
+from .config import Section, load_yaml, read_yaml
 from .errors import UserError
 
 S = TypeVar("S", bound=Section)
 Source = str | Path | Mapping[str, Any] | Section | None
 Assignments = Sequence[str] | Mapping[str, Any]
+# parts of the trees of runs and suites; a recipe may be a name instead
+_SECTIONS = ("data", "encoder", "evaluation", "generation", "captions", "captioning", "vqa")
 
 
 def read_source(source: Source, section: str = "") -> dict[str, Any]:
@@ -39,6 +41,7 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{source} is no configuration: it holds no names with values.")
+    _check_kinds(values, origin_of(source))
     if section and isinstance(values.get(section), dict):
         return dict(values[section])
     if section and ("task" in values or "jobs" in values):
@@ -48,6 +51,21 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
             f"See what can be set: aape options {section}.",
         )
     return values
+
+
+def _check_kinds(values: Mapping[Any, Any], origin: str) -> None:
+    """Stop where a name is no text, or a section no mapping: verbs look into both unasked."""
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise UserError(f"{origin} is not valid: the name {name!r} is no text.")
+        if name in _SECTIONS and not isinstance(value, Mapping | Section):
+            raise UserError(
+                f"{origin} is not valid: {name} is a section of names with values, not"
+                f" {str(value)[:40]!r}.",
+                f"See: aape options {name}.",
+            )
+    if not isinstance(values.get("task", ""), str):
+        raise UserError(f"{origin} is not valid: task is one word, such as classification.")
 
 
 def origin_of(source: Source) -> str:
@@ -146,11 +164,16 @@ def _typed(cls: type[Section], name: str, value: Any, known_as: str) -> Any:
     if _has(annotation, str) and not _has(annotation, list, tuple):
         return value
     if _has(annotation, list, tuple) and not value.startswith("["):
-        return [yaml.safe_load(word) for word in value.split(",") if word.strip()]
+        return [_read(word) for word in value.split(",") if word.strip()]
+    return _read(value)
+
+
+def _read(text: str) -> Any:
+    """Return the value that a word stands for; what is no YAML is a text."""
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
+        return load_yaml(text)
+    except (yaml.YAMLError, ValueError):  # such as the date 2026-99-99
+        return text
 
 
 def _has(annotation: Any, *kinds: type) -> bool:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...pipeline.config import Section
+from ...pipeline.config import Section, Seed
 
 if TYPE_CHECKING:
     from .lm import FrozenLM
@@ -36,7 +36,7 @@ class DecodeConfig(Section):
     )
     max_tokens: int = Field(default=24, ge=1, description="longest text")
     batch_size: int = Field(default=32, ge=1, description="texts at once")
-    seed: int = Field(default=0, description="of the strategy sample")
+    seed: Seed = Field(default=0, description="of the strategy sample")
 
 
 def length_sorted(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

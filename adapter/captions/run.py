@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ...pipeline.config import EncoderConfig, Section
+from ...pipeline.config import EncoderConfig, Section, Seed
 from ...pipeline.datasets import Dataset, open_dataset
 from ...pipeline.embed.spread import open_encoder
 from ...pipeline.encoders import load_encoder
@@ -40,7 +40,7 @@ class CaptionRunConfig(Section):
     root: str = ""
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     captions: CaptionConfig = Field(default_factory=CaptionConfig)
-    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
+    seeds: list[Seed] = Field(default=[1, 2, 3], min_length=1)
 
 
 def run_captions(config: CaptionRunConfig, out: Path | None = None) -> Results:

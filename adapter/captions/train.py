@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ...pipeline.config import Section
+from ...pipeline.config import Section, Seed
 from ...pipeline.embed.spread import everywhere
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
@@ -68,7 +68,7 @@ class CaptionConfig(Section):
     weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
     batch_size: int = Field(default=64, ge=2, description="images of a step")
     epochs: int = Field(default=10, ge=1, description="times through all images")
-    seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
+    seed: Seed = Field(default=1, description="of weights and order; a run sets it by its seeds")
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 

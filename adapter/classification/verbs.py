@@ -117,6 +117,9 @@ def train(
 
         evaluation = DEFAULTS | (read_source(config).get("evaluation") or {})
         settings, generation = split_settings(assigned(settings))
+        # what training would refuse is refused before descriptions are made, which takes minutes
+        configure(config, given, settings, recipe=recipe, distillation=distillation,
+                  checkpoint=checkpoint)  # fmt: skip
         prepared = prepare(
             source, root, encoder, checkpoint, shots or evaluation["shots"], strict, generation
         )

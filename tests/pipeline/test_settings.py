@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -151,6 +152,38 @@ def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
             verb(config=file)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("evaluation: {seeds: [99999999999999999999999]}", "evaluation.seeds.0: Input should be"),
+        ("evaluation: {seeds: [-1]}", "evaluation.seeds.0: Input should be"),
+        ("evaluation: {init_seed: 4294967296}", "evaluation.init_seed: Input should be"),
+        ("evaluation: {resamples: 100000000000}", "evaluation.resamples: Input should be"),
+        ("evaluation: 3", "evaluation is a section of names with values, not '3'"),
+        ("encoder: [x]", "encoder is a section of names with values"),
+        ("task: [x]", "task is one word"),
+        ("1: 2", "the name 1 is no text"),
+        ("data: &a {features: *a}", "something holds itself (line 1)"),
+        ("evaluation: {shots: 1}\nevaluation: {shots: 2}", "evaluation stands there twice"),
+        ("encoder: {name: a, name: a}", "name stands there twice (again in line 1)"),
+        ("[" * 50_000, "is not valid YAML"),
+        ("data: 2026-99-99", "is not valid YAML"),
+    ],
+)
+def test_what_a_file_cannot_mean_is_one_sentence_of_every_verb(tmp_path, text, said):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    # photos: the file is read before they are looked for
+    for verb in (
+        lambda: configure(file, {}),
+        lambda: package.train(tmp_path, config=file),
+        lambda: package.sweep([FEATURES], config=file, out=tmp_path / "s"),
+    ):
+        with pytest.raises(UserError, match=re.escape(str(file))) as caught:
+            verb()
+        assert said in str(caught.value)
+
+
 def train(out: Path, **options) -> package.Results:
     given = {"shots": 4, "seeds": [1], "baselines": ["fast"], "features": FEATURES}
     return package.train(**given | options, out=out)
@@ -202,6 +235,7 @@ def test_what_is_refused_or_fails_costs_nothing_of_a_finished_run(tmp_path, monk
         {"baselines": ["foo"]},
         {"device": "cuda:77"},
         {"shots": 11},
+        {"seeds": [10**22]},
         {"protocol": "domain", "target": ["nowhere.safetensors"]},
         {"control": ["foo"]},
         {"protocol": "incremental"},
