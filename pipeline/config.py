@@ -21,6 +21,9 @@ from .files import unreadable
 S = TypeVar("S", bound="Section")
 # what torch, numpy and language-model servers all take
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# items of lists
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 # Arguments of vllm.LLM that name code to import or let a model folder bring its own.
 _NAMES_CODE = re.compile(
     r"model|tokenizer|trust_remote_code|distributed_executor_backend|logits_processors|middleware"
@@ -37,7 +40,9 @@ _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Section(BaseModel):
     """A part of the configuration tree: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls: type[S], values: Any, origin: str) -> S:

@@ -14,10 +14,11 @@ from places import GOLDEN
 import aape as package
 from aape.adapter.classification.verbs import configure
 from aape.adapter.config import Config
+from aape.adapter.method.recipe import Recipe, load_recipe
 from aape.pipeline.config import EncoderConfig, GenerationConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.plan import plan
-from aape.pipeline.settings import read_source, settle
+from aape.pipeline.settings import fields_of, read_source, settle
 
 FEATURES = GOLDEN / "golden.safetensors"
 LITE = EncoderConfig(name="lite")
@@ -78,6 +79,28 @@ def test_settings_that_do_not_exist_or_would_not_be_read(settings, said):
     with pytest.raises(UserError) as caught:
         configure(None, {}, settings)
     assert said in str(caught.value)
+
+
+def test_every_list_of_numbers_has_bounds_and_no_number_is_nan(tmp_path):
+    recipe = load_recipe("default").model_dump()
+    names = [n for n, _, default in fields_of(Recipe)
+             if isinstance(default, list) and default and type(default[0]) is float]  # fmt: skip
+    assert len(names) == 9
+    for name in names:
+        for bad in ("nan", ".nan", ".inf", "-1"):
+            *groups, last = name.split(".")
+            part = recipe
+            for group in groups:
+                part = part[group]
+            kept, part[last] = part[last], [yaml.safe_load(bad)]
+            with pytest.raises(UserError, match=rf"recipe\.{name}\.0: Input should be"):
+                configure({"recipe": recipe}, {})
+            part[last] = kept
+    with pytest.raises(UserError, match=r"recipe\.convex\.new_own: Input should be a finite"):
+        configure(None, {}, ["recipe.convex.new_own=.inf"])
+    for bad in ("nan", ".nan", "-1"):
+        with pytest.raises(UserError, match=r"recipe\.convex\.own\.0: Input should be"):
+            configure(None, {}, [f"recipe.convex.own={bad}"])
 
 
 def test_what_a_recipe_reads_may_be_set():
