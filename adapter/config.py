@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..pipeline.config import EncoderConfig, Section, Seed
+from ..pipeline.config import EncoderConfig, GenerationConfig, Section, Seed
 from ..pipeline.errors import UserError
 from .method.recipe import CONTROL_GROUPS, Control, Recipe, load_recipe
 from .shots import Shots
@@ -91,10 +91,17 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_older_runs(cls, values: Any) -> Any:
-        """Leave out what older runs wrote down and nothing read: how a bank was once made."""
-        if isinstance(values, dict) and "generation" in values:
-            return {name: value for name, value in values.items() if name != "generation"}
-        return values
+        """Leave out what older runs wrote down and nothing read: how a bank was once made.
+
+        That is the section ``generation``, in a file that a run wrote, which names its task.
+        """
+        if not isinstance(values, dict) or "generation" not in values or "task" not in values:
+            return values
+        try:
+            GenerationConfig.parse(values["generation"], "the configuration", within="generation")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return {name: value for name, value in values.items() if name != "generation"}
 
 
 # what recipes of a kind read; the rest is of the other kind

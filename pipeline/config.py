@@ -45,8 +45,10 @@ class Section(BaseModel):
     )
 
     @classmethod
-    def parse(cls: type[S], values: Any, origin: str) -> S:
+    def parse(cls: type[S], values: Any, origin: str, within: str = "") -> S:
         """Validate ``values``, naming ``origin`` and the offending key in the error.
+
+        ``within`` is the name of the section that they are, if the origin holds others too.
 
         Raises:
             UserError: a key is unknown or a value is out of range.
@@ -55,7 +57,7 @@ class Section(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             problems = [
-                f"{'.'.join(str(part) for part in problem['loc']) or 'top level'}: {problem['msg']}"
+                f"{_named(problem['loc'], within) or 'top level'}: {problem['msg']}"
                 for problem in error.errors()
             ]
             raise UserError(f"{origin} is not valid: {'; '.join(problems[:5])}.") from error
@@ -77,6 +79,10 @@ class Section(BaseModel):
         """
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         return f"{_WHOLE[0]}\n{text}{_WHOLE[1]}\n"
+
+
+def _named(place: tuple[int | str, ...], within: str) -> str:
+    return ".".join(str(part) for part in ([within] if within else []) + list(place))
 
 
 def load_section(cls: type[S], kind: str, name: str, shipped: Mapping[str, S]) -> S:

@@ -10,26 +10,37 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from .config import Section, load_yaml, read_yaml
+from .config import EncoderConfig, GenerationConfig, Section, load_yaml, read_yaml
 from .errors import UserError
 
 S = TypeVar("S", bound=Section)
 Source = str | Path | Mapping[str, Any] | Section | None
 Assignments = Sequence[str] | Mapping[str, Any]
+_OWN: dict[str, type[Section]] = {"generation": GenerationConfig, "encoder": EncoderConfig}
+# first names of the trees that runs and suites write; what is below is checked where it is known
+OF_TREES = (
+    "task", "data", "encoder", "recipe", "evaluation", "generation", "dataset", "root", "captions",
+    "captioning", "vqa", "seeds", "name", "title", "jobs", "caption_seeds", "repeat_images",
+    "test_images", "test_questions",
+)  # fmt: skip
 # parts of the trees of runs and suites; a recipe may be a name instead
 _SECTIONS = ("data", "encoder", "evaluation", "generation", "captions", "captioning", "vqa")
 
 
-def read_source(source: Source, section: str = "") -> dict[str, Any]:
+def read_source(
+    source: Source, section: str = "", known: Mapping[str, type[Section]] | None = None
+) -> dict[str, Any]:
     """Return the values of a configuration: a YAML file, a mapping, a section, or nothing.
 
     Args:
         section: name of the section that is wanted; where the source is a whole tree with such a
             section, its values are returned.
+        known: further sections by name, of floors above; beside the one that is wanted every
+            section that is known is checked too, so that nothing misspelt is passed over.
 
     Raises:
-        UserError: the file cannot be read, holds no mapping, or is that of a run or a suite which
-            says nothing of the section.
+        UserError: the file cannot be read, holds no mapping, says something unknown, or is that of
+            a run or a suite which says nothing of the section.
     """
     if source is None:
         return {}
@@ -43,6 +54,7 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
         raise UserError(f"{source} is no configuration: it holds no names with values.")
     _check_kinds(values, origin_of(source))
     if section and isinstance(values.get(section), dict):
+        _check_rest(values, _OWN | dict(known or {}), origin_of(source))
         return dict(values[section])
     if section and ("task" in values or "jobs" in values):
         whose = "suite" if "jobs" in values else "run"
@@ -51,6 +63,18 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
             f"See what can be set: aape options {section}.",
         )
     return values
+
+
+def _check_rest(values: Mapping[str, Any], known: Mapping[str, type[Section]], origin: str) -> None:
+    """Stop at a name of a tree that is unknown, or at one in a section of it."""
+    for name, value in values.items():
+        if name not in known and name not in OF_TREES:
+            raise UserError(
+                f"{origin} is not valid: {name}: it is neither a section nor a setting.",
+                "See: aape options.",
+            )
+        if name in known and isinstance(value, Mapping):
+            known[name].parse(value, origin, within=name)
 
 
 def _check_kinds(values: Mapping[Any, Any], origin: str) -> None:

@@ -128,6 +128,7 @@ def eval_captioning(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
+    from ..known_sections import known_sections
     from . import run as runs
     from .captioning import CaptioningConfig
 
@@ -135,7 +136,7 @@ def eval_captioning(
         "decode.strategy": strategy or None, "decode.beams": beams,
         "decode.max_tokens": max_tokens, "java": java or None,
     }  # fmt: skip
-    values = read_source(config, "captioning")
+    values = read_source(config, "captioning", known_sections())
     made = settle(
         CaptioningConfig, values, given, settings, section="captioning", origin=origin_of(config)
     )
@@ -177,6 +178,7 @@ def eval_vqa(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
+    from ..known_sections import known_sections
     from . import run as runs
     from .vqa import VqaConfig
 
@@ -184,7 +186,7 @@ def eval_vqa(
         "caption_steps": caption_steps, "shots": list(shots) or None,
         "train_on": train_on or None, "wordnet": str(wordnet) or None,
     }  # fmt: skip
-    values = read_source(config, "vqa")
+    values = read_source(config, "vqa", known_sections())
     made = settle(VqaConfig, values, given, settings, section="vqa", origin=origin_of(config))
     return runs.evaluate_run(
         Path(run), "vqa", dataset=dataset, root=str(root), settings=made.model_dump(mode="json"),

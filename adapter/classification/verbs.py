@@ -253,6 +253,7 @@ def eval_classification(
     Raises:
         UserError: there is no such run, or something does not fit.
     """
+    from ..known_sections import known_sections
     from ..run import RunFolder
     from .run import run_classification
 
@@ -260,7 +261,7 @@ def eval_classification(
     values = read_source(folder.path / "config.yaml")
     _check_task(values, folder.path)
     if config is not None:
-        values["evaluation"] = read_source(config, "evaluation")
+        values["evaluation"] = read_source(config, "evaluation", known_sections())
     given = {
         "evaluation.protocol": protocol or None, "evaluation.baselines": list(baselines) or None,
         "evaluation.controls": list(control) or None, "data.targets": list(target) or None,

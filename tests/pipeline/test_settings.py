@@ -18,7 +18,7 @@ from aape.adapter.method.recipe import Recipe, load_recipe
 from aape.pipeline.config import EncoderConfig, GenerationConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.plan import plan
-from aape.pipeline.settings import fields_of, read_source, settle
+from aape.pipeline.settings import OF_TREES, fields_of, read_source, settle
 
 FEATURES = GOLDEN / "golden.safetensors"
 LITE = EncoderConfig(name="lite")
@@ -173,6 +173,57 @@ def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
     for verb in (package.train_captions, package.train):
         with pytest.raises(UserError, match="Give them with --checkpoint"):
             verb(config=file)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("bogus: 1", "bogus: it is neither a section nor a setting"),
+        ("encoder: {bogus: 1}", "encoder.bogus: Extra inputs are not permitted"),
+        ("generation: {verdicts: {bogus: 1}}", "generation.verdicts.bogus: Extra inputs"),
+        ("recipe: {bogus: 1}", "recipe.bogus: Extra inputs"),
+        ("captions: {bogus: 1}", "captions.bogus: Extra inputs"),
+        ("evaluation: {bogus: 1}", "evaluation.bogus: Extra inputs"),
+    ],
+)
+def test_what_stands_beside_the_section_that_is_read_is_checked_too(tmp_path, beside, said):
+    from aape.adapter.run import RunFolder
+
+    RunFolder(tmp_path / "run").start(Config())
+    file = tmp_path / "c.yaml"
+    verbs = {
+        "evaluation": lambda: package.eval_classification(tmp_path / "run", config=file),
+        "captioning": lambda: package.eval_captioning("nowhere", config=file),
+        "vqa": lambda: package.eval_vqa("nowhere", config=file),
+        "generation": lambda: plan(["pets"], config=file),
+    }
+    for section, verb in verbs.items():
+        if beside.startswith(section):
+            continue
+        if section == "generation" and beside.startswith(("recipe", "captions", "evaluation")):
+            continue  # of the floor above: only its name is known there
+        file.write_text(f"{section}: {{}}\n{beside}\n")
+        with pytest.raises(UserError, match=re.escape(f"{file} is not valid: {said}")):
+            verb()
+
+
+def test_first_names_of_all_trees_are_known():
+    from aape.adapter.captions.run import CaptionRunConfig
+    from aape.adapter.known_sections import known_sections
+    from aape.adapter.suite.plan import Suite
+
+    trees = {name for tree in (Config, CaptionRunConfig, Suite) for name in tree.model_fields}
+    assert set(OF_TREES) == trees | {"generation"} | set(known_sections())
+
+
+def test_generation_is_left_out_of_files_of_runs_alone():
+    for values, said in (
+        ({"generation": {"samples": 3}}, "generation: Extra inputs are not permitted"),
+        ({"task": "classification", "generation": {"bogus": 1}}, "generation.bogus: Extra inputs"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            configure(values, {})
+    assert configure({"task": "classification", "generation": {"samples": 3}}, {}) == Config()
 
 
 @pytest.mark.parametrize(
