@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
+from pydantic import ValidationError
 
 from .config import EncoderConfig, GenerationConfig, Section, load_yaml, read_yaml
 from .errors import UserError
@@ -121,13 +122,28 @@ def settle(
     0.5
     """
     merged = _copied(values)
-    for name, value in given.items():
-        if value is not None:
-            _put(merged, name, value)
+    words = [name for name, value in given.items() if value is not None]
+    for name in words:
+        _put(merged, name, given[name])
     for name, value in assigned(settings).items():
         short = name.removeprefix(f"{section}.") if section else name
         _put(merged, short, _typed(cls, short, value, known_as=name))
-    return cls.parse(merged, origin)
+        words.append(short)
+    try:
+        return cls.parse(merged, origin)
+    except UserError as error:
+        raise _blamed(error, words) from error
+
+
+def _blamed(error: UserError, words: Sequence[str]) -> UserError:
+    """Return the error that names the option or assignment where it, not the file, is wrong."""
+    cause = error.__cause__
+    for problem in cause.errors() if isinstance(cause, ValidationError) else ():
+        place = ".".join(map(str, problem["loc"]))
+        for name in words:
+            if f"{place}.".startswith(f"{name}."):
+                return UserError(f"The command line is not valid: {place}: {problem['msg']}.")
+    return error
 
 
 def assigned(settings: Assignments) -> dict[str, Any]:

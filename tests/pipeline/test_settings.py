@@ -164,6 +164,22 @@ def test_a_wrong_setting_of_a_file_is_said_of_the_file(tmp_path):
             verb()
 
 
+def test_a_wrong_option_or_assignment_is_not_said_of_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("evaluation: {shots: 4}\n")
+    for given, settings, place in (
+        ({}, ["evaluation.shots=abc"], "evaluation.shots"),
+        ({}, ["evaluation.seeds=1,x"], "evaluation.seeds.1"),
+        ({"evaluation.new_classes": "foo"}, [], "evaluation.new_classes"),
+    ):
+        with pytest.raises(UserError, match=f"^The command line is not valid: {place}: "):
+            configure(file, given, settings)
+    file.write_text("evaluation: {shots: abc}\n")
+    with pytest.raises(UserError, match=rf"^{file} is not valid: evaluation\.shots"):
+        configure(file, {}, ["evaluation.resamples=0"])
+    assert configure(file, {}, ["evaluation.shots=2"]).evaluation.shots == 2
+
+
 def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("encoder: {name: ViT-B-16, checkpoint: /somewhere/weights.pt}\n")
