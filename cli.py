@@ -5,6 +5,7 @@ Heavy imports stay inside the verbs, so that ``aape --help`` is instant.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -68,6 +69,8 @@ INTERRUPTED, STOPPED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _ANYWHERE = {"-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose"}
 # verbs that several processes of torchrun can share
 _SHARED = ("encode", "train-captions")
+# a disk that is full, over its quota, or broken
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _verbose = False
 
 
@@ -148,15 +151,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
-        # what is left in the buffer has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = _drop_output()
+    except SystemExit as end:
+        # click and rich end with 1 where a reader such as head has left, and 1 is a finding
+        if not _is_of_a_closed_pipe(end):
+            raise
+        status = _drop_output()
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_PLACE:
+            raise
+        status = _no_place(error)
     except Exception as error:
         show = getattr(error, "show", None)  # a misspelt option; typer's own class of it varies
         if show is None:
             raise
         show(file=sys.stderr)
         status = getattr(error, "exit_code", 2)
+    try:
+        if sys.stdout is not None:  # closed by >&-
+            sys.stdout.flush()
+    except BrokenPipeError:
+        status = status or _drop_output()
+    except OSError as error:
+        status = _no_place(error)
     if status == INTERRUPTED and not rank:
         _say(
             f"aape: {'stopped' if stopped else 'interrupted'}. Run the same command again to go"
@@ -165,6 +182,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if status == INTERRUPTED and stopped:
         status = STOPPED
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> int:
+    """Send what is left in the buffer nowhere: its reader has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _is_of_a_closed_pipe(end: BaseException | None) -> bool:
+    while end is not None and not isinstance(end, BrokenPipeError):
+        end = end.__cause__ or end.__context__
+    return end is not None
+
+
+def _no_place(error: OSError) -> int:
+    _drop_output()
+    _say(f"aape: The output cannot be written: {error.strerror}. Choose another place.", error=True)
+    return 2
 
 
 def _first(words: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ..pipeline.config import EncoderConfig, Section
+from ..pipeline.config import EncoderConfig, GenerationConfig, Section, Seed
 from ..pipeline.errors import UserError
 from .method.recipe import CONTROL_GROUPS, Control, Recipe, load_recipe
 from .shots import Shots
@@ -43,9 +43,9 @@ class EvaluationConfig(Section):
     shots: Shots = Field(
         default=16, description="training images a class, or all: every one; 0 with unlabelled"
     )
-    seeds: list[int] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
-    init_seed: int | None = Field(default=None, description="of weights; by default the shots'")
-    order_seed: int | None = Field(default=None, description="of batches; by default the shots'")
+    seeds: list[Seed] = Field(default=[1, 2, 3], min_length=1, description="of the shots")
+    init_seed: Seed | None = Field(default=None, description="of weights; by default the shots'")
+    order_seed: Seed | None = Field(default=None, description="of batches; by default the shots'")
     controls: list[Control] = Field(default=[], description="groups of controls are spelt out")
     baselines: list[str] = Field(
         default=["all"], description="names, or all, fast, slow, literal, none"
@@ -58,7 +58,9 @@ class EvaluationConfig(Section):
         description="of trained classes: as given, or those of the bank that training photos fit",
     )
     new_class_prompts: bool = Field(default=False, description="of older runs: now the default")
-    resamples: int = Field(default=1000, ge=0, description="of the paired bootstrap; 0 is none")
+    resamples: int = Field(
+        default=1000, ge=0, le=1_000_000, description="of the paired bootstrap; 0 is none"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -89,10 +91,17 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _of_older_runs(cls, values: Any) -> Any:
-        """Leave out what older runs wrote down and nothing read: how a bank was once made."""
-        if isinstance(values, dict) and "generation" in values:
-            return {name: value for name, value in values.items() if name != "generation"}
-        return values
+        """Leave out what older runs wrote down and nothing read: how a bank was once made.
+
+        That is the section ``generation``, in a file that a run wrote, which names its task.
+        """
+        if not isinstance(values, dict) or "generation" not in values or "task" not in values:
+            return values
+        try:
+            GenerationConfig.parse(values["generation"], "the configuration", within="generation")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return {name: value for name, value in values.items() if name != "generation"}
 
 
 # what recipes of a kind read; the rest is of the other kind

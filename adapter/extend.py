@@ -83,6 +83,8 @@ def extend(
     Raises:
         UserError: the run keeps no statistics, the encoder differs, or there are no such photos.
     """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"The seed {seed} is out of range.", "Give one from 0 to 4294967295.")
     folder = RunFolder.open(run)
     tensors, about = folder.load_classifier()
     statistics = _statistics(folder, tensors)

@@ -78,6 +78,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._to_begin: tuple[Section, Sequence[str]] | None = None
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a run folder.", "Name a folder instead.")
 
@@ -99,9 +100,24 @@ class RunFolder:
     def start(self, config: Section, tasks: Sequence[str] = ()) -> None:
         """Write the resolved configuration and the environment.
 
-        Where another configuration was there, what it led to goes: report, model card and the
-        tables of ``tasks``. Finished trainings stay; they are kept by all that decided them.
+        Where another configuration led to something, all stays as it is until :meth:`begin`,
+        which the first product calls: what is refused or fails before must not cost a finished run.
         """
+        known = self.path / "config.yaml"
+        self._to_begin = (config, tasks)
+        same = known.exists() and _without_marks(known) == _without_marks(config.to_yaml())
+        if same or not known.exists() or not self._has_work():
+            self.begin()
+
+    def begin(self) -> None:
+        """Take away what another configuration led to, and write the one that was started.
+
+        Report, model card and the tables of its tasks go. Finished trainings stay; they are kept
+        by all that decided them.
+        """
+        if self._to_begin is None:
+            return
+        (config, tasks), self._to_begin = self._to_begin, None
         known, text = self.path / "config.yaml", config.to_yaml()
         if known.exists() and _without_marks(known) != _without_marks(text):
             for name in _SUMMARIES:
@@ -146,6 +162,7 @@ class RunFolder:
 
     def save_results(self, results: Results) -> None:
         """Keep a table as JSON, and beside it as Markdown, CSV and LaTeX."""
+        self.begin()
         path = self.results_path(results.task)
         results.save(path)
         write_text(path.with_suffix(".md"), results.to_markdown())
@@ -154,6 +171,7 @@ class RunFolder:
 
     def save_weights(self, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
         """Write ``adapter.safetensors`` and ``adapter_config.json``, each whole or not at all."""
+        self.begin()
         write_tensors(self.path / "adapter.safetensors", tensors, {"format": "pt"})
         write_record(self.path / "adapter_config.json", config)
 
@@ -197,5 +215,7 @@ class RunFolder:
 
 def _without_marks(source: Path | str) -> list[str]:
     """Return the lines of a configuration that say something."""
-    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+    text = (
+        source.read_text(encoding="utf-8", errors="replace") if isinstance(source, Path) else source
+    )
     return [line for line in text.splitlines() if not line.startswith("#")]

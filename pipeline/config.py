@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,11 +19,18 @@ from .errors import UserError, unknown_name
 from .files import unreadable
 
 S = TypeVar("S", bound="Section")
+# what torch, numpy and language-model servers all take
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# items of lists
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 # Arguments of vllm.LLM that name code to import or let a model folder bring its own.
 _NAMES_CODE = re.compile(
     r"model|tokenizer|trust_remote_code|distributed_executor_backend|logits_processors|middleware"
     r"|hf_overrides|kv_transfer_config|model_loader_extra_config|.*_cls|.*plugin.*"
 )
+# values of a file where aliases are written out; ImageNet's manifest has some 10,000
+_LARGEST = 2_000_000
 # a file that begins with the first line must end with the last, else it was cut short
 _WHOLE = ('# aape: a whole file ends with the line "# end"', "# end")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
@@ -33,11 +40,15 @@ _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Section(BaseModel):
     """A part of the configuration tree: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @classmethod
-    def parse(cls: type[S], values: Any, origin: str) -> S:
+    def parse(cls: type[S], values: Any, origin: str, within: str = "") -> S:
         """Validate ``values``, naming ``origin`` and the offending key in the error.
+
+        ``within`` is the name of the section that they are, if the origin holds others too.
 
         Raises:
             UserError: a key is unknown or a value is out of range.
@@ -46,7 +57,7 @@ class Section(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             problems = [
-                f"{'.'.join(str(part) for part in problem['loc']) or 'top level'}: {problem['msg']}"
+                f"{_named(problem['loc'], within) or 'top level'}: {problem['msg']}"
                 for problem in error.errors()
             ]
             raise UserError(f"{origin} is not valid: {'; '.join(problems[:5])}.") from error
@@ -68,6 +79,10 @@ class Section(BaseModel):
         """
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         return f"{_WHOLE[0]}\n{text}{_WHOLE[1]}\n"
+
+
+def _named(place: tuple[int | str, ...], within: str) -> str:
+    return ".".join(str(part) for part in ([within] if within else []) + list(place))
 
 
 def load_section(cls: type[S], kind: str, name: str, shipped: Mapping[str, S]) -> S:
@@ -97,15 +112,66 @@ def read_yaml(path: str | Path) -> Any:
                 f"{path} was cut short: its last line is missing.",
                 f"Restore it, or add the line {_WHOLE[1]!r} if you know that nothing is missing.",
             )
-        loader = _SafeLoader(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
+        return load_yaml(text)
     except OSError as error:
         raise unreadable(error, path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} is not valid YAML: {error}.") from error
+
+
+def load_yaml(text: str) -> Any:
+    """Return what YAML says, read by the safe loader, if it says it once and ends.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, a name stands twice in one mapping (the last would win
+            silently), or something holds itself or is nested or repeated without measure.
+
+    >>> load_yaml("{a: [1, 2]}")
+    {'a': [1, 2]}
+    """
+    loader = _SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _size(node, {})
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return how many values a node stands for where every alias is written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    known = sizes.get(id(node))
+    if known == 0:  # begun and not ended
+        raise yaml.YAMLError(f"something holds itself (line {node.start_mark.line + 1})")
+    if known is not None:
+        return known
+    sizes[id(node)] = 0
+    inner = list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        _refuse_repeated([key for key, _ in inner])
+        inner = [part for pair in inner for part in pair]
+    size = 1 + sum(_size(part, sizes) for part in inner)
+    if size > _LARGEST:
+        raise yaml.YAMLError("it stands for too many values")
+    sizes[id(node)] = size
+    return size
+
+
+def _refuse_repeated(keys: list[yaml.Node]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode):
+            name = (key.tag, key.value)
+            if name in seen and key.value != "<<":
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"{key.value} stands there twice (again in line {line})")
+            seen.add(name)
 
 
 class SamplingConfig(Section):
@@ -239,7 +305,7 @@ class GenerationConfig(Section):
     model: str = Field(default="auto", description="smollm2, a folder, or a model id")
     revision: str = Field(default="", description="of the model on its hub")
     samples: int = Field(default=10, ge=1, description="samples per query and class")
-    seed: int = Field(default=0, description="other texts, as reproducible")
+    seed: Seed = Field(default=0, description="other texts, as reproducible")
     instruction: str = Field(
         default="Answer with one short sentence about what it looks like.",
         description="appended to every query; empty: the query alone, as CuPL did",

@@ -9,25 +9,39 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
+from pydantic import ValidationError
 
-from .config import Section, read_yaml
+from .config import EncoderConfig, GenerationConfig, Section, load_yaml, read_yaml
 from .errors import UserError
 
 S = TypeVar("S", bound=Section)
 Source = str | Path | Mapping[str, Any] | Section | None
 Assignments = Sequence[str] | Mapping[str, Any]
+_OWN: dict[str, type[Section]] = {"generation": GenerationConfig, "encoder": EncoderConfig}
+# first names of the trees that runs and suites write; what is below is checked where it is known
+OF_TREES = (
+    "task", "data", "encoder", "recipe", "evaluation", "generation", "dataset", "root", "captions",
+    "captioning", "vqa", "seeds", "name", "title", "jobs", "caption_seeds", "repeat_images",
+    "test_images", "test_questions",
+)  # fmt: skip
+# parts of the trees of runs and suites; a recipe may be a name instead
+_SECTIONS = ("data", "encoder", "evaluation", "generation", "captions", "captioning", "vqa")
 
 
-def read_source(source: Source, section: str = "") -> dict[str, Any]:
+def read_source(
+    source: Source, section: str = "", known: Mapping[str, type[Section]] | None = None
+) -> dict[str, Any]:
     """Return the values of a configuration: a YAML file, a mapping, a section, or nothing.
 
     Args:
         section: name of the section that is wanted; where the source is a whole tree with such a
             section, its values are returned.
+        known: further sections by name, of floors above; beside the one that is wanted every
+            section that is known is checked too, so that nothing misspelt is passed over.
 
     Raises:
-        UserError: the file cannot be read, holds no mapping, or is that of a run or a suite which
-            says nothing of the section.
+        UserError: the file cannot be read, holds no mapping, says something unknown, or is that of
+            a run or a suite which says nothing of the section.
     """
     if source is None:
         return {}
@@ -39,7 +53,9 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UserError(f"{source} is no configuration: it holds no names with values.")
+    _check_kinds(values, origin_of(source))
     if section and isinstance(values.get(section), dict):
+        _check_rest(values, _OWN | dict(known or {}), origin_of(source))
         return dict(values[section])
     if section and ("task" in values or "jobs" in values):
         whose = "suite" if "jobs" in values else "run"
@@ -48,6 +64,33 @@ def read_source(source: Source, section: str = "") -> dict[str, Any]:
             f"See what can be set: aape options {section}.",
         )
     return values
+
+
+def _check_rest(values: Mapping[str, Any], known: Mapping[str, type[Section]], origin: str) -> None:
+    """Stop at a name of a tree that is unknown, or at one in a section of it."""
+    for name, value in values.items():
+        if name not in known and name not in OF_TREES:
+            raise UserError(
+                f"{origin} is not valid: {name}: it is neither a section nor a setting.",
+                "See: aape options.",
+            )
+        if name in known and isinstance(value, Mapping):
+            known[name].parse(value, origin, within=name)
+
+
+def _check_kinds(values: Mapping[Any, Any], origin: str) -> None:
+    """Stop where a name is no text, or a section no mapping: verbs look into both unasked."""
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise UserError(f"{origin} is not valid: the name {name!r} is no text.")
+        if name in _SECTIONS and not isinstance(value, Mapping | Section):
+            raise UserError(
+                f"{origin} is not valid: {name} is a section of names with values, not"
+                f" {str(value)[:40]!r}.",
+                f"See: aape options {name}.",
+            )
+    if not isinstance(values.get("task", ""), str):
+        raise UserError(f"{origin} is not valid: task is one word, such as classification.")
 
 
 def origin_of(source: Source) -> str:
@@ -79,13 +122,28 @@ def settle(
     0.5
     """
     merged = _copied(values)
-    for name, value in given.items():
-        if value is not None:
-            _put(merged, name, value)
+    words = [name for name, value in given.items() if value is not None]
+    for name in words:
+        _put(merged, name, given[name])
     for name, value in assigned(settings).items():
         short = name.removeprefix(f"{section}.") if section else name
         _put(merged, short, _typed(cls, short, value, known_as=name))
-    return cls.parse(merged, origin)
+        words.append(short)
+    try:
+        return cls.parse(merged, origin)
+    except UserError as error:
+        raise _blamed(error, words) from error
+
+
+def _blamed(error: UserError, words: Sequence[str]) -> UserError:
+    """Return the error that names the option or assignment where it, not the file, is wrong."""
+    cause = error.__cause__
+    for problem in cause.errors() if isinstance(cause, ValidationError) else ():
+        place = ".".join(map(str, problem["loc"]))
+        for name in words:
+            if f"{place}.".startswith(f"{name}."):
+                return UserError(f"The command line is not valid: {place}: {problem['msg']}.")
+    return error
 
 
 def assigned(settings: Assignments) -> dict[str, Any]:
@@ -146,11 +204,16 @@ def _typed(cls: type[Section], name: str, value: Any, known_as: str) -> Any:
     if _has(annotation, str) and not _has(annotation, list, tuple):
         return value
     if _has(annotation, list, tuple) and not value.startswith("["):
-        return [yaml.safe_load(word) for word in value.split(",") if word.strip()]
+        return [_read(word) for word in value.split(",") if word.strip()]
+    return _read(value)
+
+
+def _read(text: str) -> Any:
+    """Return the value that a word stands for; what is no YAML is a text."""
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
+        return load_yaml(text)
+    except (yaml.YAMLError, ValueError):  # such as the date 2026-99-99
+        return text
 
 
 def _has(annotation: Any, *kinds: type) -> bool:

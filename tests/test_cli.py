@@ -145,3 +145,19 @@ def test_a_wheel_works_outside_the_checkout(tmp_path):
     assert where.startswith(str(target))
     assert int(datasets) >= 2
     assert classes == "196"
+
+
+@pytest.mark.parametrize("verb", [["options"], ["encoders"], ["--help"]])
+def test_a_full_disk_is_one_sentence_and_a_reader_that_leaves_is_no_finding(verb):
+    command = [sys.executable, "-m", "aape", *verb]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "aape: The output cannot be written: No space left on device. Choose another place.\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt
 
-from ...pipeline.config import EncoderConfig, Section
+from ...pipeline.config import EncoderConfig, Section, Seed
 
 Kind = Literal["none", "image", "x", "aape", "both"]
 KINDS: tuple[Kind, ...] = ("none", "image", "aape", "both")
@@ -34,7 +34,7 @@ class CaptionConfig(Section):
     weight_decay: float = Field(default=1e-2, ge=0, description="of the optimiser")
     batch_size: int = Field(default=64, ge=2, description="images of a step")
     epochs: int = Field(default=10, ge=1, description="times through all images")
-    seed: int = Field(default=1, description="of weights and order; a run sets it by its seeds")
+    seed: Seed = Field(default=1, description="of weights and order; a run sets it by its seeds")
     max_images: int = Field(default=0, ge=0, description="training images to use; 0 is all")
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
@@ -47,7 +47,7 @@ class CaptionRunConfig(Section):
     root: str = ""
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     captions: CaptionConfig = Field(default_factory=CaptionConfig)
-    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
+    seeds: list[Seed] = Field(default=[1, 2, 3], min_length=1)
 
 
 class DecodeConfig(Section):
@@ -67,7 +67,7 @@ class DecodeConfig(Section):
     )
     max_tokens: int = Field(default=24, ge=1, description="longest text")
     batch_size: int = Field(default=32, ge=1, description="texts at once")
-    seed: int = Field(default=0, description="of the strategy sample")
+    seed: Seed = Field(default=0, description="of the strategy sample")
 
 
 class PrefixConfig(Section):

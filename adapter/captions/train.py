@@ -195,6 +195,8 @@ def train_captions(
     name = dataset.manifest.name
     adapter = CaptionAdapter(generator, config, name, encoder.fingerprint, {"key": key, **details})
     if folder and group().first:
+        if run:
+            run.begin()
         adapter.save(folder)
         for state in folder.glob(f"training-{key[:16]}*.safetensors"):
             state.unlink(missing_ok=True)

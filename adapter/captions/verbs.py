@@ -130,13 +130,14 @@ def eval_captioning(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
+    from ..known_sections import known_sections
     from .settings import CaptioningConfig
 
     given = _prefix(language_model, steps, grid, aape_tokens) | {
         "decode.strategy": strategy or None, "decode.beams": beams,
         "decode.max_tokens": max_tokens, "java": java or None,
     }  # fmt: skip
-    values = read_source(config, "captioning")
+    values = read_source(config, "captioning", known_sections())
     made = settle(
         CaptioningConfig, values, given, settings, section="captioning", origin=origin_of(config)
     )
@@ -180,13 +181,14 @@ def eval_vqa(
     Raises:
         UserError: there is no such run, the data are not here, or a setting cannot be.
     """
+    from ..known_sections import known_sections
     from .settings import VqaConfig
 
     given = _prefix(language_model, steps, grid, aape_tokens) | {
         "caption_steps": caption_steps, "shots": list(shots) or None,
         "train_on": train_on or None, "wordnet": str(wordnet) or None,
     }  # fmt: skip
-    values = read_source(config, "vqa")
+    values = read_source(config, "vqa", known_sections())
     made = settle(VqaConfig, values, given, settings, section="vqa", origin=origin_of(config))
     from . import run as runs
 

@@ -116,6 +116,9 @@ def train(
 
         evaluation = DEFAULTS | (read_source(config).get("evaluation") or {})
         settings, generation = split_settings(assigned(settings))
+        # what training would refuse is refused before descriptions are made, which takes minutes
+        configure(config, given, settings, recipe=recipe, distillation=distillation,
+                  checkpoint=checkpoint)  # fmt: skip
         prepared = prepare(
             source, root, encoder, checkpoint, shots or evaluation["shots"], strict, generation
         )
@@ -254,13 +257,14 @@ def eval_classification(
     Raises:
         UserError: there is no such run, or something does not fit.
     """
+    from ..known_sections import known_sections
     from ..run import RunFolder
 
     folder = RunFolder.open(run)
     values = read_source(folder.path / "config.yaml")
     _check_task(values, folder.path)
     if config is not None:
-        values["evaluation"] = read_source(config, "evaluation")
+        values["evaluation"] = read_source(config, "evaluation", known_sections())
     given = {
         "evaluation.protocol": protocol or None, "evaluation.baselines": list(baselines) or None,
         "evaluation.controls": list(control) or None, "data.targets": list(target) or None,

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...pipeline.config import Section, load_section
+from ...pipeline.config import NotNegative, Section, Share, load_section
 
 Control = Literal[
     "none",
@@ -74,7 +74,7 @@ class SeenRecipe(Section):
     penalty: float = Field(default=10.0, ge=0, description="of mean ‖δ‖²")
     residual_lr: float = Field(default=1e-3, gt=0, description="learning rate of δ")
     discriminant: bool = Field(default=True, description="add α·(x·Σ⁻¹μ_i + b_i)")
-    alphas: list[float] = Field(
+    alphas: list[NotNegative] = Field(
         default=[0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
         min_length=1,
         description="weights of the Gaussian term to choose from",
@@ -85,17 +85,17 @@ class SeenRecipe(Section):
 class QueryRecipe(Section):
     """The AAPE as the query: what held-out classes may choose from. The first entries need none."""
 
-    weights: list[float] = Field(
+    weights: list[Share] = Field(
         default=[0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0],
         min_length=1,
         description="share of cos(h(x), w_i) in the logits",
     )
-    blends: list[float] = Field(
+    blends: list[Share] = Field(
         default=[1.0, 0.5, 0.0],
         min_length=1,
         description="share of p^a in what h is distilled from; the rest is the class text",
     )
-    penalties: list[float] = Field(
+    penalties: list[NotNegative] = Field(
         default=[1.0, 10.0, 100.0], min_length=1, description="of the ridge that fits h"
     )
 
@@ -106,7 +106,7 @@ class ClassTextRecipe(Section):
     bases: list[Literal["template", "ensemble"]] = Field(
         default=["template"], min_length=1, description="hand-written texts to choose from"
     )
-    shares: list[float] = Field(
+    shares: list[Share] = Field(
         default=[0.0], min_length=1, description="β, shares of the descriptions to choose from"
     )
     doubt: float = Field(
@@ -123,12 +123,12 @@ class ConvexRecipe(Section):
     A variance says how far a logit may move; its inverse is the ridge.
     """
 
-    own: list[float] = Field(
+    own: list[NotNegative] = Field(
         default=[1.0, 10.0, 100.0, 1000.0],
         min_length=1,
         description="variances of δ; 0 is none",
     )
-    shared: list[float] = Field(
+    shared: list[NotNegative] = Field(
         default=[0.0, 30.0, 300.0],
         min_length=1,
         description="variances of the map B from texts, in the problem of seen classes",
@@ -140,7 +140,7 @@ class ConvexRecipe(Section):
     )
     new_whiten: list[bool] = Field(default=[False], min_length=1, description="for new classes")
     new_own: float = Field(default=30.0, ge=0, description="variance of δ beside the map below")
-    new_shared: list[float] = Field(
+    new_shared: list[NotNegative] = Field(
         default=[10.0, 100.0, 1000.0], description="variances of B for new classes; none: zero-shot"
     )
     single_own: float = Field(
@@ -198,7 +198,7 @@ class Recipe(Section):
         description="random halvings of the seen classes that decide how far new ones leave"
         " zero-shot; 0 takes the first of trusts and of query",
     )
-    trusts: list[float] = Field(
+    trusts: list[Share] = Field(
         default=[1.0, 0.5, 0.0], min_length=1, description="share of the head, for new classes"
     )
     zero_shot_groups: bool = Field(

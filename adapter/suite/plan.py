@@ -12,6 +12,7 @@ from ...pipeline.config import (
     GenerationConfig,
     SamplingConfig,
     Section,
+    Seed,
     TopUpConfig,
     load_section,
 )
@@ -60,7 +61,7 @@ class Suite(Section):
     captions: CaptionConfig = Field(default_factory=CaptionConfig)
     captioning: CaptioningConfig = Field(default_factory=CaptioningConfig)
     vqa: VqaConfig = Field(default_factory=VqaConfig)
-    caption_seeds: list[int] = Field(
+    caption_seeds: list[Seed] = Field(
         default=[1, 2, 3], min_length=1, description="of retrieval, captioning and VQA"
     )
     repeat_images: bool = Field(

@@ -165,6 +165,7 @@ class _Work:
 
     def report(self, results: list[Results]) -> Path:
         """Write ``report.html`` over all tables, and ``summary-*.json`` of what joins several."""
+        self.folder.begin()
         joined = summaries(results)
         for table in joined:
             table.save(self.out / f"summary-{table.details['summary']}.json")

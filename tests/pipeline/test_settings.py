@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from places import GOLDEN
 import aape as package
 from aape.adapter.classification.verbs import configure
 from aape.adapter.config import Config
-from aape.pipeline.config import GenerationConfig
+from aape.adapter.method.recipe import Recipe, load_recipe
+from aape.pipeline.config import EncoderConfig, GenerationConfig
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.plan import plan
-from aape.pipeline.settings import read_source, settle
+from aape.pipeline.settings import OF_TREES, fields_of, read_source, settle
 
 FEATURES = GOLDEN / "golden.safetensors"
+LITE = EncoderConfig(name="lite")
+QUICK = {"evaluation.resamples": 0}
 
 
 def test_assignments_win_over_options_and_options_over_the_file(tmp_path):
@@ -75,6 +79,28 @@ def test_settings_that_do_not_exist_or_would_not_be_read(settings, said):
     with pytest.raises(UserError) as caught:
         configure(None, {}, settings)
     assert said in str(caught.value)
+
+
+def test_every_list_of_numbers_has_bounds_and_no_number_is_nan(tmp_path):
+    recipe = load_recipe("default").model_dump()
+    names = [n for n, _, default in fields_of(Recipe)
+             if isinstance(default, list) and default and type(default[0]) is float]  # fmt: skip
+    assert len(names) == 9
+    for name in names:
+        for bad in ("nan", ".nan", ".inf", "-1"):
+            *groups, last = name.split(".")
+            part = recipe
+            for group in groups:
+                part = part[group]
+            kept, part[last] = part[last], [yaml.safe_load(bad)]
+            with pytest.raises(UserError, match=rf"recipe\.{name}\.0: Input should be"):
+                configure({"recipe": recipe}, {})
+            part[last] = kept
+    with pytest.raises(UserError, match=r"recipe\.convex\.new_own: Input should be a finite"):
+        configure(None, {}, ["recipe.convex.new_own=.inf"])
+    for bad in ("nan", ".nan", "-1"):
+        with pytest.raises(UserError, match=r"recipe\.convex\.own\.0: Input should be"):
+            configure(None, {}, [f"recipe.convex.own={bad}"])
 
 
 def test_what_a_recipe_reads_may_be_set():
@@ -138,6 +164,22 @@ def test_a_wrong_setting_of_a_file_is_said_of_the_file(tmp_path):
             verb()
 
 
+def test_a_wrong_option_or_assignment_is_not_said_of_the_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("evaluation: {shots: 4}\n")
+    for given, settings, place in (
+        ({}, ["evaluation.shots=abc"], "evaluation.shots"),
+        ({}, ["evaluation.seeds=1,x"], "evaluation.seeds.1"),
+        ({"evaluation.new_classes": "foo"}, [], "evaluation.new_classes"),
+    ):
+        with pytest.raises(UserError, match=f"^The command line is not valid: {place}: "):
+            configure(file, given, settings)
+    file.write_text("evaluation: {shots: abc}\n")
+    with pytest.raises(UserError, match=rf"^{file} is not valid: evaluation\.shots"):
+        configure(file, {}, ["evaluation.resamples=0"])
+    assert configure(file, {}, ["evaluation.shots=2"]).evaluation.shots == 2
+
+
 def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("encoder: {name: ViT-B-16, checkpoint: /somewhere/weights.pt}\n")
@@ -147,6 +189,89 @@ def test_where_weights_lie_is_not_taken_from_a_file(tmp_path):
     for verb in (package.train_captions, package.train):
         with pytest.raises(UserError, match="Give them with --checkpoint"):
             verb(config=file)
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("bogus: 1", "bogus: it is neither a section nor a setting"),
+        ("encoder: {bogus: 1}", "encoder.bogus: Extra inputs are not permitted"),
+        ("generation: {verdicts: {bogus: 1}}", "generation.verdicts.bogus: Extra inputs"),
+        ("recipe: {bogus: 1}", "recipe.bogus: Extra inputs"),
+        ("captions: {bogus: 1}", "captions.bogus: Extra inputs"),
+        ("evaluation: {bogus: 1}", "evaluation.bogus: Extra inputs"),
+    ],
+)
+def test_what_stands_beside_the_section_that_is_read_is_checked_too(tmp_path, beside, said):
+    from aape.adapter.run import RunFolder
+
+    RunFolder(tmp_path / "run").start(Config())
+    file = tmp_path / "c.yaml"
+    verbs = {
+        "evaluation": lambda: package.eval_classification(tmp_path / "run", config=file),
+        "captioning": lambda: package.eval_captioning("nowhere", config=file),
+        "vqa": lambda: package.eval_vqa("nowhere", config=file),
+        "generation": lambda: plan(["pets"], config=file),
+    }
+    for section, verb in verbs.items():
+        if beside.startswith(section):
+            continue
+        if section == "generation" and beside.startswith(("recipe", "captions", "evaluation")):
+            continue  # of the floor above: only its name is known there
+        file.write_text(f"{section}: {{}}\n{beside}\n")
+        with pytest.raises(UserError, match=re.escape(f"{file} is not valid: {said}")):
+            verb()
+
+
+def test_first_names_of_all_trees_are_known():
+    from aape.adapter.captions.run import CaptionRunConfig
+    from aape.adapter.known_sections import known_sections
+    from aape.adapter.suite.plan import Suite
+
+    trees = {name for tree in (Config, CaptionRunConfig, Suite) for name in tree.model_fields}
+    assert set(OF_TREES) == trees | {"generation"} | set(known_sections())
+
+
+def test_generation_is_left_out_of_files_of_runs_alone():
+    for values, said in (
+        ({"generation": {"samples": 3}}, "generation: Extra inputs are not permitted"),
+        ({"task": "classification", "generation": {"bogus": 1}}, "generation.bogus: Extra inputs"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            configure(values, {})
+    assert configure({"task": "classification", "generation": {"samples": 3}}, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("evaluation: {seeds: [99999999999999999999999]}", "evaluation.seeds.0: Input should be"),
+        ("evaluation: {seeds: [-1]}", "evaluation.seeds.0: Input should be"),
+        ("evaluation: {init_seed: 4294967296}", "evaluation.init_seed: Input should be"),
+        ("evaluation: {resamples: 100000000000}", "evaluation.resamples: Input should be"),
+        ("evaluation: 3", "evaluation is a section of names with values, not '3'"),
+        ("encoder: [x]", "encoder is a section of names with values"),
+        ("task: [x]", "task is one word"),
+        ("1: 2", "the name 1 is no text"),
+        ("data: &a {features: *a}", "something holds itself (line 1)"),
+        ("evaluation: {shots: 1}\nevaluation: {shots: 2}", "evaluation stands there twice"),
+        ("encoder: {name: a, name: a}", "name stands there twice (again in line 1)"),
+        ("[" * 50_000, "is not valid YAML"),
+        ("data: 2026-99-99", "is not valid YAML"),
+    ],
+)
+def test_what_a_file_cannot_mean_is_one_sentence_of_every_verb(tmp_path, text, said):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    # photos: the file is read before they are looked for
+    for verb in (
+        lambda: configure(file, {}),
+        lambda: package.train(tmp_path, config=file),
+        lambda: package.sweep([FEATURES], config=file, out=tmp_path / "s"),
+    ):
+        with pytest.raises(UserError, match=re.escape(str(file))) as caught:
+            verb()
+        assert said in str(caught.value)
 
 
 def train(out: Path, **options) -> package.Results:
@@ -184,25 +309,67 @@ def test_a_run_ends_with_tables_card_and_report(tmp_path):
     assert model.classes_.tolist() == about["class_names"]
 
 
-def test_other_settings_leave_no_old_report(tmp_path, monkeypatch):
-    from aape.adapter.classification import run as runs
+def test_what_is_refused_or_fails_costs_nothing_of_a_finished_run(tmp_path, monkeypatch):
+    from aape.adapter.classification import evaluate
 
-    train(tmp_path / "run")
+    out = tmp_path / "run"
+    train(out, baselines=["none"], settings=QUICK)
+
+    def files() -> dict[str, bytes]:
+        names = (str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+        return {n: (out / n).read_bytes() for n in names if not n.startswith("work")}
+
+    finished = files()
+    assert finished.keys() >= {"report.html", "README.md", "results.json", "config.yaml"}
+    for bad in (
+        {"baselines": ["foo"]},
+        {"device": "cuda:77"},
+        {"shots": 11},
+        {"seeds": [10**22]},
+        {"protocol": "domain", "target": ["nowhere.safetensors"]},
+        {"control": ["foo"]},
+        {"protocol": "incremental"},
+        {"unlabelled": FEATURES, "semi": True, "shots": 99},
+    ):
+        with pytest.raises(UserError):
+            train(out, **{"baselines": ["none"], "settings": QUICK} | bad)
+        assert files() == finished, bad
+    with pytest.raises(UserError, match="foo"):
+        package.eval_classification(out, baselines=["foo"])
+    assert files() == finished
+    # a training that fails, and one that is done before the folder is written
+    monkeypatch.setattr(evaluate, "_train_and_test", _fail)
+    with pytest.raises(UserError, match="stopped"):
+        train(out, shots=2, baselines=["none"], settings=QUICK)
+    assert files() == finished
+    monkeypatch.undo()
+    changed = train(out, shots=2, baselines=["none"], settings=QUICK)
+    assert changed.details["shots"] == 2
+    now = files()
+    assert now.keys() == finished.keys()
+    assert all(now[name] != finished[name] for name in ("config.yaml", "report.html", "README.md"))
+
+
+def test_what_another_configuration_led_to_goes_with_the_first_product(tmp_path):
+    from aape.adapter.run import RunFolder
+
+    train(tmp_path / "run", baselines=["none"], settings=QUICK)
     kept = {p.name for p in (tmp_path / "run" / "work").iterdir()}
-
-    def fail(*_, **__):
-        raise UserError("stopped")
-
-    monkeypatch.setattr(runs, "evaluate_classification", fail)
-    with pytest.raises(UserError, match="stopped"):
-        train(tmp_path / "run")  # the same: nothing goes
-    assert (tmp_path / "run" / "report.html").exists()
-    with pytest.raises(UserError, match="stopped"):
-        train(tmp_path / "run", shots=2)
-    left = {p.name for p in (tmp_path / "run").iterdir()}
+    run = RunFolder(tmp_path / "run")
+    tensors, about = run.load_weights()
+    other = Config.from_yaml(run.path / "config.yaml").model_copy(update={"encoder": LITE})
+    run.start(other, ["classification"])
+    assert (run.path / "report.html").exists()
+    run.save_weights(tensors, about)
+    left = {p.name for p in run.path.iterdir()}
     assert not left & {"report.html", "README.md", "results.json"}
-    assert not list((tmp_path / "run" / "results").iterdir())
-    assert {p.name for p in (tmp_path / "run" / "work").iterdir()} == kept, "no work is lost"
+    assert not list((run.path / "results").iterdir())
+    assert Config.from_yaml(run.path / "config.yaml") == other
+    assert {p.name for p in (run.path / "work").iterdir()} == kept, "no work is lost"
+
+
+def _fail(*_, **__):
+    raise UserError("stopped")
 
 
 def test_a_failed_run_leaves_no_folder(tmp_path, monkeypatch):
