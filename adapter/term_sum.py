@@ -117,10 +117,10 @@ class Adapter(nn.Module):
         Raises:
             ValueError: there is a term of that name, or the term has none.
         """
-        if not isinstance(getattr(term, "name", None), str) or not callable(term):
+        if not isinstance(getattr(term, "name", None), str):
             raise BadValue(
                 f"{type(term).__name__} is no term.",
-                "A term has a name and is called with x (b, d) and the classes.",
+                "A term has a name, and is called with x (b, d) and the classes.",
             )
         if term.name in self.table:
             raise ValueError(f"The adapter has a term {term.name!r} already.")

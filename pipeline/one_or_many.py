@@ -14,6 +14,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def several(value: Any) -> list[Any]:
+    """Return a parameter that the decorator has made several, as a list."""
+    return list(value)
+
+
 def one_or_many(
     *names: str, split: tuple[str, ...] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -241,6 +241,7 @@ def test_every_page_is_in_the_site() -> None:
 def test_the_tree_of_files_is_the_present_one() -> None:
     import runpy
 
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
     module = runpy.run_path(str(REPOSITORY / "docs" / "tree_of_files.py"))
     page = text_of("CONTRIBUTING.md")
     assert module["written"](page) == page, "run: python docs/tree_of_files.py"

@@ -54,12 +54,14 @@ def add_baseline(
 
     def fitted(data: FewShot, seed: int) -> Predictor:
         found: Any = fit(data, seed)
-        if not hasattr(found, "logits") and not callable(found):
+        is_predictor = hasattr(found, "logits")
+        if not (is_predictor or callable(found)):
             raise UserError(
                 f"The baseline {name!r} gave {type(found).__name__} instead of a function.",
                 "Return a function of x (b, d) and classes that gives logits (b, c).",
             )
-        return _Checked(name, found if hasattr(found, "logits") else Fitted(found))
+        predictor: Any = found
+        return _Checked(name, predictor if is_predictor else Fitted(predictor))
 
     _OWN[short] = owner
     register(Baseline(short, name, fitted, source, note))

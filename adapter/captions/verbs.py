@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
-from ...pipeline.one_or_many import one_or_many
+from ...pipeline.one_or_many import one_or_many, several
 from ...pipeline.settings import Assignments, Source, origin_of, read_source, settle
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train_captions(
         recorded = str(place.get("checkpoint", ""))
         place["checkpoint"] = own_weights(str(place.get("name")), recorded, str(checkpoint))
     given |= {
-        "dataset": dataset or None, "root": str(root) or None, "seeds": list(seeds) or None,
+        "dataset": dataset or None, "root": str(root) or None, "seeds": several(seeds) or None,
         "captions.distillation": distillation, "encoder.name": encoder or None,
         "encoder.device": device or None, "encoder.strict": strict or None,
     }  # fmt: skip
@@ -185,7 +185,7 @@ def eval_vqa(
     from .settings import VqaConfig
 
     given = _prefix(language_model, steps, grid, aape_tokens) | {
-        "caption_steps": caption_steps, "shots": list(shots) or None,
+        "caption_steps": caption_steps, "shots": several(shots) or None,
         "train_on": train_on or None, "wordnet": str(wordnet) or None,
     }  # fmt: skip
     values = read_source(config, "vqa", known_sections())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.errors import UserError
-from ...pipeline.one_or_many import one_or_many
+from ...pipeline.one_or_many import one_or_many, several
 from ...pipeline.settings import Assignments, Source, assigned, origin_of, read_source, settle
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def train(
         "data.unlabelled": str(unlabelled) or None, "data.semi": semi or None,
         "encoder.name": encoder or None, "encoder.device": device or None,
         "encoder.strict": strict or None,
-        "evaluation.shots": shots, "evaluation.seeds": list(seeds) or None,
+        "evaluation.shots": shots, "evaluation.seeds": several(seeds) or None,
         "evaluation.protocol": protocol or None, "evaluation.controls": list(control) or None,
         "evaluation.baselines": list(baselines) or None, "evaluation.init_seed": init_seed,
         "evaluation.order_seed": order_seed, "evaluation.new_classes": new_classes or None,
@@ -206,15 +206,15 @@ def sweep(
         UserError: a part failed; those that finished are kept.
     """
     given = {
-        "evaluation.seeds": list(seeds) or None, "evaluation.protocol": protocol or None,
+        "evaluation.seeds": several(seeds) or None, "evaluation.protocol": protocol or None,
         "evaluation.controls": list(control) or None,
         "evaluation.baselines": list(baselines) or None,
         "data.repeat_images": repeat_images or None, "encoder.device": device or None,
     }  # fmt: skip
     configs = []
-    for recipe in recipes or [""]:
-        for number in shots or [None]:
-            for source in map(str, sources):
+    for recipe in several(recipes) or [""]:
+        for number in several(shots) or [None]:
+            for source in map(str, several(sources)):
                 kind = "features" if source.endswith(".safetensors") else "bank"
                 own = {"data.bank": "", "data.features": "", "data.dataset": ""}
                 own |= {f"data.{kind}": source}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..one_or_many import one_or_many
+from ..one_or_many import one_or_many, several
 from .which import bank_path, named_bank
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ def bank_merge(banks: str | Path | Sequence[str | Path], out: str | Path) -> dic
     """
     from . import index, merge
 
-    merged = merge.merge_banks(banks, out)
+    merged = merge.merge_banks(several(banks), out)
     if any(entry.kept for entry in merged.footer.classes):
         index.build_index(merged)
-    return merge.summary(merged, banks)
+    return merge.summary(merged, several(banks))
 
 
 def bank_export(out: str | Path, bank: Bank = "", kind: str = "cupl-json") -> list[str]:

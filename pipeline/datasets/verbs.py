@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..one_or_many import one_or_many
+from ..one_or_many import one_or_many, several
 
 if TYPE_CHECKING:
     from .add import Added
@@ -128,7 +128,7 @@ def datasets_add(
     from .add import add_dataset
     from .hints import Hints
 
-    train, val, test = shares
+    train, val, test = several(shares)
     hints = Hints(
         path_column=path_column,
         label_column=label_column,
