@@ -133,7 +133,7 @@ def test_what_cannot_be_trained_is_said_before_any_description(
 
 
 def test_sixteen_shots_of_small_classes_name_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--shots all"):
+    with pytest.raises(UserError, match="shots all"):
         train(photos(tmp_path / "few", dict.fromkeys(COLOURS, 4)), shots=16)
 
 

@@ -166,8 +166,8 @@ def test_a_device_that_is_not_there_names_one_that_is(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match="is not usable here") as caught:
         pick_device(name)
-    advice = str(caught.value).partition("Use ")[2]
-    assert "--device cpu" in advice
+    advice = caught.value.hint
+    assert "Choose the device cpu;" in advice
     assert name not in advice
 
 
