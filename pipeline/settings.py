@@ -142,7 +142,7 @@ def _blamed(error: UserError, words: Sequence[str]) -> UserError:
         place = ".".join(map(str, problem["loc"]))
         for name in words:
             if f"{place}.".startswith(f"{name}."):
-                return UserError(f"The command line is not valid: {place}: {problem['msg']}.")
+                return UserError(f"What was set is not valid: {place}: {problem['msg']}.")
     return error
 
 

@@ -172,7 +172,7 @@ def test_a_wrong_option_or_assignment_is_not_said_of_the_file(tmp_path):
         ({}, ["evaluation.seeds=1,x"], "evaluation.seeds.1"),
         ({"evaluation.new_classes": "foo"}, [], "evaluation.new_classes"),
     ):
-        with pytest.raises(UserError, match=f"^The command line is not valid: {place}: "):
+        with pytest.raises(UserError, match=f"^What was set is not valid: {place}: "):
             configure(file, given, settings)
     file.write_text("evaluation: {shots: abc}\n")
     with pytest.raises(UserError, match=rf"^{file} is not valid: evaluation\.shots"):
