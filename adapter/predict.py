@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..pipeline.counts import counted
 from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
 from ..pipeline.embed.images import image_features, picture_features
 from ..pipeline.embed.left_out import say_left_out
@@ -158,7 +159,7 @@ def predict(
         write_predictions(out, found)
     if sort_into is not None:
         for name, count in sorted(sort_photos.sort_into(sort_into, found).items()):
-            step(f"{count:,} {'photo' if count == 1 else 'photos'} in {Path(sort_into) / name}")
+            step(f"{counted(count, 'photo', 'photos')} in {Path(sort_into) / name}")
     return found
 
 

@@ -27,13 +27,13 @@ def one_or_many(
     A text that is taken for a sequence would be read letter by letter.
 
     Args:
-        names: parameters that want several things. split: those of them whose texts are
+        names: parameters that want several things. split: further ones, whose texts are
             comma-separated on the command line, and here.
 
     Raises:
         BadValue: when such a function is called with what is neither one thing nor several.
 
-    >>> @one_or_many("names", "seeds", split=("seeds",))
+    >>> @one_or_many("names", split=("seeds",))
     ... def said(names=(), seeds=()):
     ...     return names, seeds
     >>> said("straw hat", seeds="1,2"), said(["a", "b"], 3)
@@ -46,7 +46,7 @@ def one_or_many(
         @wraps(function)
         def called(*positional: P.args, **named: P.kwargs) -> R:
             bound = signature.bind(*positional, **named)
-            for name in names:
+            for name in (*names, *split):
                 if name in bound.arguments:
                     bound.arguments[name] = _many(bound.arguments[name], name, name in split)
             return function(*bound.args, **bound.kwargs)

@@ -25,7 +25,7 @@ from .choose_prefix import PHOTO_ROWS, ChosenPrefix, PrefixChoice, validation_ca
 from .data import some
 from .lm import FrozenLM
 from .prefix import NAMES
-from .rows import TrainedRow, caption_row, caption_texts, group_of, image_inputs, note_of, with_h
+from .rows import TrainedRow, caption_texts, group_of, image_inputs, note_of, text_row, with_h
 from .settings import CaptioningConfig, Kind, PrefixConfig
 from .train import CaptionAdapter, check_adapters
 from .written import Written, count_cut, cut_note, write_texts
@@ -107,7 +107,7 @@ def evaluate_captioning(
         seed = adapter.config.seed
         inputs = with_h(test.tokens, test.x, adapter)
         for kind in config.rows:
-            row = caption_row(lm, kind, texts, adapter, config, run)
+            row = text_row(lm, kind, texts, adapter, config, run)
             loss = choice.judge(row, adapter)
             with torch.no_grad():
                 prefixes = row.prefix(inputs)
@@ -260,7 +260,7 @@ def train_caption_prefix(
     texts = caption_texts(dataset, encoder, config.grid, adapter.config.max_images)
     choice = caption_choice(lm, dataset, encoder, config, run, adapter)
     for kind in PHOTO_ROWS:
-        choice.judge(caption_row(lm, kind, texts, adapter, config, run), adapter)
+        choice.judge(text_row(lm, kind, texts, adapter, config, run), adapter)
     chosen = choice.keep()
     assert chosen is not None
     return chosen

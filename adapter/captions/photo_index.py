@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...pipeline.embed.image_cache import what_decides_rows
 from ...pipeline.errors import UserError
 from ...pipeline.files import cache_folder, exclusive, hash_file, hash_value
 from ...pipeline.progress import step
@@ -96,8 +97,7 @@ class PhotoIndex:
         """
         self.encoder, self.compared = encoder, compared
         roots = sorted({str(Path(given).absolute()) for given in photos})
-        seen = [encoder.fingerprint, encoder.preprocessing, encoder.precision]
-        key = hash_value([_VERSION, *seen, compared.key, roots])[:24]
+        key = hash_value([_VERSION, *what_decides_rows(encoder), compared.key, roots])[:24]
         self.folder = cache_folder("search", key)
         here = str(Path.cwd())  # joined as texts: Path.absolute would take a second for 10,000
         self.given = {os.path.join(here, path): path for path in listed_photos(photos)}  # noqa: PTH118

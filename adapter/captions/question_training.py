@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ...pipeline.progress import step
@@ -20,18 +18,14 @@ from .prefix_training import Example
 from .rows import (
     CaptionTexts,
     TrainedRow,
-    caption_row,
     caption_texts,
     image_inputs,
-    trained_row,
-    with_h,
+    text_row,
 )
 from .settings import Kind, VqaConfig
 from .train import CaptionAdapter
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...pipeline.datasets import Dataset, Question
     from ...pipeline.encoders.base import Encoder
     from ..run import RunFolder
@@ -49,22 +43,16 @@ def prompt_of(question: str) -> str:
 
 
 @dataclass
-class QuestionTexts:
-    """Answered questions about distinct images: tokens (n, t, e) and x (n, d) of the images.
+class QuestionTexts(CaptionTexts):
+    """Answered questions about distinct images; an example is the prompt and answer of one.
 
     Attributes:
         place: for each question the position of its image.
-        examples: prompt and answer of each question.
-        key: tells two such sets apart.
     """
 
     questions: list[Question]
     images: list[Path]
     place: list[int]
-    tokens: Tensor
-    x: np.ndarray
-    examples: list[Example]
-    key: list[str]
 
 
 def question_texts(
@@ -87,7 +75,7 @@ def question_texts(
         for i, question in enumerate(questions)
     ]
     key = hash_value([[question.question_id, *question.answers] for question in questions])
-    return QuestionTexts(questions, images, place, tokens, x, examples, [encoder.fingerprint, key])
+    return QuestionTexts(tokens, x, examples, [encoder.fingerprint, key], questions, images, place)
 
 
 def training_questions(dataset: Dataset, limit: int) -> list[Question]:
@@ -118,20 +106,10 @@ def question_row(
     row = None
     if captions:
         stage, place = config.on_captions(), first_stage or run
-        row = caption_row(lm, kind, captions, adapter, stage, place)
+        row = text_row(lm, kind, captions, adapter, stage, place)
     if row is not None and config.train_on == "captions":
         return row
-    return trained_row(
-        lm,
-        kind,
-        with_h(train.tokens, train.x, adapter),
-        train.examples,
-        config,
-        seed=adapter.config.seed,
-        folder=run.path / "vqa" if run else None,
-        key=[*train.key, adapter.hash],
-        start=row,
-    )
+    return text_row(lm, kind, train, adapter, config, run, "vqa", start=row)
 
 
 def question_choice(

@@ -121,15 +121,22 @@ def caption_texts(
     return CaptionTexts(tokens, x, examples, [encoder.fingerprint, texts])
 
 
-def caption_row(
+def text_row(
     lm: FrozenLM,
     kind: Kind,
     texts: CaptionTexts,
     adapter: CaptionAdapter,
     config: PrefixConfig,
     run: RunFolder | None,
+    task: str = "captioning",
+    start: TrainedRow | None = None,
 ) -> TrainedRow:
-    """Train a prefix on captions, or reuse it: captioning and VQA of a run share it."""
+    """Train a prefix on texts of images, or reuse it: captioning and VQA of a run share those.
+
+    Args:
+        task: its folder in the run; ``vqa`` where the texts are questions and answers.
+        start: what it learned first.
+    """
     return trained_row(
         lm,
         kind,
@@ -137,8 +144,9 @@ def caption_row(
         texts.examples,
         config,
         seed=adapter.config.seed,
-        folder=run.path / "captioning" if run else None,
+        folder=run.path / task if run else None,
         key=[*texts.key, adapter.hash],
+        start=start,
     )
 
 

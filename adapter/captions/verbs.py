@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..results import Results
 
 
-@one_or_many("seeds", split=("seeds",))
+@one_or_many(split=("seeds",))
 def train_captions(
     dataset: str = "",
     root: str | Path = "",
@@ -150,7 +150,7 @@ def eval_captioning(
     )  # fmt: skip
 
 
-@one_or_many("shots", split=("shots",))
+@one_or_many(split=("shots",))
 def eval_vqa(
     run: str | Path,
     dataset: str = "",

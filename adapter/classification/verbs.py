@@ -19,17 +19,7 @@ if TYPE_CHECKING:
 _OTHER_TASKS = {"captions": "aape train-captions"}
 
 
-@one_or_many(
-    "seeds",
-    "control",
-    "baselines",
-    "target",
-    split=(
-        "seeds",
-        "control",
-        "baselines",
-    ),
-)
+@one_or_many("target", split=("seeds", "control", "baselines"))
 def train(
     source: str | Path = "",
     bank: str | Path = "",
@@ -158,20 +148,7 @@ def source_kind(source: str | Path, bank: str | Path, features: str | Path) -> s
     return "bank" if name.endswith(".bank.parquet") else "photos"
 
 
-@one_or_many(
-    "sources",
-    "shots",
-    "seeds",
-    "recipes",
-    "baselines",
-    "control",
-    split=(
-        "shots",
-        "seeds",
-        "baselines",
-        "control",
-    ),
-)
+@one_or_many("sources", "recipes", split=("shots", "seeds", "baselines", "control"))
 def sweep(
     sources: str | Path | Sequence[str | Path],
     shots: Shots | Sequence[Shots] = (),
@@ -226,15 +203,7 @@ def sweep(
     return [*tables, *averages]
 
 
-@one_or_many(
-    "baselines",
-    "control",
-    "target",
-    split=(
-        "baselines",
-        "control",
-    ),
-)
+@one_or_many("target", split=("baselines", "control"))
 def eval_classification(
     run: str | Path,
     protocol: str = "",

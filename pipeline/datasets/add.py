@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ..counts import counted
 from ..errors import UserError
 from ..files import write_text
 from .catalogue import shipped_manifests, user_manifests
@@ -73,7 +74,7 @@ class Added:
         n = len(self.unreadable)
         more = [f"… and {n - SHOWN:,} more: aape datasets check {self.manifest.name} --decode"]
         return [
-            f"left out: {n:,} {'photo' if n == 1 else 'photos'} that cannot be read",
+            f"left out: {counted(n, 'photo', 'photos')} that cannot be read",
             *(f"  {entry}" for entry in self.unreadable[:SHOWN]),
             *(more if n > SHOWN else []),
         ]
@@ -144,7 +145,7 @@ def add_dataset(
     if check.unreadable and (strict or not check.counts):
         n = len(check.unreadable)
         raise UserError(
-            f"{n:,} {'photo' if n == 1 else 'photos'} in {source} cannot be read, the first:"
+            f"{counted(n, 'photo', 'photos')} in {source} cannot be read, the first:"
             f" {check.unreadable[0]}.",
             "Repair or remove them" + (", or leave out --strict." if check.counts else "."),
         )

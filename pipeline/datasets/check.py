@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..counts import counted
 from ..errors import UserError
 from .copies import warn_of_copies
 from .dataset import Dataset, candidate_roots, find_layout
@@ -84,7 +85,7 @@ class Check:
         if not self.layout:
             return "no known layout, incomplete"
         wrong = [
-            f"{len(entries):,} {'photo' if len(entries) == 1 else 'photos'} {what}"
+            f"{counted(len(entries), 'photo', 'photos')} {what}"
             for entries, what in ((self.missing, "missing"), (self.unreadable, "unreadable"))
             if entries
         ]

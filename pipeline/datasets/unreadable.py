@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..counts import counted
 from ..pictures import PictureError, Unreadable, glance_at, read_picture, unreadable
 from ..progress import track
 
@@ -38,9 +39,5 @@ def find_unreadable(
                     remarks[seen] += 1
                 else:
                     bad.append(seen)
-    said = [
-        f"{n:,} {'photo is' if n == 1 else 'photos are'} {what}"
-        for what, n in remarks.items()
-        if what
-    ]
+    said = [f"{counted(n, 'photo is', 'photos are')} {what}" for what, n in remarks.items() if what]
     return bad, said

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 PLAIN = -1  # the number of the view that is not augmented
 
 
+def what_decides_rows(encoder: Encoder) -> list[str]:
+    """Return what of an encoder decides the row of a photo."""
+    return [encoder.fingerprint, encoder.preprocessing, encoder.precision]
+
+
 def view_key(content: str, view: int, seed: int) -> bytes:
     """Return the key of one view of an image; the plain one depends on no seed."""
     return row_key(content, view, seed if view != PLAIN else "")
@@ -48,7 +53,7 @@ class ImageCache:
     """
 
     def __init__(self, encoder: Encoder, views: int, seed: int, tokens: bool) -> None:
-        key = [READING_VERSION, encoder.fingerprint, encoder.preprocessing, encoder.precision]
+        key = [READING_VERSION, *what_decides_rows(encoder)]
         name = f"{folder_name(encoder.id)}-{hash_value(key)[:16]}"
         self.folder = cache_folder("features", name)
         self.views, self.seed = range(views), seed

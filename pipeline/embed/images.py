@@ -20,21 +20,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..counts import counted
 from ..errors import UserError
 from ..pictures import PictureError, Unreadable
 from ..progress import bar, step
-from .image_cache import PLAIN, ImageCache
+from .image_cache import PLAIN, ImageCache, what_decides_rows
 from .left_out import cannot_be_read, left_out
 from .pixels import Batch, Job, pixel_batches
-from .shards import RowStore
+from .shards import BYTES_AT_RISK, SECONDS_AT_RISK, RowStore
 from .spread import Unencoded, Work, actors_of, contents_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
 
 _PICTURES_AT_ONCE = 64
-_SECONDS_AT_RISK = 20.0  # what a kill may cost
-_BYTES_AT_RISK = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _work(
         views=lambda job: len(job.order()),
         number=lambda job: [first[job.content], job.views, job.tokens],
         piece=lambda told: Job(files[told[0]], named[told[0]], *told[1:]),
-        about=[encoder.fingerprint, encoder.preprocessing, encoder.precision],
+        about=what_decides_rows(encoder),
     )
 
 
@@ -217,7 +216,7 @@ def _fill(
             ahead.keep(pending)
             pending.flush()
     for remark, count in remarks.items():
-        step(f"{count:,} {'photo is' if count == 1 else 'photos are'} {remark}")
+        step(f"{counted(count, 'photo is', 'photos are')} {remark}")
     return bad
 
 
@@ -270,8 +269,8 @@ class _Pending:
         self._add(self._maps, views, maps)
 
     def flush_if_late(self) -> None:
-        heavy = sum(part.nbytes for part in (*self._rows[1], *self._maps[1])) > _BYTES_AT_RISK
-        if heavy or time.monotonic() - self._since > _SECONDS_AT_RISK:
+        heavy = sum(part.nbytes for part in (*self._rows[1], *self._maps[1])) > BYTES_AT_RISK
+        if heavy or time.monotonic() - self._since > SECONDS_AT_RISK:
             self.flush()
 
     def flush(self) -> None:

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import EncodingRayConfig
+from ..counts import counted
 from ..errors import UserError
 from ..pictures import PictureError
 from ..progress import bar, step
 from ..ray_cluster import failed_worker, join_cluster
+from .image_cache import what_decides_rows
 from .pixels import Job, hash_contents, pixel_batches
+from .shards import BYTES_AT_RISK, SECONDS_AT_RISK
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
 
 _LEAST_BATCHES = 8  # for less it does not pay to load the encoder elsewhere
 _BATCHES_OF_A_PART = 16  # what the death of a node costs
-_SECONDS_AT_RISK = 20.0  # what a kill of this process may cost
-_BYTES_AT_RISK = 128 << 20
 
 
 class _Actor:
@@ -51,7 +52,7 @@ class _Actor:
         self._node = ray.get_runtime_context().get_node_id()
         given = (wanted[name] for name in ("name", "checkpoint", "device", "precision"))
         self._encoder = load_encoder(*given)
-        found = _rows_of(self._encoder)
+        found = what_decides_rows(self._encoder)
         if found != wanted["rows"]:
             raise UserError(
                 f"A Ray node has another encoder: {', '.join(found)} instead of "
@@ -138,7 +139,7 @@ class RayActors:
             "device": "auto" if config.gpus else "cpu",
             "precision": encoder.precision,
             "threads": max(1, int(config.cpus)),
-            "rows": _rows_of(encoder),
+            "rows": what_decides_rows(encoder),
         }
         self.nodes: set[str] = set()  # those that have answered
 
@@ -181,7 +182,7 @@ class RayActors:
                     maps.flush()
                 rows.flush()
         for remark, count in remarks.items():
-            step(f"{count:,} {'photo is' if count == 1 else 'photos are'} {remark}")
+            step(f"{counted(count, 'photo is', 'photos are')} {remark}")
         return unreadable
 
     def fill_texts(
@@ -240,8 +241,8 @@ class _Pending:
         """Keep the values of some keys; write a shard when there is much at risk."""
         self._keys += keys
         self._parts.append(values)
-        late = time.monotonic() - self._since > _SECONDS_AT_RISK
-        if late or sum(map(len, self._parts)) > _BYTES_AT_RISK:
+        late = time.monotonic() - self._since > SECONDS_AT_RISK
+        if late or sum(map(len, self._parts)) > BYTES_AT_RISK:
             self.flush()
 
     def flush(self) -> None:
@@ -250,11 +251,6 @@ class _Pending:
             rows = np.frombuffer(b"".join(self._parts), dtype=self._store.dtype)
             self._store.add(self._keys, rows.reshape(len(self._keys), *self._store.shape))
         self._keys, self._parts, self._since = [], [], time.monotonic()
-
-
-def _rows_of(encoder: Encoder) -> list[str]:
-    """Return what decides the rows of an encoder."""
-    return [encoder.fingerprint, encoder.preprocessing, encoder.precision]
 
 
 def _cut(pieces: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -24,6 +24,9 @@ from ..progress import step
 from ..store import damaged, read_shapes, read_tensors, write_tensors
 
 KEY_BYTES = 16
+# what a kill may cost those who encode into a store
+SECONDS_AT_RISK = 20.0
+BYTES_AT_RISK = 128 << 20
 _MANY_SHARDS = 128
 _SMALL_SHARD = 4096  # rows
 _IN_MEMORY = 1 << 30  # bytes; larger results live in an unnamed file beside the store

@@ -16,13 +16,12 @@ import numpy as np
 from ..errors import UserError
 from ..files import cache_folder, hash_value
 from ..progress import bar, step
-from .shards import RowStore, row_key
+from .shards import SECONDS_AT_RISK, RowStore, row_key
 from .spread import Unencoded, Work, actors_of, everywhere, fill_store
 
 if TYPE_CHECKING:
     from ..encoders.base import Encoder
 
-_SECONDS_AT_RISK = 20.0  # what a kill may cost
 _ROWS_AT_RISK = 16384
 _VERSION = 1
 
@@ -174,7 +173,7 @@ def _fill(
                 done.append(encoder.encode_text(batch))
                 display.advance(task, len(batch))
                 end = start + len(batch)
-                late = time.monotonic() - since > _SECONDS_AT_RISK
+                late = time.monotonic() - since > SECONDS_AT_RISK
                 if late or end - first >= _ROWS_AT_RISK:
                     store.add([keys[text] for text in missing[first:end]], np.concatenate(done))
                     done, first, since = [], end, time.monotonic()

@@ -7,6 +7,7 @@ import json
 import math
 from typing import Any
 
+from ...counts import counted
 from ...errors import UserError
 
 _KEYS = ("raw", "caption", "text", "label", "choices", "name")
@@ -83,7 +84,7 @@ def several_labels(source: object, photos: int, first: str, labels: list[str]) -
     """Build the one sentence that refuses several labels a photo."""
     shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
     return UserError(
-        f"{source} gives {photos:,} {'photo' if photos == 1 else 'photos'} more than one label"
+        f"{source} gives {counted(photos, 'photo', 'photos')} more than one label"
         f" (first {first}: {shown}); several labels a photo are not supported.",
         "Keep one label a photo, or add one data set for each question that the labels answer.",
     )
