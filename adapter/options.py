@@ -40,7 +40,8 @@ def options(section: str = "") -> list[dict[str, Any]]:
     if not inside:
         parts = [row["name"].split(".") for row in found]
         known = {".".join(part[:i]) for part in parts for i in range(1, len(part))}
-        raise unknown_name("section of the options", section, known)
+        words = {word for part in parts for word in part[-1].split("_")}
+        raise unknown_name("section of the options", section, known, also=words)
     return inside
 
 

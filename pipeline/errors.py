@@ -26,10 +26,13 @@ class BadValue(UserError, ValueError):
     """Bad input to an estimator, which libraries such as scikit-learn expect as a ValueError."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Build the error for a name that is not in a closed list: the nearest named, all listed."""
+def unknown_name(kind: str, name: str, known: Iterable[str], also: Iterable[str] = ()) -> UserError:
+    """Build the error for a name that is not in a closed list: the nearest named, all listed.
+
+    ``also`` are names that may be meant, too, and are too many to list.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*names, *sorted(also)], n=1, cutoff=0.5)
     guess = f"Did you mean {near[0]!r}? " if near else ""
     return UserError(f"Unknown {kind} {name!r}.", f"{guess}Known: {', '.join(names)}.")
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from aape.pipeline.encoders.base import augmentation, evaluation_transform
+from aape.pipeline.encoders.photo_transforms import Augmentation, Evaluation
 
 _GREY = (0.5, 0.5, 0.5)
 
@@ -69,8 +69,8 @@ class PixelEncoder(FakeEncoder):
     def __init__(self, weights: str = "w", seconds: float = 0.0) -> None:
         super().__init__(weights, seconds)
         self.images = 0
-        self.transform = evaluation_transform(8, 8, _GREY, _GREY)
-        self.augment = augmentation(8, _GREY, _GREY)
+        self.transform = Evaluation(8, 8, _GREY, _GREY)
+        self.augment = Augmentation(8, _GREY, _GREY)
         generator = torch.Generator().manual_seed(len(weights))
         self.map = torch.randn(192, self.dim, generator=generator)
 

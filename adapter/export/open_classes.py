@@ -5,6 +5,7 @@ c classes, d embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import __version__
+from ...pipeline.encoders.photo_transforms import Evaluation
 from ...pipeline.errors import UserError
 from ..method.adapter import FittedAdapter
 from ..method.problem import ClassSet
@@ -80,22 +82,50 @@ def image_tower(encoder: Encoder) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: the encoder's tower or its preprocessing cannot be taken apart.
     """
-    from torchvision import transforms as T
-
     tower = getattr(encoder, "image_tower", lambda: None)()
-    steps = {type(step): step for step in getattr(encoder.transform, "transforms", [])}
-    needed = (T.Resize, T.CenterCrop, T.Normalize)
-    if tower is None or not all(kind in steps for kind in needed):
+    reading = how_photos_are_read(encoder.transform)
+    if tower is None or reading is None:
         raise UserError(
             f"Whole photos cannot be exported with the encoder {encoder.id}.",
             "Leave out --photo: features to logits can.",
         )
-    resize, crop, scale = (steps[kind] for kind in needed)
-    reading = {
-        "resize": int(resize.size),
-        "crop": int(crop.size[0]),
-        "interpolation": "bicubic",
-        "mean": [float(value) for value in scale.mean],
-        "std": [float(value) for value in scale.std],
-    }
     return tower.eval(), reading
+
+
+def how_photos_are_read(transform: Any) -> dict[str, Any] | None:
+    """Return the numbers that another program needs to read a photo as an encoder does.
+
+    Nothing is returned where a photo is not resized by its short side, cut to a square and scaled.
+
+    >>> how_photos_are_read(Evaluation(224, 256, (0.5,) * 3, (0.5,) * 3))["crop"]
+    224
+    """
+    if isinstance(transform, Evaluation):
+        resize, crop, mean, std = transform.resize, transform.size, transform.mean, transform.std
+    else:
+        from torchvision import transforms as T
+
+        steps = {type(step): step for step in _steps(transform)}
+        if not {T.Resize, T.CenterCrop, T.Normalize} <= set(steps):
+            return None
+        if steps[T.Resize].interpolation != T.InterpolationMode.BICUBIC:
+            return None
+        resize, crop = (_side(steps[kind].size) for kind in (T.Resize, T.CenterCrop))
+        mean, std = steps[T.Normalize].mean, steps[T.Normalize].std
+    return {
+        "resize": resize, "crop": crop, "interpolation": "bicubic",
+        "mean": [float(value) for value in mean], "std": [float(value) for value in std],
+    }  # fmt: skip
+
+
+def _steps(transform: Any) -> Iterator[Any]:
+    """Yield the steps of torchvision's compositions, also of those within another."""
+    for step in getattr(transform, "transforms", [transform]):
+        if step is not transform:
+            yield from _steps(step)
+        else:
+            yield step
+
+
+def _side(size: Any) -> int:
+    return int(size if isinstance(size, int) else size[0])

@@ -156,7 +156,9 @@ def _stopped_by(number: int) -> Kind:
         moment = injections.random_moment(cell.source, cell.known.operations)
         cell.serve()
         ended = cell.strike(moment, injections.kill_self(number), number)
-        allowed = (0, -9) if number == signal.SIGKILL else (0, STOPPED[signal.Signals(number)])
+        allowed = [0, -9] if number == signal.SIGKILL else [0, STOPPED[signal.Signals(number)]]
+        if not ended.said:  # the program had not begun: the shell reports the same status
+            allowed.append(-number)
         return _then_again(cell, str(moment), ended, allowed)
 
     return kind

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.numpy import save_file
 
-from aape.pipeline.encoders.base import augmentation, evaluation_transform
+from aape.pipeline.encoders.photo_transforms import Augmentation, Evaluation
 
 COLOURS = {
     "red kite": (220, 30, 30),
@@ -44,8 +44,8 @@ class CheapEncoder:
     device = torch.device("cpu")
 
     def __init__(self) -> None:
-        self.transform = evaluation_transform(8, 8, _GREY, _GREY)
-        self.augment = augmentation(8, _GREY, _GREY)
+        self.transform = Evaluation(8, 8, _GREY, _GREY)
+        self.augment = Augmentation(8, _GREY, _GREY)
         self.map = torch.randn(192, _DIM, generator=torch.Generator().manual_seed(0))
 
     @property

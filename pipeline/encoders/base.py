@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from ..errors import UserError
 from ..files import cache_folder, hash_file, hash_value
-from ..pictures import to_rgb
 from ..ranks import launch
 from ..store import finished_record, write_record
 
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 ImageTransform = Callable[["Image.Image"], torch.Tensor]
 
-# CoOp's augmentation (Zhou et al. 2022, `random_resized_crop` and `random_flip`)
-CROP_SCALE = (0.08, 1.0)
-TRANSFORM_VERSION = 1
 _NOTES = 2  # version of the notes on files of weights
 
 
@@ -170,46 +166,6 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.bfloat16 if has_bf16 else torch.float32
-
-
-def evaluation_transform(size: int, resize: int, mean: Any, std: Any) -> ImageTransform:
-    """Resize the short side, cut the centre square, scale to the tower's range: (3, size, size)."""
-    from torchvision import transforms as T
-
-    return T.Compose(
-        [
-            to_rgb,
-            T.Resize(resize, interpolation=T.InterpolationMode.BICUBIC),
-            T.CenterCrop(size),
-            *_to_tensor(mean, std),
-        ]
-    )
-
-
-def augmentation(size: int, mean: Any, std: Any) -> ImageTransform:
-    """Random resized crop and flip as in CoOp: (3, size, size)."""
-    from torchvision import transforms as T
-
-    return T.Compose(
-        [
-            to_rgb,
-            T.RandomResizedCrop(size, scale=CROP_SCALE, interpolation=T.InterpolationMode.BICUBIC),
-            T.RandomHorizontalFlip(),
-            *_to_tensor(mean, std),
-        ]
-    )
-
-
-def _to_tensor(mean: Any, std: Any) -> list[Any]:
-    from torchvision import transforms as T
-
-    return [T.ToTensor(), T.Normalize(tuple(mean), tuple(std))]
-
-
-def describe_preprocessing(size: int, resize: int, mean: Any, std: Any) -> str:
-    """Name a preprocessing so that two that differ have different names."""
-    numbers = ",".join(f"{value:.4f}" for value in (*mean, *std))
-    return f"v{TRANSFORM_VERSION} bicubic {resize} centre {size} mean,std {numbers}"
 
 
 def hash_weights_file(path: Path) -> str:

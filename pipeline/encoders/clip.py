@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..pictures import to_rgb
 from .base import (
     ImageTransform,
-    augmentation,
     fast_dtype,
     fingerprint,
     pick_device,
-    to_rgb,
     unit,
 )
 from .before_projection import BeforeProjection
 from .clip_sources import ClipSource, find_clip
 from .compiled import CompiledTower
+from .photo_transforms import Augmentation
 from .prompt_tower import PromptTower, encode_embedded
 from .weights import load_into
 
@@ -87,7 +87,7 @@ class ClipEncoder:
         transform: Any = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         self.transform: ImageTransform = Compose([to_rgb, transform])
         side = size if isinstance(size, int) else size[0]
-        self.augment = augmentation(side, settings["mean"], settings["std"])
+        self.augment = Augmentation(side, tuple(settings["mean"]), tuple(settings["std"]))
         self.preprocessing = "open_clip " + " ".join(
             f"{key}={settings[key]}"
             for key in ("size", "interpolation", "resize_mode", "mean", "std")

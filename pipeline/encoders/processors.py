@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .base import CROP_SCALE, to_rgb
+from ..pictures import to_rgb
+from .photo_transforms import random_view
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,12 +42,7 @@ class ProcessorAugmentation:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Return the pixels of one view of a photo."""
-        from torchvision import transforms as T
-
-        crop = T.RandomResizedCrop(
-            (self.height, self.width), CROP_SCALE, interpolation=T.InterpolationMode.BICUBIC
-        )
-        view = T.RandomHorizontalFlip()(crop(to_rgb(image)))
+        view = random_view(image, (self.height, self.width))
         keep = {} if is_naflex(self.processor) else {"do_resize": False, "do_center_crop": False}
         return pack(self.processor(images=view, return_tensors="pt", **keep))
 

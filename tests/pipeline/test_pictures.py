@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, features
 
-from aape.pipeline.encoders.base import evaluation_transform
+from aape.pipeline.encoders.photo_transforms import Evaluation
 from aape.pipeline.pictures import PictureError, as_picture, eight_bits, read_picture, to_rgb
 
 TURNS = {
@@ -98,7 +98,7 @@ def test_a_damaged_exif_block_does_not_spoil_the_photo(tmp_path: Path) -> None:
 def test_transforms_turn_too_and_only_once(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     save_lying(path, 6)
-    transform = evaluation_transform(16, 16, (0.5,) * 3, (0.5,) * 3)
+    transform = Evaluation(16, 16, (0.5,) * 3, (0.5,) * 3)
     wanted = transform(upright())
     with Image.open(path) as opened:
         assert transform(opened).equal(wanted)

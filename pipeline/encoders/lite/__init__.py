@@ -16,15 +16,8 @@ import numpy as np
 import torch
 
 from ...files import cache_folder, hash_value
-from ..base import (
-    augmentation,
-    batches,
-    describe_preprocessing,
-    evaluation_transform,
-    fingerprint,
-    hash_weights_file,
-    pick_device,
-)
+from ..base import batches, fingerprint, hash_weights_file, pick_device
+from ..photo_transforms import Augmentation, Evaluation, describe_preprocessing
 from . import alignment as lite_alignment
 from .towers import (
     CONTEXT_LENGTH,
@@ -60,8 +53,8 @@ class LiteEncoder:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
-        self.transform = evaluation_transform(IMAGE_SIZE, _RESIZE, _MEAN, _STD)
-        self.augment = augmentation(IMAGE_SIZE, _MEAN, _STD)
+        self.transform = Evaluation(IMAGE_SIZE, _RESIZE, _MEAN, _STD)
+        self.augment = Augmentation(IMAGE_SIZE, _MEAN, _STD)
         self._images = ImageTower(self.device)
         self.precision = self._images.precision
         towers = hash_weights_file(image_weights_path()) + hash_weights_file(

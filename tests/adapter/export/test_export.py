@@ -222,3 +222,23 @@ def test_the_example_without_torch(home: Path) -> None:
 def _float32_features(model: Any, photo: Path) -> torch.Tensor:
     with torch.no_grad():
         return F.normalize(model.encoder.image_tower()(model.pixels(photo)[None]), dim=-1)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
+def test_open_clips_reading_is_found_within_its_composition(resize_mode: str) -> None:
+    """Once the steps stood one composition deeper, and CLIP's photos could not be exported."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Compose
+
+    from aape.adapter.export.open_classes import how_photos_are_read
+    from aape.pipeline.pictures import to_rgb
+
+    settings = PreprocessCfg(size=32, resize_mode=resize_mode, mean=(0.1, 0.2, 0.3), std=(1, 1, 2))
+    found = how_photos_are_read(Compose([to_rgb, image_transform_v2(settings, is_train=False)]))
+    if resize_mode == "squash":  # no centre is cut
+        assert found is None
+    else:
+        assert found == {
+            "resize": 32, "crop": 32, "interpolation": "bicubic",
+            "mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 2.0],
+        }  # fmt: skip

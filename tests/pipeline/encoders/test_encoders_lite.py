@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from aape.pipeline.encoders.base import Encoder, unit
 from aape.pipeline.encoders.lite import _imagenet_names
 from aape.pipeline.encoders.lite import alignment as lite_alignment
 from aape.pipeline.encoders.lite import towers as lite_towers
+from aape.pipeline.encoders.lite.efficientnet import EfficientNetLite0, fold_batch_norms
 from aape.pipeline.errors import UserError
 
 
@@ -29,21 +32,53 @@ def lite() -> Encoder:
 
 
 def test_folding_the_batch_norms_is_exact() -> None:
+    model = random_network()
+    folded = copy.deepcopy(model)
+    fold_batch_norms(folded)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        one, two = model.forward_features(pixels), folded.forward_features(pixels)
+    torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+def random_network() -> EfficientNetLite0:
+    """Return the network with statistics of batches that are no identity."""
     torch.manual_seed(0)
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    model = EfficientNetLite0().eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias)
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    folded = copy.deepcopy(model)
-    lite_towers.fold_batch_norms(folded)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    pixels = torch.randn(1, 3, 64, 64)
+    return model
+
+
+@pytest.mark.parametrize("size", [(64, 64), (97, 70)])
+def test_the_network_is_the_one_that_timm_builds(size: tuple[int, int]) -> None:
+    ours = random_network()
+    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    values = ours.state_dict().values()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
+    pixels = torch.randn(2, 3, *size)
     with torch.inference_mode():
-        one, two = model.forward_features(pixels), folded.forward_features(pixels)
-    torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+        assert torch.equal(ours.forward_features(pixels), theirs.forward_features(pixels))
+
+
+def test_one_photo_imports_neither_timm_nor_torchvision() -> None:
+    """They import torch's compiler, which is most of the seconds of a cold start."""
+    pytest.importorskip(lite_towers.IMAGE_PACKAGE, reason="embedded packages are not installed")
+    program = (
+        "import sys; from PIL import Image; from aape.pipeline.encoders import load_encoder; "
+        "one = load_encoder('lite', device='cpu'); "
+        "one.encode_images(one.transform(Image.new('RGB', (64, 64), 'red'))[None]); "
+        "print(sorted({'timm', 'torchvision', 'torch._dynamo', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_alignment_carries_names_to_their_rows() -> None:
