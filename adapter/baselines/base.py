@@ -58,7 +58,7 @@ class Baseline:
         source: the paper whose formulas the test checks.
         note: what a reader must know to compare.
         deterministic: the seed changes nothing but the shots.
-        before: reads features before CLIP's last projection, a second pass through the tower.
+        before: reads features before CLIP's last projection, which are cached beside the others.
     """
 
     id: str

@@ -48,7 +48,7 @@ class BankSource:
 
         ``views`` are augmented copies of each training image; ``repeat`` draws classes with fewer
         images than shots with replacement, as CoOp does, where it would be an error otherwise;
-        ``before`` also gives the features before CLIP's last projection, which cost a second pass;
+        ``before`` also gives the features before CLIP's last projection, and the others from them;
         ``strict`` stops at a photo that cannot be read, which is left out otherwise.
 
         Raises:
@@ -131,8 +131,9 @@ class BankSource:
         from ...pipeline.embed.left_out import check_there
 
         paths = [item.path for item in items]
+        # of the encoder itself, or of its tower before the last projection: one pass either way
         found = image_features(
-            self.encoder,
+            self.before or self.encoder,  # type: ignore[arg-type]
             paths,
             views=views,
             seed=seed,
@@ -142,24 +143,12 @@ class BankSource:
         )
         check_there(found.unreadable, len(paths))
         labels = np.array([item.label for item in items], dtype=np.int64)[found.kept]
-        before = None
-        if self.before is not None:  # of the images that can be read, in the same order
-            before = image_features(
-                self.before,  # type: ignore[arg-type]
-                found.paths,
-                views=views,
-                seed=seed,
-                workers=self.workers,
-                batch_size=self.batch_size,
-            )
-        images = LabelledImages(
-            found.x,
-            labels,
-            found.views,
-            tuple(found.paths),
-            None if before is None else before.x,
-            None if before is None else before.views,
-        )
+        photos = tuple(found.paths)
+        if self.before is None:
+            return LabelledImages(found.x, labels, found.views, photos), found.unreadable
+        after = self.before.features(found.x)
+        after_views = None if found.views is None else self.before.features(found.views)
+        images = LabelledImages(after, labels, after_views, photos, found.x, found.views)
         return images, found.unreadable
 
     @cached_property

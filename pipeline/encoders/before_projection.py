@@ -11,7 +11,10 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+
+from .base import unit
 
 if TYPE_CHECKING:
     from .clip import ClipEncoder
@@ -40,3 +43,12 @@ class BeforeProjection:
             found = self._tower(pixels.to(self.device))
         pooled = found[0] if isinstance(found, tuple) else found
         return pooled.float()
+
+    @torch.inference_mode()
+    def features(self, z: np.ndarray) -> np.ndarray:
+        """Return the encoder's features (…, d), of unit length, of z (…, e): no second pass."""
+        rows = torch.from_numpy(z.reshape(-1, z.shape[-1])).to(self.device)
+        projection = torch.from_numpy(self.projection).to(self.device)
+        with self._fast():
+            x = unit(rows @ projection)
+        return x.float().cpu().numpy().reshape(*z.shape[:-1], -1)

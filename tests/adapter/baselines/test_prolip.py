@@ -139,6 +139,8 @@ def test_the_tower_before_its_projection_gives_the_feature_after_it(tmp_path, mo
     assert z.views is not None
     projected = F.normalize(torch.from_numpy(z.x @ before.projection), dim=-1).numpy()
     np.testing.assert_allclose(projected, x.x, atol=1e-5)
+    np.testing.assert_allclose(before.features(z.x), x.x, atol=1e-6)
+    assert before.features(z.views).shape == (2, 1, encoder.dim)
     # the encoder is as it was, and the second look is read from the cache
     assert encoder.encode_images(torch.zeros(1, 3, 224, 224)).shape == (1, encoder.dim)
     assert image_features(before, paths, views=1, workers=0).computed == 0
