@@ -5,10 +5,12 @@ Heavy imports stay inside the verbs, so that ``aape --help`` is instant.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -119,6 +121,16 @@ def _rank() -> int | None:
     return None if started is None else started.rank
 
 
+def _ask_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Interrupt again a little later, where the interrupt came within code that ignores errors."""
+    if isinstance(ignored.exc_value, KeyboardInterrupt):
+        again = threading.Timer(0.05, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every end has its exit status.
 
@@ -134,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    sys.unraisablehook = _ask_again
     words = _first(sys.argv[1:] if arguments is None else list(arguments))
     rank = None
     try:

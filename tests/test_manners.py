@@ -39,6 +39,24 @@ def sleep():
 
 cli.main(sys.argv[1:])
 """
+IGNORER = """
+import os, sys, time
+from aape import cli
+
+class Ignores:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+@cli.app.command("sleep")
+def sleep(number: int) -> None:
+    Ignores(number)
+    time.sleep(30)
+
+cli.main(sys.argv[1:])
+"""
 
 
 def ran(capfd, *words: str) -> tuple[int, str, str]:
@@ -50,8 +68,9 @@ def ran(capfd, *words: str) -> tuple[int, str, str]:
 
 @pytest.fixture(autouse=True)
 def _signals():
-    before = signal.getsignal(signal.SIGTERM)
+    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     signal.signal(signal.SIGTERM, before)
 
 
@@ -82,6 +101,18 @@ def test_an_interrupt_says_how_to_go_on(number, status, word):
     assert (
         said == f"aape: {word}. Run the same command again to go on: what was finished is kept.\n"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_within_code_that_ignores_errors_is_not_lost(number):
+    """Libraries run destructors and callbacks, out of which no exception comes."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORER, "sleep", str(int(number))],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + number
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("go on: what was finished is kept.\n")
 
 
 def test_a_misspelt_option_is_status_2(capfd):

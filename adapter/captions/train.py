@@ -185,6 +185,8 @@ def train_captions(
     done = _finished(folder, key) if folder else None
     if everywhere(done is not None) and done is not None:
         step(f"Reusing the caption adapter of seed {config.seed} in {folder}.")
+        if folder and group().first:
+            _forget_states(folder, key)  # of a run that was killed between the two
         return done
     train = caption_set(encoder, images, "training", strict)
     val = caption_set(encoder, validation, "validation", strict)
@@ -198,10 +200,14 @@ def train_captions(
         if run:
             run.begin()
         adapter.save(folder)
-        for state in folder.glob(f"training-{key[:16]}*.safetensors"):
-            state.unlink(missing_ok=True)
+        _forget_states(folder, key)
     group().wait()  # until it is there for all
     return adapter
+
+
+def _forget_states(folder: Path, key: str) -> None:
+    for state in folder.glob(f"training-{key[:16]}*.safetensors"):
+        state.unlink(missing_ok=True)
 
 
 def _fit(

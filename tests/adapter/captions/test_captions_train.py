@@ -187,6 +187,9 @@ def test_a_killed_training_ends_with_the_same_weights(
     for name, value in whole.generator.state_dict().items():
         assert torch.equal(value, again.generator.state_dict()[name]), name
     monkeypatch.setattr(captions, "_fit", None)  # a finished training is not run again
+    folder = tmp_path / "cut" / "captions" / "seed-1"
+    state = folder / f"training-{again.details['key'][:16]}-2.safetensors"
+    state.write_bytes(b"what a kill after the last epoch leaves")
     reused = train_captions(data, encoder, config=config, run=RunFolder(tmp_path / "cut"))
     assert reused.hash == whole.hash
     assert not list((tmp_path / "cut").rglob("training-*"))
