@@ -72,7 +72,7 @@ audit: env-dev  ## known faults: of our code (bandit), of what is installed (pip
 release: env-dev  ## requirements.lock with hashes; SBOM and wheel in dist/
 	@$(PIP) --editable '.[release]'
 	@$(BIN)/uv pip compile pyproject.toml --extra serve --extra openai -c constraints.txt \
-	  --generate-hashes --universal --no-emit-index-url --no-emit-find-links --no-header --quiet \
+	  --python-version 3.10 --generate-hashes --universal --no-emit-index-url --no-emit-find-links --no-header --quiet \
 	  --output-file requirements.lock
 	@mkdir -p dist
 	@$(BIN)/cyclonedx-py requirements requirements.lock --of JSON -o dist/sbom.json
