@@ -245,10 +245,10 @@ def _worker(cell: Cell) -> tuple[str, str, str]:
     running = cell.start()
     share = cell.source.random()
     running.wait(share * cell.known.seconds)
-    while not (children := running.children()) and not running.wait(0.01):
+    while not (workers := running.workers()) and not running.wait(0.01):
         pass
-    if children:
-        os.kill(cell.source.choice(children), signal.SIGKILL)
+    if workers:
+        os.kill(cell.source.choice(workers), signal.SIGKILL)
     return _then_again(cell, f"after {share:.2f} of the usual time", running.end(), _REFUSED)
 
 

@@ -160,10 +160,11 @@ class Running:
         """Send it a signal, unless it has ended."""
         signal.pidfd_send_signal(self._handle, number)
 
-    def children(self) -> list[int]:
-        """Processes that it has started."""
+    def workers(self) -> list[int]:
+        """Processes that it has started, but the one of Python that keeps count of semaphores."""
         path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        children = [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        return [pid for pid in children if b"resource_tracker" not in _words_of(pid)]
 
     def end(self) -> Ended:
         """Wait for the end; after :data:`TIME_LIMIT` it counts as hung. Children go with it."""
@@ -183,6 +184,12 @@ def _taken(output: int) -> str:
     text = os.pread(output, os.lseek(output, 0, os.SEEK_END), 0).decode("utf-8", "replace")
     os.close(output)
     return text
+
+
+def _words_of(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _child(
