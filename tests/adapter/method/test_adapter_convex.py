@@ -9,13 +9,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toy_shots import C, D, problem, unit
 
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.class_text import choose_class_text
 from aape.adapter.method.convex import fit_convex
-from aape.adapter.method.convex_folds import Fold, Race, enough_images, rank_in_class, trusted
+from aape.adapter.method.convex_folds import (
+    Fold,
+    Race,
+    enough_images,
+    rank_in_class,
+    trusted,
+)
 from aape.adapter.method.convex_problem import ConvexProblem, Setting, whitening
-from aape.adapter.method.problem import ClassSet, ClassText, FewShot
+from aape.adapter.method.problem import ClassSet, ClassText
 from aape.adapter.method.recipe import DEFAULT, ConvexRecipe, controlled
 from aape.adapter.method.softmax_regression import (
     Likeness,
@@ -25,25 +32,6 @@ from aape.adapter.method.softmax_regression import (
 )
 from aape.adapter.method.temperature import best_temperature
 from aape.adapter.method.train import fit
-
-C, D = 6, 12
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def problem(shots: int = 6, noise: float = 0.7, classes: int = C, wrong: float = 0.8) -> FewShot:
-    """Images about centres, texts near the centres, descriptions nearer."""
-    centres = unit(classes, D, seed=0)
-    y = torch.arange(classes).repeat(shots)
-    x = F.normalize(centres[y] + noise * unit(len(y), D, seed=2), dim=-1)
-    template = F.normalize(centres + wrong * unit(classes, D, seed=1), dim=-1)
-    prompts = F.normalize(centres[:, None] + wrong * unit(classes, 4, D, seed=3), dim=-1)
-    mask = torch.ones(classes, 4, dtype=torch.bool)
-    described = F.normalize(prompts.mean(1), dim=-1)
-    texts = ClassSet(template, template, described, None, torch.arange(classes))
-    return FewShot(x, y, None, texts, prompts, mask, x[:0], y[:0], 20.0, shots)
 
 
 def solved(own: float, shared: float, tolerance: float = 1e-7):
