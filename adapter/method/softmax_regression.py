@@ -11,6 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .pieces import ZeroShotLogits, blocks
+
+_HISTORY = 1 << 30  # bytes of earlier steps that L-BFGS may keep
+_NOTHING = 1e-10  # of the largest eigenvalue: what is left of rounding
+
 
 @dataclass(frozen=True)
 class Features:
@@ -48,11 +53,14 @@ class Likeness:
     variance a. A ridge is the inverse of a variance.
 
     Attributes:
-        vectors: (c, k) eigenvectors, or None for the identity. values: (k,), those of C, positive.
+        vectors: (c, k) eigenvectors, or None for the identity. values: (k,), those of C, positive;
+            of the identity (1,). rest: the variance of every direction that no vector has, where
+            there are such.
     """
 
     vectors: Tensor | None
     values: Tensor
+    rest: float | None = None
 
     def spread(self, v: Tensor) -> Tensor:
         """Return v (d, k) in the coordinates of the classes, (d, c)."""
@@ -62,33 +70,54 @@ class Likeness:
         """Return w (d, c) in the coordinates of the eigenvectors, (d, k)."""
         return w if self.vectors is None else w @ self.vectors
 
+    def times(self, w: Tensor, along: Tensor, rest: Tensor) -> Tensor:
+        """Return w (d, c) times ``along`` (d, k) in the directions of vectors, ``rest`` elsewhere.
+
+        With few vectors of many classes nothing larger than w is needed.
+        """
+        assert self.vectors is not None
+        return (w * rest).addmm_((w @ self.vectors).mul_(along - rest), self.vectors.T)
+
 
 @dataclass(frozen=True)
 class TextKernel:
-    """Eigenvalues (c,) and eigenvectors (c, c) of ``T Tᵀ``."""
+    """Eigenvalues (k,), ascending, and eigenvectors (c, k) of ``T Tᵀ``.
+
+    With more texts than their width the others have eigenvalue zero, and are not needed.
+    """
 
     values: Tensor
     vectors: Tensor
 
     @classmethod
     def of(cls, texts: Tensor) -> TextKernel:
-        """Decompose the Gram matrix of texts (c, d)."""
-        values, vectors = torch.linalg.eigh((texts @ texts.T).double())
-        return cls(values.clamp_min(0).to(texts), vectors.to(texts))
+        """Decompose the Gram matrix of texts (c, d), or the smaller one of their columns."""
+        c, d = texts.shape
+        if c <= d:
+            values, vectors = torch.linalg.eigh((texts @ texts.T).double())
+            return cls(values.clamp_min(0).to(texts), vectors.to(texts))
+        wide = texts.double()
+        values, turn = torch.linalg.eigh(wide.T @ wide)
+        keep = values > values[-1] * _NOTHING
+        values, turn = values[keep], turn[:, keep]
+        return cls(values.to(texts), (wide @ (turn * values.rsqrt())).to(texts))
 
     def likeness(self, own: float, shared: float) -> Likeness:
         """Return C for the variances of displacements (a) and of the shared map (b)."""
-        if not shared:
-            return Likeness(None, torch.full_like(self.values, own))
+        if not shared or not len(self.values):
+            return Likeness(None, self.vectors.new_full((1,), own))
         values = own + shared * self.values
-        keep = values > values[-1] * 1e-6
-        return Likeness(self.vectors[:, keep], values[keep])
+        least = float(values[-1]) * 1e-6
+        keep = values > least
+        complete = len(self.vectors) == len(self.values)
+        rest = None if complete or own <= least else own
+        return Likeness(self.vectors[:, keep], values[keep], rest)
 
 
 def softmax_regression(
     features: Features,
     y: Tensor,
-    offset: Tensor,
+    offset: Tensor | ZeroShotLogits,
     like: Likeness,
     *,
     start: Tensor | None = None,
@@ -110,25 +139,76 @@ def softmax_regression(
     Returns:
         W (r, c) in the coordinates of ``features``.
     """
-    n, c = offset.shape
-    z = features.z
-    doubt = (1 - offset.softmax(1).square().sum(1)).mean().clamp_min(1e-2)
-    curvature = (doubt / c) * features.energy[:, None] + 1.0 / like.values  # (r, k)
-    scale = curvature.rsqrt()
-    penalty = 1.0 / (like.values * curvature)
-    rows = torch.arange(n, device=y.device)
+    z, n = features.z, len(y)
+    c = offset.shape[1] if isinstance(offset, Tensor) else len(offset.t)
+    here = _Coordinates(like, _doubt(offset) / c * features.energy[:, None])
 
     def value_and_gradient(v: Tensor) -> tuple[float, Tensor]:
-        log_p = torch.addmm(offset, z, like.spread(v * scale)).log_softmax(1)
-        pull = penalty * v
-        loss = 0.5 * _dot(pull, v) - float(log_p[rows, y].sum())
-        residual = log_p.exp_()
-        residual[rows, y] -= 1
-        return loss, pull.addcmul_(like.gather(z.T @ residual), scale)
+        w = here.weights(v)
+        pull = here.penalty(v)
+        loss, slope = 0.5 * _dot(pull, v), w.new_zeros(0)
+        for rows, logits in blocks(offset):
+            of_rows, owners = z[rows], y[rows]
+            numbers = torch.arange(len(owners), device=y.device)
+            log_p = torch.addmm(logits, of_rows, w).log_softmax(1)
+            loss -= float(log_p[numbers, owners].sum())
+            residual = log_p.exp_()
+            residual[numbers, owners] -= 1
+            slope = slope.addmm_(of_rows.T, residual) if len(slope) else of_rows.T @ residual
+        return loss, here.add(pull, slope)
 
-    v = torch.zeros_like(scale) if start is None else like.gather(start) / scale
-    v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2 / 10)
-    return like.spread(v * scale)
+    v = here.zeros(c) if start is None else here.of(start)
+    memory = max(2, min(8, _HISTORY // max(1, 2 * v.numel() * v.element_size())))
+    v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2 / 10, memory)
+    return here.weights(v)
+
+
+def _doubt(offset: Tensor | ZeroShotLogits) -> Tensor:
+    """Return the mean chance that two draws from an image's posterior differ: the curvature."""
+    parts = [1 - logits.softmax(1).square_().sum(1) for _, logits in blocks(offset)]
+    return torch.cat(parts).mean().clamp_min(1e-2)
+
+
+class _Coordinates:
+    """Where the Hessian is near the identity: each direction scaled by the curvature there."""
+
+    def __init__(self, like: Likeness, data: Tensor) -> None:
+        """Take C, and what the images add to the curvature (r, 1)."""
+        self.like = like
+        curvature = data + 1.0 / like.values  # (r, k)
+        self.scale, self.ridge = curvature.rsqrt(), 1.0 / (like.values * curvature)
+        if like.rest is not None:
+            rest = data + 1.0 / like.rest  # (r, 1)
+            self.rest, self.rest_ridge = rest.rsqrt(), 1.0 / (like.rest * rest)
+
+    def zeros(self, classes: int) -> Tensor:
+        """Return the origin: (r, k), or (r, c) where C is the identity or has a rest."""
+        few = self.like.vectors is not None and self.like.rest is None
+        return self.scale.new_zeros(len(self.scale), self.scale.shape[1] if few else classes)
+
+    def of(self, w: Tensor) -> Tensor:
+        """Return weights (r, c) in these coordinates."""
+        if self.like.rest is None:
+            return self.like.gather(w) / self.scale
+        return self.like.times(w, 1.0 / self.scale, 1.0 / self.rest)
+
+    def weights(self, v: Tensor) -> Tensor:
+        """Return the weights (r, c) of v."""
+        if self.like.rest is None:
+            return self.like.spread(v * self.scale)
+        return self.like.times(v, self.scale, self.rest)
+
+    def penalty(self, v: Tensor) -> Tensor:
+        """Return the gradient of the ridge at v."""
+        if self.like.rest is None:
+            return self.ridge * v
+        return self.like.times(v, self.ridge, self.rest_ridge)
+
+    def add(self, pull: Tensor, slope: Tensor) -> Tensor:
+        """Add the gradient by weights (r, c) to one by coordinates, in place."""
+        if self.like.rest is None:
+            return pull.addcmul_(self.like.gather(slope), self.scale)
+        return pull.add_(self.like.times(slope, self.scale, self.rest))
 
 
 def lbfgs(
