@@ -155,7 +155,8 @@ def bank_reindex(bank: Bank = "", kind: str = "auto") -> IndexReport:
     """Build the FAISS index again and measure its recall against exact search.
 
     Args:
-        kind: ``auto`` (flat below 200,000 prompts, else ivf), ``flat``, ``ivf`` or ``hnsw``.
+        kind: ``auto`` (flat below 200,000 prompts, ivf below a million, else ivfpq), ``flat``,
+            ``ivf``, ``ivfpq`` or ``hnsw``.
     """
     from . import index
 

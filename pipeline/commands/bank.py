@@ -181,7 +181,11 @@ def bank_reindex(
     words: BankWords = None,
     bank: BankOption = "",
     kind: Annotated[
-        str, typer.Option(help="auto (flat below 200,000 prompts, else ivf), flat, ivf or hnsw.")
+        str,
+        typer.Option(
+            help="auto (flat below 200,000 prompts, ivf below a million, else ivfpq), flat, ivf, "
+            "ivfpq or hnsw."
+        ),
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:
