@@ -1,4 +1,7 @@
-"""One step of a benchmark in a process of its own: seconds, and the most memory that it had."""
+"""One step of a benchmark in a process of its own: seconds, and the most memory that it had.
+
+Seconds are those of the processor, of all threads: other work on the machine changes them little.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ class Watch:
         thread = threading.Thread(target=sample, daemon=True)
         peaks[:] = memory()
         thread.start()
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             yield
         finally:
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             done.set()
             thread.join()
             own, resident = map(max, peaks, memory())

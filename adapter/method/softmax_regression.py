@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .pieces import ZeroShotLogits, blocks
 
-_HISTORY = 1 << 30  # bytes of earlier steps that L-BFGS may keep
+_PAIRS = 8  # of earlier steps, that L-BFGS keeps
+_HISTORY = 1 << 30  # bytes of them; with very many classes there are fewer
 _NOTHING = 1e-10  # of the largest eigenvalue: what is left of rounding
 
 
@@ -157,10 +158,16 @@ def softmax_regression(
             slope = slope.addmm_(of_rows.T, residual) if len(slope) else of_rows.T @ residual
         return loss, here.add(pull, slope)
 
-    v = here.zeros(c) if start is None else here.of(start)
-    memory = max(2, min(8, _HISTORY // max(1, 2 * v.numel() * v.element_size())))
-    v = lbfgs(value_and_gradient, v, iterations, tolerance * n**0.5, tolerance**2 / 10, memory)
-    return here.weights(v)
+    memory = max(2, min(_PAIRS, _HISTORY // (2 * len(z.T) * c * z.element_size())))
+    best = lbfgs(
+        value_and_gradient,
+        here.zeros(c) if start is None else here.of(start),
+        iterations,
+        tolerance * n**0.5,
+        tolerance**2 / 10,
+        memory,
+    )
+    return here.weights(best)
 
 
 def _doubt(offset: Tensor | ZeroShotLogits) -> Tensor:
@@ -217,9 +224,12 @@ def lbfgs(
     iterations: int,
     tolerance: float,
     gain: float = 0.0,
-    memory: int = 8,
+    memory: int = _PAIRS,
 ) -> Tensor:
-    """Minimise a convex function of a tensor, given as ``v -> (value, gradient)``."""
+    """Minimise a convex function of a tensor, given as ``v -> (value, gradient)``.
+
+    ``v``, where it begins, is overwritten.
+    """
     value, gradient = function(v)
     steps: list[tuple[Tensor, Tensor, float]] = []
     small = 0
@@ -237,13 +247,16 @@ def lbfgs(
         for (s, t, rho), a in zip(steps, reversed(weights)):
             q.add_(s, alpha=a - rho * _dot(t, q))
         slope, size = _dot(gradient, q), 1.0
+        if memory < _PAIRS:
+            steps = steps[1 - memory :]
         while True:
             new = v.sub(q, alpha=size)
             new_value, new_gradient = function(new)
             if new_value <= value - 1e-4 * size * slope or size < 1e-4:
                 break
             size /= 2
-        s, t = new - v, new_gradient - gradient
+        # in place: with very many classes memory is what these hold
+        s, t = torch.sub(new, v, out=v), torch.sub(new_gradient, gradient, out=gradient)
         curve = _dot(s, t)
         if curve > 0:
             steps = [*steps[1 - memory :], (s, t, 1.0 / curve)]
