@@ -61,15 +61,14 @@ def table_of(first: int, classes: int) -> pa.Table:
 
 
 def pieces(classes: int) -> Iterator[pa.Table]:
-    """Yield the rows of a bank, a thousand classes at a time."""
+    """Yield the rows of a bank, a part of a thousand classes at a time."""
     for first in range(0, classes, _CLASSES_A_PIECE):
         yield table_of(first, min(_CLASSES_A_PIECE, classes - first))
 
 
 def write(path: Path, classes: int) -> Figures:
-    import pyarrow as pa
-
-    from aape.pipeline.bank import BankMetadata, write_bank
+    from aape.pipeline.bank import BankMetadata
+    from aape.pipeline.bank.folder import write_folder
 
     metadata = BankMetadata(
         dataset="synthetic",
@@ -80,7 +79,7 @@ def write(path: Path, classes: int) -> Figures:
     )
     watch = Watch()
     with watch("write"):
-        write_bank(path, pa.concat_tables(pieces(classes)), metadata)
+        write_folder(path, pieces(classes), metadata)
     return watch.figures
 
 
@@ -115,8 +114,10 @@ def index(path: Path, kind: str) -> Figures:
     with watch(f"index {kind}"):
         report = PromptBank.open(path).reindex(kind)
     watch.figures[f"index {kind}, recall"] = report.recall
-    watch.figures[f"index {kind}, GiB"] = report.size / 2**30
+    watch.figures[f"index {kind} on disk, GiB"] = report.size / 2**30
     watch.figures[f"index {kind}, lists looked at"] = report.effort
+    if report.candidates:
+        watch.figures[f"index {kind}, candidates a result"] = report.candidates
     return watch.figures
 
 
