@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..pipeline.bank.folder import bank_digest, is_folder_bank
 from ..pipeline.errors import UserError
-from ..pipeline.files import hash_file
 
 if TYPE_CHECKING:
     from ..pipeline.bank import PromptBank
@@ -35,9 +35,9 @@ def bank_of_run(
     if not isinstance(recorded, str) or not recorded or not isinstance(wanted, str):
         raise UserError(f"{run} was trained without a bank of prompts.")
     if given:
-        if not Path(given).is_file():
+        if not Path(given).is_file() and not is_folder_bank(given):
             raise UserError(f"There is no bank {given}.")
-        if hash_file(given) != wanted:
+        if bank_digest(given) != wanted:
             raise UserError(
                 f"{given} is not the bank that {run} was trained on: its content differs.",
                 "Name the bank of that run, or train on this one.",
@@ -45,7 +45,8 @@ def bank_of_run(
         return PromptBank.open(given)
     name = Path(recorded).name
     for place in (Path(recorded), Path(run) / name, Path(run).parent / name):
-        if place.suffix == ".parquet" and place.is_file() and hash_file(place) == wanted:
+        here = place.is_file() if place.suffix == ".parquet" else is_folder_bank(place)
+        if here and bank_digest(place) == wanted:
             return PromptBank.open(place)
     raise UserError(
         f"The bank that {run} was trained on ({name}) is not here, or it changed since.",

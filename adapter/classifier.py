@@ -33,6 +33,7 @@ from .arrays import (
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+    from torch import Tensor
 
     from .method.adapter import FittedAdapter
     from .method.problem import ClassSet
@@ -241,6 +242,17 @@ class Classifier(ClassifierMixin, BaseEstimator):
         classes: Sequence[Any] | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return logits (n, c) and the labels (c,) of their columns."""
+        tensor, asked, labels = self._asked_of(x, class_text, prompts, classes)
+        return self.adapter_.logits(tensor, asked).cpu().numpy(), labels
+
+    def _asked_of(
+        self,
+        x: ArrayLike,
+        class_text: ArrayLike | None,
+        prompts: ArrayLike | Sequence[ArrayLike] | None,
+        classes: Sequence[Any] | None,
+    ) -> tuple[Tensor, ClassSet, np.ndarray]:
+        """Return features (n, d), the c classes to tell apart, and their labels (c,)."""
         import torch
 
         check_is_fitted(self)
@@ -248,8 +260,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         features: Any = validate_data(self, given, dtype=np.float32, reset=False)
         asked, labels = self._asked(class_text, prompts, classes)
         unit = np.ascontiguousarray(self._unit(features))
-        tensor = torch.from_numpy(unit).to(self._device)
-        return self.adapter_.logits(tensor, asked).cpu().numpy(), labels
+        return torch.from_numpy(unit).to(self._device), asked, labels
 
     def predict(
         self,
@@ -272,8 +283,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
             ValueError: sizes do not fit, or a value is not finite.
             NotFittedError: of scikit-learn.
         """
-        logits, labels = self._logits(x, class_text, prompts, classes)
-        return labels[logits.argmax(1)]
+        from .method.pieces import pieces
+
+        features, asked, labels = self._asked_of(x, class_text, prompts, classes)
+        best = [
+            self.adapter_.logits(rows, asked).cpu().numpy().argmax(1)
+            for rows in pieces(features, len(asked))
+        ]
+        return labels[np.concatenate(best)]
 
     def predict_proba(
         self,

@@ -30,6 +30,7 @@ from .asked_classes import AskedClass, asked_classes, say_untrained
 from .config import Config
 from .described_names import with_descriptions
 from .method.adapter import FittedAdapter
+from .method.pieces import pieces
 from .open_model import OpenModel, classification_weights
 from .prediction_file import check_format, write_predictions
 from .run import RunFolder, own_weights
@@ -143,13 +144,17 @@ def predict(
         text = with_descriptions(text, asked, encoder, about)
     classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
     features, kept, errors = _features(encoder, given, strict)
-    shares = fitted.logits(torch.from_numpy(features), classes_asked).softmax(-1)  # (n, c)
-    best = shares.topk(min(top, len(asked)), dim=-1)
+    tops = [
+        fitted.logits(rows, classes_asked).softmax(-1).topk(min(top, len(asked)), dim=-1)
+        for rows in pieces(torch.from_numpy(features), len(asked))
+    ]
+    numbers = [line for found in tops for line in found.indices.tolist()]
+    shares = [line for found in tops for line in found.values.tolist()]
     labelled = {
         place: _prediction(
             _path_of(given[place]), [asked[i] for i in which], values, min_confidence
         )
-        for place, which, values in zip(kept, best.indices.tolist(), best.values.tolist())
+        for place, which, values in zip(kept, numbers, shares)
     }
     found = [
         labelled.get(place) or Prediction(_path_of(image), [], [], error=errors.get(place, ""))

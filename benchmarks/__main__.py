@@ -31,6 +31,11 @@ SIZES: dict[str, tuple[list[str], list[str]]] = {
     "head": (["--classes", "100", "--batch", "32", "--repeats", "1"], []),
     "retrieval": (["--images", "300", "--width", "64"], []),
     "predict": (["--images", "2000", "--classes", "50"], []),
+    "scale": (
+        ["--rows", "2000", "4000", "--photos", "5000", "9000", "--classes", "60", "120"]
+        + ["--many", "100", "200"],
+        [],
+    ),
     "vqa": (["--questions", "2000"], []),
 }
 

@@ -20,6 +20,7 @@ from ..extend import gaussian_adapter
 from ..method.class_statistics import ClassStatistics
 from ..method.class_text import choose_class_text
 from ..method.gaussian_weight import choose_gaussian_weight
+from ..method.pieces import pieces
 from ..method.problem import ClassSet
 from ..method.recipe import Recipe
 from ..method.train import fit
@@ -156,7 +157,8 @@ def _sessions(
         predictor = learn(upto, session)
         images = data.test.of(upto)
         classes = data.class_set(upto, seen=upto)
-        found = predictor.logits(torch.from_numpy(images.x), classes).argmax(1).numpy()
+        parts = pieces(torch.from_numpy(images.x), len(classes))
+        found = torch.cat([predictor.logits(x, classes).argmax(1) for x in parts]).numpy()
         right = found == images.y
         old = images.y < len(upto) - len(session)
         base = images.y < len(parts[0])

@@ -18,6 +18,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.progress import step
 from ...pipeline.store import finished, write_tensors
 from ..baselines.base import Predictor
+from ..method.pieces import pieces
 from ..method.problem import ClassSet
 from ..metrics.accuracy import accuracy
 from .protocols import TestSet
@@ -67,14 +68,20 @@ def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Fact
         x = images.before if getattr(predictor, "reads", "x") == "before" else images.x
         if x is None:
             raise UserError(f"{test.name} has no features before the projection.")
-        logits = predictor.logits(torch.from_numpy(x).to(device), test.classes)
-        top = F.softmax(logits, -1).max(-1)
-        predicted.append(top.indices.cpu().numpy().astype(np.int32))
-        confidence.append(top.values.cpu().numpy().astype(np.float32))
         temperature = chosen_temperature(facts.chosen, test.classes)
-        if temperature:
-            raw = F.softmax(logits / temperature, -1).max(-1).values
-            uncalibrated.append(raw.cpu().numpy().astype(np.float32))
+        best, sure, raw = [], [], []
+        for rows in pieces(torch.from_numpy(x), len(test.classes)):
+            logits = predictor.logits(rows.to(device), test.classes)
+            top = F.softmax(logits, -1).max(-1)
+            best.append(top.indices.cpu().numpy().astype(np.int32))
+            sure.append(top.values.cpu().numpy().astype(np.float32))
+            if temperature:
+                of_raw = F.softmax(logits / temperature, -1).max(-1).values
+                raw.append(of_raw.cpu().numpy().astype(np.float32))
+        predicted.append(np.concatenate(best))
+        confidence.append(np.concatenate(sure))
+        if raw:
+            uncalibrated.append(np.concatenate(raw))
     if len(uncalibrated) < len(tests):  # a figure over some of the test sets would mislead
         uncalibrated = []
     return Outcome(predicted, confidence, facts, uncalibrated=uncalibrated)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...pipeline.bank.folder import bank_digest
 from ...pipeline.errors import UserError
 from ...pipeline.files import hash_file
 from ...pipeline.paths import is_plain_name
@@ -94,7 +95,7 @@ def origin_of(source: Source, config: Config) -> dict[str, Any]:
         every = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
         origin |= {"template": manifest.templates[0], "ensemble": every}
     if data.bank:
-        origin["bank_sha256"] = hash_file(data.bank)
+        origin["bank_sha256"] = bank_digest(data.bank)
     if data.features:
         origin["features_sha256"] = hash_file(data.features)
     return origin

@@ -19,6 +19,7 @@ from .recipe import Recipe
 from .terms import TERMS, Frame, Term
 
 _PREDICT_ROWS = 4096
+_PREDICT_SCORES = 1 << 25
 Table = dict[str, tuple[float, float]]  # weights of a term: for a seen class, for a new one
 
 
@@ -84,8 +85,12 @@ class FittedAdapter:
 
     @torch.no_grad()
     def logits(self, x: Tensor, classes: ClassSet) -> Tensor:
-        """Return logits (n, c) over any classes; seen ones also get their own terms."""
-        parts = [total(self.contributions(rows, classes)) for rows in x.split(_PREDICT_ROWS)]
+        """Return logits (n, c) over any classes; seen ones also get their own terms.
+
+        Of very many classes ask with a few images at a time (:func:`.pieces.pieces`).
+        """
+        step = max(1, min(_PREDICT_ROWS, _PREDICT_SCORES // max(1, len(classes))))
+        parts = [total(self.contributions(rows, classes)) for rows in x.split(step)]
         return torch.cat(parts) if parts else x.new_zeros(0, len(classes))
 
     def tensors(self) -> dict[str, Tensor]:

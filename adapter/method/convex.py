@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .convex_folds import Choice, choose_new, choose_seen, enough_images
 from .convex_problem import ConvexProblem, Solution
+from .pieces import ZeroShotLogits
 from .recipe import ConvexRecipe
 from .temperature import best_temperature
 
@@ -64,7 +65,7 @@ def fit_convex(
     some = enough_images(y, len(t))
     sharpness = best_temperature([(scale * x[some] @ t.T, y[some]), (scale * val_x @ t.T, val_y)])
     factor = sharpness * scale
-    problem = ConvexProblem(x, y, t, factor * x @ t.T)
+    problem = ConvexProblem(x, y, t, ZeroShotLogits.of(x, t, factor))
     for_seen = choose_seen(problem, factor, choices, val_x, val_y, seed)
     for_new = choose_new(problem, factor, choices, seed)
     seen = _solve(problem, for_seen, for_seen.start)

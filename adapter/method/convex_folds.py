@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .convex_problem import ConvexProblem, Setting, Solution
+from .pieces import ZeroShotLogits, blocks, rows_that_fit, spread_rows
 from .recipe import ConvexRecipe
 from .temperature import Parts, best_temperature, cross_entropies, losses
 
@@ -25,6 +26,7 @@ _ENOUGH = 2000  # images, but two a class: what one number of zero-shot CLIP is 
 _SURELY = 2.0  # standard errors, by which a setting must be worse to be out of the race
 _MANY = 200  # classes, from which on the shared map pays for seen classes
 _ENOUGH_CLASSES = 200  # held out, to judge what is added for new ones
+_MOST_CLASSES = 10_000  # of more, a part drawn at random chooses what is added for new ones
 
 
 @dataclass
@@ -144,13 +146,15 @@ def choose_seen(
 
     def fold(train: Tensor, test_x: Tensor, test_y: Tensor) -> Fold:
         problem = ConvexProblem(x[train], y[train], t, whole.offset[train])
+        some = spread_rows(len(test_y), c).to(y.device)  # of very many classes a part judges
+        test_x, test_y = test_x[some], test_y[some]
         return Fold(problem, test_x, test_y, t, test_y, factor * test_x @ t.T)
 
     folds = [fold(train, x[test], y[test]) for train, test in _photo_splits(rank, y, c, choices)]
     if len(val_y):
         folds.append(fold(rank < _per_class(c, choices), val_x, val_y))
     if not folds:
-        return _unjudged(whole.offset, y, choices)
+        return _unjudged(whole.offset, y, c, choices)
     race = Race(folds)
     setting = _race_for_seen(race, choices, c)
     plain, moved, owners = race.plain(), race.parts[setting], race.owners()
@@ -215,14 +219,16 @@ def sure_gain(gains: Tensor, owners: Tensor, classes: int, doubt: float) -> floa
     return float(by_class.sum()) - doubt * float(by_class.std()) * math.sqrt(len(by_class))
 
 
-def _unjudged(zero_shot: Tensor, y: Tensor, choices: ConvexRecipe) -> Choice:
+def _unjudged(
+    zero_shot: Tensor | ZeroShotLogits, y: Tensor, classes: int, choices: ConvexRecipe
+) -> Choice:
     """Return the same where nothing can be held out: one shot without validation.
 
     Images go the further from the texts, the less zero-shot CLIP (n, c) knows of their labels: a
     share of what guessing costs. The rule was fitted by eye to training images of four data sets.
     """
-    guess = math.log(zero_shot.shape[1])
-    ignorance = min(1.0, float(cross_entropies(zero_shot, y).mean()) / guess)
+    costs = torch.cat([cross_entropies(block, y[rows]) for rows, block in blocks(zero_shot)])
+    ignorance = min(1.0, float(costs.mean()) / math.log(classes))
     setting = Setting(False, choices.single_own * ignorance, choices.single_shared)
     return Choice(setting, 1.0, max(1.0, 0.85 + ignorance))
 
@@ -252,17 +258,20 @@ def _class_folds(
     few = rank_in_class(whole.y, seed) < _per_class(c, choices)
     x, y = whole.x[few], whole.y[few]
     generator, judged = torch.Generator().manual_seed(seed), 0
-    for part in torch.randperm(c, generator=generator).chunk(min(choices.class_folds, c // 2)):
+    drawn = torch.randperm(c, generator=generator)[:_MOST_CLASSES]
+    for part in drawn.chunk(min(choices.class_folds, c // 2)):
         if judged >= _ENOUGH_CLASSES:
             return
         judged += len(part)
         unknown = part.sort().values.to(y.device)
-        known = torch.ones(c, dtype=torch.bool, device=y.device)
+        known = torch.zeros(c, dtype=torch.bool, device=y.device)
+        known[drawn] = True
         known[unknown] = False
         ids = known.nonzero()[:, 0]
-        out = ~known[y]
-        offset = factor * x[~out] @ t[ids].T
-        problem = ConvexProblem(x[~out], torch.searchsorted(ids, y[~out]), t[ids], offset)
+        into = known[y]
+        out = torch.isin(y, unknown) if len(drawn) < c else ~into
+        offset = ZeroShotLogits.of(x[into], t[ids], factor)
+        problem = ConvexProblem(x[into], torch.searchsorted(ids, y[into]), t[ids], offset)
         zero_shot = factor * x[out] @ t[unknown].T
         yield Fold(
             problem, x[out], torch.searchsorted(unknown, y[out]), t[unknown], y[out], zero_shot,
@@ -285,8 +294,16 @@ def rank_in_class(y: Tensor, seed: int) -> Tensor:
 def enough_images(y: Tensor, classes: int) -> Tensor:
     """Return a mask (n,) of images that are enough to choose one number by."""
     if len(y) <= _ENOUGH:
-        return torch.ones_like(y, dtype=torch.bool)
-    return rank_in_class(y, 0) < max(2, math.ceil(_ENOUGH / classes))
+        some = torch.ones_like(y, dtype=torch.bool)
+    else:
+        some = rank_in_class(y, 0) < max(2, math.ceil(_ENOUGH / classes))
+    numbers = some.nonzero()[:, 0]
+    most = rows_that_fit(classes)
+    if len(numbers) <= most:
+        return some
+    fewer = torch.zeros_like(some)
+    fewer[numbers[spread_rows(len(numbers), classes).to(y.device)]] = True
+    return fewer
 
 
 def _per_class(classes: int, choices: ConvexRecipe) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .pieces import ZeroShotLogits
 from .softmax_regression import Features, TextKernel, decompose, softmax_regression
 
 _ROUGH = 0.02  # tolerance while choosing from many images; few need care and cost little
@@ -64,7 +65,7 @@ class Solution:
 class ConvexProblem:
     """One training problem; solved at several settings, each starts where the last one ended."""
 
-    def __init__(self, x: Tensor, y: Tensor, t: Tensor, offset: Tensor) -> None:
+    def __init__(self, x: Tensor, y: Tensor, t: Tensor, offset: Tensor | ZeroShotLogits) -> None:
         """Take images (n, d), labels (n,), class texts (c, d) and logits that stay (n, c)."""
         self.x, self.y, self.t, self.offset = x, y, t, offset
         centred = t - t.mean(0)

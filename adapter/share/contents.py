@@ -10,6 +10,7 @@ from pydantic import Field
 from ... import __version__
 from ...pipeline.bank import PromptBank
 from ...pipeline.bank.card import bank_card
+from ...pipeline.bank.folder import is_folder_bank
 from ...pipeline.bank.verify import verify_bank
 from ...pipeline.config import Section
 from ...pipeline.errors import UserError
@@ -46,6 +47,11 @@ def lay_out(thing: Path, folder: Path) -> str:
     Raises:
         UserError: it is neither a run nor a bank, or it is damaged.
     """
+    if is_folder_bank(thing):
+        raise UserError(
+            f"{thing} is a bank in parts; a hub takes one of a single file.",
+            f"Make one: aape bank merge {thing} --out NEW.bank.parquet.",
+        )
     if thing.is_dir():
         kind = RUN
         write_folder(thing, folder)

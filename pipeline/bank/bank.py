@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from .format import ClassRows, Footer, read_footer
+from .folder import INDEX, read_folder
+from .format import BankFile, ClassRows, Footer, read_footer
 from .schema import COLUMNS, KEPT, OTHER_NAME, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
 
@@ -33,28 +34,33 @@ class HasFingerprint(Protocol):
 
 
 class PromptBank:
-    """One Parquet file of prompts with their embeddings, opened for reading.
+    """Prompts with their embeddings, opened for reading: one Parquet file, or a folder of parts.
 
     Opening reads the footer only. Columns are decoded, and embeddings mapped, when they are used;
     every row group is checked against its checksum at its first use.
     """
 
-    def __init__(self, path: Path, footer: Footer) -> None:
+    def __init__(self, path: Path, footer: Footer, files: Sequence[BankFile] = ()) -> None:
         self.path = path
         self.footer = footer
-        self.vectors = MappedVectors(path, footer)
-        self._identity = _identity(path)
+        self.files = files or [BankFile(path, footer)]
+        self.vectors = MappedVectors(self.files, footer)
+        self._identity = self._identities()
+        self._opened: dict[int, pq.ParquetFile] = {}
         # Classes are mostly visited in order, and many lie in one row group.
         self._columns = lru_cache(maxsize=32)(self._read_columns)
 
     @classmethod
     def open(cls, path: str | Path) -> PromptBank:
-        """Open a bank; takes milliseconds whatever its size.
+        """Open a bank, a file or a folder of parts, by its footers alone.
 
         Raises:
-            UserError: the file is absent, no bank, truncated, damaged, or of an unknown version.
+            UserError: the file is absent, no bank, truncated, damaged, or of an unknown version; or
+                the parts of a folder do not belong together.
         """
         path = Path(path)
+        if path.is_dir():
+            return cls(path, *read_folder(path))
         return cls(path, read_footer(path))
 
     @property
@@ -69,8 +75,11 @@ class PromptBank:
 
     @property
     def index_path(self) -> Path:
-        """Where its FAISS index lies: ``cars.bank.faiss`` beside ``cars.bank.parquet``."""
-        return self.path.with_suffix(".faiss")
+        """Where its FAISS index lies: ``cars.bank.faiss`` beside ``cars.bank.parquet``.
+
+        That of a folder lies in it.
+        """
+        return self.path / INDEX if self.path.is_dir() else self.path.with_suffix(".faiss")
 
     def __len__(self) -> int:
         return self.footer.rows
@@ -79,10 +88,14 @@ class PromptBank:
         names = ", ".join(part.dataset for part in self.metadata.datasets)
         return f"PromptBank({str(self.path)!r}: {names}, {len(self)} prompts)"
 
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        self.require_unchanged()
-        return pq.ParquetFile(self.path, memory_map=True)
+    def _file(self, number: int) -> pq.ParquetFile:
+        if number not in self._opened:
+            self.require_unchanged()
+            self._opened[number] = pq.ParquetFile(self.files[number].path, memory_map=True)
+        return self._opened[number]
+
+    def _identities(self) -> list[tuple[int, int, int, int]]:
+        return [_identity(file.path) for file in self.files]
 
     def require_unchanged(self) -> None:
         """Refuse to read on where another file has taken the place of the opened one.
@@ -93,7 +106,7 @@ class PromptBank:
         Raises:
             UserError: the file was replaced or changed.
         """
-        if _identity(self.path) != self._identity:
+        if self._identities() != self._identity:
             raise UserError(f"The bank {self.path} changed while it was open.", "Open it again.")
 
     @property
@@ -181,7 +194,8 @@ class PromptBank:
     def _read_columns(self, index: int, columns: tuple[str, ...]) -> pa.Table:
         """Decode columns of a row group, after checking its bytes."""
         self.vectors.check(index)
-        part = self._file.read_row_group(index, columns=list(columns))
+        number, own = self.vectors.place(index)
+        part = self._file(number).read_row_group(own, columns=list(columns))
         fields = [self.schema.field(name) for name in columns]
         return part.select(list(columns)).cast(pa.schema(fields))
 

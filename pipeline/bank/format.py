@@ -15,7 +15,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Section
 from ..errors import UserError
@@ -69,8 +69,15 @@ class Footer(Section):
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
 
 
-def write_seal(path: Path, footer: Footer) -> None:
-    """Compute the seal of a finished file and write it in its place."""
+class BankFile(NamedTuple):
+    """One file of a bank, with its own footer."""
+
+    path: Path
+    footer: Footer
+
+
+def write_seal(path: Path, footer: Footer) -> Footer:
+    """Compute the seal of a finished file and write it in its place; return the footer with it."""
     with path.open("r+b") as stream:
         start = _tail_start(footer)
         stream.seek(start)
@@ -79,6 +86,7 @@ def write_seal(path: Path, footer: Footer) -> None:
         seal = hashlib.sha256(tail).hexdigest().encode()
         stream.seek(start + position)
         stream.write(seal)
+    return footer.model_copy(update={"seal": seal.decode()})
 
 
 def read_footer(path: Path) -> Footer:

@@ -5,26 +5,32 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import UserError
 from ..leftovers import temporary_folder
 from .bank import PromptBank
-from .schema import BankDataset, BankMetadata, WrittenQueries
+from .folder import write_folder
+from .schema import BankDataset, WrittenQueries, embedding_array
 from .write import write_bank
 
 
-def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
+def merge_banks(paths: Sequence[str | Path], out: str | Path, parts: int = 0) -> PromptBank:
     """Write a bank with the rows of all banks. A prompt id that occurs again is taken once.
 
-    Class ids stay as they are within their data set. If ``out`` holds these rows already, it is
-    left as it is: a merge that was killed before it built its index can be asked for again.
+    Class ids stay as they are within their data set. With ``parts`` the bank is a folder of so many
+    at most, each with whole classes, and no more than the rows of one are in memory.
+
+    If ``out`` holds these rows already, it is left as it is: a merge that was killed before it
+    built its index can be asked for again.
 
     Raises:
         UserError: encoders or class names differ, one id has two texts, or ``out`` is another file.
@@ -47,7 +53,6 @@ def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
                     "it, so its class ids mean other classes.",
                     "Make the banks from one manifest.",
                 )
-    table = _distinct(pa.concat_tables([bank.table for bank in banks]))
     main, *further = datasets.values()
     metadata = first.metadata.model_copy(
         update={
@@ -59,9 +64,47 @@ def merge_banks(paths: Sequence[str | Path], out: str | Path) -> PromptBank:
             "own_queries": _own_queries([bank.metadata.own_queries for bank in banks]),
         }
     )
-    if out.exists():
-        return _as_it_is(out, table, metadata)
-    return write_bank(out, table, metadata)
+
+    def write(path: Path) -> PromptBank:
+        if parts:
+            return write_folder(path, _tables(banks, parts), metadata)
+        table = _distinct(pa.concat_tables([bank.table for bank in banks]))
+        return write_bank(path, table, metadata)
+
+    empty = parts and out.is_dir() and not any(out.iterdir())
+    return write(out) if empty or not out.exists() else _as_it_is(out, write)
+
+
+def _tables(banks: Sequence[PromptBank], parts: int) -> Iterator[pa.Table]:
+    """Yield the rows of all banks, some classes at a time, each table of about as many rows."""
+    counts: dict[tuple[str, int], int] = {}
+    for bank in banks:
+        for entry in bank.footer.classes:
+            place = (entry.dataset, entry.class_id)
+            counts[place] = counts.get(place, 0) + entry.rows
+    wanted = math.ceil(sum(counts.values()) / parts)
+    run: list[tuple[str, int]] = []
+    rows = 0
+    for place in sorted(counts):
+        run.append(place)
+        rows += counts[place]
+        if rows >= wanted:
+            yield _distinct(pa.concat_tables([_rows_between(bank, run) for bank in banks]))
+            run, rows = [], 0
+    if run:
+        yield _distinct(pa.concat_tables([_rows_between(bank, run) for bank in banks]))
+
+
+def _rows_between(bank: PromptBank, run: Sequence[tuple[str, int]]) -> pa.Table:
+    """Return the rows of a run of classes, which lie side by side in any bank."""
+    lower, upper = run[0], run[-1]
+    here = [e for e in bank.footer.classes if lower <= (e.dataset, e.class_id) <= upper]
+    if not here:
+        return bank.schema.empty_table()
+    start, stop = here[0].start, here[-1].start + here[-1].rows
+    vectors = embedding_array(bank.vectors.take(np.arange(start, stop)))
+    facts = bank.rows(start, stop).combine_chunks()
+    return facts.append_column(bank.schema.field("embedding"), vectors)
 
 
 def _own_queries(parts: Sequence[WrittenQueries]) -> WrittenQueries:
@@ -71,12 +114,13 @@ def _own_queries(parts: Sequence[WrittenQueries]) -> WrittenQueries:
     return WrittenQueries(about="; ".join(about), queries=list(queries))
 
 
-def _as_it_is(out: Path, table: pa.Table, metadata: BankMetadata) -> PromptBank:
-    """Return the bank at ``out`` if it has these rows and this description."""
+def _as_it_is(out: Path, write: Callable[[Path], PromptBank]) -> PromptBank:
+    """Return the bank at ``out`` if it has the rows that would be written, and this description."""
     folder = temporary_folder(out)
     try:
-        there, wanted = PromptBank.open(out), write_bank(folder / "bank.parquet", table, metadata)
-        if there.content_hash == wanted.content_hash and there.metadata == wanted.metadata:
+        there, wanted = PromptBank.open(out), write(folder / "bank.parquet")
+        same = there.content_hash == wanted.content_hash and there.metadata == wanted.metadata
+        if same and len(there.files) == len(wanted.files):
             return there
     except UserError:
         pass  # no bank, or a damaged one: not ours to replace

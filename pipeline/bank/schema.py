@@ -139,7 +139,7 @@ class BankMetadata(Section):
     @property
     def datasets(self) -> list[BankDataset]:
         """All data sets of the bank, the first one included."""
-        first = BankDataset(
+        first = BankDataset.model_construct(  # checked already, and asked for every class
             dataset=self.dataset, manifest_hash=self.manifest_hash, class_names=self.class_names
         )
         return [first, *self.further]

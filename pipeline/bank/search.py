@@ -60,10 +60,7 @@ def search_prompts(
         rows = bank.index.search(query, k)[1]
     found = rows[0][rows[0] >= 0]
     if found.size and found.max() >= len(bank):
-        raise UserError(
-            f"The index {bank.index_path} is damaged.",
-            f"Build it again: aape bank reindex {bank.path}",
-        )
+        raise damaged_index(bank)
     # an index that is mapped is not checked byte by byte, so the bank's own vectors, which are,
     # say how near a row is
     cosines = bank.vectors.take(found) @ query[0]
@@ -79,6 +76,14 @@ def _hit(bank: PromptBank, cosine: float, row: int) -> SearchHit:
     found = bank.rows(row, row + 1, ["prompt_id", "text"]).to_pylist()[0]
     return SearchHit(
         cosine, row, found["prompt_id"], entry.dataset, entry.class_id, name, found["text"]
+    )
+
+
+def damaged_index(bank: PromptBank) -> UserError:
+    """Return the error of an index whose bytes are not what was written."""
+    return UserError(
+        f"The index {bank.index_path} is damaged.",
+        f"Build it again: aape bank reindex {bank.path}",
     )
 
 

@@ -121,7 +121,8 @@ def _closed_room(bank: PromptBank) -> duckdb.DuckDBPyConnection:
     )
     reading = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     rows = ds.dataset(
-        str(bank.path), format=ds.ParquetFileFormat(default_fragment_scan_options=reading)
+        [str(file.path) for file in bank.files],
+        format=ds.ParquetFileFormat(default_fragment_scan_options=reading),
     )
     connection.register("_rows", rows)
     connection.register("classes", _classes(bank))

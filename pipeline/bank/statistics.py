@@ -104,7 +104,8 @@ def bank_info(bank: PromptBank) -> dict[str, Any]:
     metadata = bank.metadata
     return {
         "path": str(bank.path),
-        "bytes": bank.path.stat().st_size,
+        "bytes": sum(file.path.stat().st_size for file in bank.files),
+        "parts": len(bank.files),
         "prompts": len(bank),
         "kept": sum(entry.kept for entry in bank.footer.classes),
         "encoder": metadata.encoder_fingerprint,

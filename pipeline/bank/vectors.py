@@ -9,13 +9,12 @@ Letters: n rows, d embedding width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..errors import UserError
-from .format import REMAKE, Footer
+from .format import REMAKE, BankFile, Footer
 
 
 class MappedVectors:
@@ -25,9 +24,16 @@ class MappedVectors:
     used silently.
     """
 
-    def __init__(self, path: Path, footer: Footer) -> None:
-        self._path, self._footer = path, footer
-        self._bytes = np.memmap(path, np.uint8, "r")
+    def __init__(self, files: Sequence[BankFile], footer: Footer) -> None:
+        """Take the files of a bank, and the footer of all their rows."""
+        self._files, self._footer = files, footer
+        self._bytes = [np.memmap(path, np.uint8, "r") for path, _ in files]
+        # (file, row group in it) of every row group
+        self._places = [
+            (number, index)
+            for number, (_, own) in enumerate(files)
+            for index in range(len(own.groups))
+        ]
         self._starts = np.cumsum([0, *(group.rows for group in footer.groups)])
         self._checked: set[int] = set()
 
@@ -43,7 +49,12 @@ class MappedVectors:
         self.check(index)
         group, dim = self._footer.groups[index], self._footer.metadata.dim
         end = group.vectors + 4 * dim * group.rows
-        return np.frombuffer(self._bytes[group.vectors : end], "<f4").reshape(-1, dim)
+        data = self._bytes[self._places[index][0]]
+        return np.frombuffer(data[group.vectors : end], "<f4").reshape(-1, dim)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return in which file a row group lies, and which of its row groups it is."""
+        return self._places[index]
 
     def groups(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, embeddings) of every row group."""
@@ -76,18 +87,20 @@ class MappedVectors:
         if index in self._checked:
             return
         if not self.intact(index):
-            raise UserError(f"The bank {self._path} is damaged in {self.describe(index)}.", REMAKE)
+            path = self._files[self._places[index][0]].path
+            raise UserError(f"The bank {path} is damaged in {self.describe(index)}.", REMAKE)
         self._checked.add(index)
 
     def intact(self, index: int) -> bool:
         """Say whether a row group's bytes have their checksum."""
-        groups = self._footer.groups
-        start = groups[index - 1].end if index else 0
-        data = self._bytes[start : groups[index].end].data
-        return hashlib.sha256(data).hexdigest() == groups[index].sha256
+        number, own = self._places[index]
+        groups = self._files[number].footer.groups
+        start = groups[own - 1].end if own else 0
+        data = self._bytes[number][start : groups[own].end].data
+        return hashlib.sha256(data).hexdigest() == groups[own].sha256
 
     def describe(self, index: int) -> str:
-        """Name a row group for a user: its number, rows and classes."""
+        """Name a row group for a user: its number, its rows in the whole bank, and classes."""
         first, last = self.start(index), self.start(index + 1) - 1
         inside = [
             entry

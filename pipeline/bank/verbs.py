@@ -116,8 +116,13 @@ def bank_diff(before: Bank, after: Bank) -> BankDiff:
 
 
 @one_or_many("banks")
-def bank_merge(banks: str | Path | Sequence[str | Path], out: str | Path) -> dict[str, Any]:
+def bank_merge(
+    banks: str | Path | Sequence[str | Path], out: str | Path, parts: int = 0
+) -> dict[str, Any]:
     """Join banks into one, with its index; a prompt that occurs in several is taken once.
+
+    Args:
+        parts: write a folder of so many parts, of which one at a time is in memory; 0: one file.
 
     Returns:
         The ``bank``, and how many prompts of which data sets are in it.
@@ -127,7 +132,7 @@ def bank_merge(banks: str | Path | Sequence[str | Path], out: str | Path) -> dic
     """
     from . import index, merge
 
-    merged = merge.merge_banks(several(banks), out)
+    merged = merge.merge_banks(several(banks), out, parts)
     if any(entry.kept for entry in merged.footer.classes):
         index.build_index(merged)
     return merge.summary(merged, several(banks))
@@ -155,7 +160,8 @@ def bank_reindex(bank: Bank = "", kind: str = "auto") -> IndexReport:
     """Build the FAISS index again and measure its recall against exact search.
 
     Args:
-        kind: ``auto`` (flat below 200,000 prompts, else ivf), ``flat``, ``ivf`` or ``hnsw``.
+        kind: ``auto`` (flat below 200,000 prompts, ivf below a million, else ivfpq), ``flat``,
+            ``ivf``, ``ivfpq`` or ``hnsw``.
     """
     from . import index
 

@@ -10,6 +10,7 @@ from ..config import Section
 from ..errors import UserError
 from .bank import PromptBank
 from .content import ContentHash
+from .folder import is_folder_bank
 from .index import index_intact, read_report
 from .schema import KEPT
 
@@ -40,7 +41,7 @@ def verify_bank(path: str | Path) -> VerifyReport:
         UserError: there is no such file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and not is_folder_bank(path):
         PromptBank.open(path)  # says what is wrong
     try:
         bank = PromptBank.open(path)
@@ -52,8 +53,8 @@ def verify_bank(path: str | Path) -> VerifyReport:
         for index in groups
         if not bank.vectors.intact(index)
     ]
-    if not problems and (found := _content_hash(bank)) != bank.content_hash:
-        problems.append(f"The rows hash to {found}, the footer says {bank.content_hash}.")
+    if not problems:
+        problems += _content_problems(bank)
     if not problems:
         problems += _directory_problems(bank)
     index = _index_state(bank)
@@ -75,11 +76,25 @@ def verify_bank(path: str | Path) -> VerifyReport:
     )
 
 
-def _content_hash(bank: PromptBank) -> str:
-    content = ContentHash()
-    for start, vectors in bank.vectors.groups():
-        content.update(bank.rows(start, start + len(vectors)), vectors)
-    return content.hexdigest()
+def _content_problems(bank: PromptBank) -> list[str]:
+    """Compare the rows with the content hash of each file, and with that of all."""
+    whole, own = ContentHash(), [ContentHash() for _ in bank.files]
+    for index, (start, vectors) in enumerate(bank.vectors.groups()):
+        rows = bank.rows(start, start + len(vectors))
+        whole.update(rows, vectors)
+        if len(bank.files) > 1:
+            own[bank.vectors.place(index)[0]].update(rows, vectors)
+    said = [(bank.path, bank.content_hash, whole)]
+    if len(bank.files) > 1:
+        said += [
+            (file.path, file.footer.content_hash, content)
+            for file, content in zip(bank.files, own, strict=True)
+        ]
+    return [
+        f"The rows of {path} hash to {found}, it says {hashed}."
+        for path, hashed, content in said
+        if (found := content.hexdigest()) != hashed
+    ]
 
 
 def _directory_problems(bank: PromptBank) -> list[str]:

@@ -60,6 +60,18 @@ def write_bank(
     from .bank import PromptBank
 
     path = Path(path)
+    with exclusive(path, "writing"):
+        write_part(path, rows, metadata)
+    return PromptBank.open(path)
+
+
+def write_part(
+    path: Path,
+    rows: Iterable[PromptRow] | pa.Table,
+    metadata: BankMetadata,
+    whole: ContentHash | None = None,
+) -> Footer:
+    """Write one file, which may be a part of a bank; ``whole`` is fed with its rows, too."""
     table = rows if isinstance(rows, pa.Table) else rows_to_table(rows, metadata.dim)
     table = conform(table, metadata.dim)
     _check_classes(table, metadata)
@@ -70,11 +82,11 @@ def write_bank(
     order = order.to_numpy().astype(np.int64)
     if (order[1:] > order[:-1]).all():
         order = None  # sorted already: slices instead of gathers
-    with exclusive(path, "writing"), atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         with temporary.open("wb") as stream:
-            footer = _write_groups(stream, facts, _Gather(chunks, metadata.dim), order, metadata)
-        write_seal(temporary, footer)
-    return PromptBank.open(path)
+            gather = _Gather(chunks, metadata.dim)
+            footer = _write_groups(stream, facts, gather, order, metadata, whole)
+        return write_seal(temporary, footer)
 
 
 def conform(table: pa.Table, dim: int) -> pa.Table:
@@ -167,6 +179,7 @@ def _write_groups(
     gather: _Gather,
     order: np.ndarray | None,
     metadata: BankMetadata,
+    whole: ContentHash | None,
 ) -> Footer:
     hashing, content, groups = _HashingStream(stream), ContentHash(), []
     classes: dict[tuple[str, int], list[int]] = {}  # (data set, class) -> [start, rows, kept]
@@ -175,6 +188,8 @@ def _write_groups(
         for part, vectors in _slices(facts, gather, order):
             _check_vectors(part, vectors, len(groups) * GROUP_ROWS)
             content.update(part, vectors)
+            if whole is not None:
+                whole.update(part, vectors)
             _count(classes, part, len(groups) * GROUP_ROWS)
             rows = part.append_column(schema.field("embedding"), embedding_array(vectors))
             writer.write_table(rows.cast(schema), row_group_size=GROUP_ROWS)

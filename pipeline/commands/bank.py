@@ -131,13 +131,19 @@ def bank_diff(before: Path, after: Path, as_json: AsJson = False) -> None:
 def bank_merge(
     banks: Annotated[list[Path], typer.Argument(help="Two banks or more, of one encoder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank to write.")],
+    parts: Annotated[
+        int, typer.Option(min=0, help="A folder of so many parts, for banks beyond memory.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Join banks into one, with its index. A prompt that occurs in several is taken once."""
+    """Join banks into one, with its index. A prompt that occurs in several is taken once.
+
+    With --parts the bank is a folder, which is read like a file. One bank can be split like this.
+    """
     from ..bank import verbs
     from . import print_bank
 
-    merged = verbs.bank_merge(banks, out)
+    merged = verbs.bank_merge(banks, out, parts)
     print_json(merged) if as_json else echo(print_bank.merged_line(merged))
 
 
@@ -181,7 +187,11 @@ def bank_reindex(
     words: BankWords = None,
     bank: BankOption = "",
     kind: Annotated[
-        str, typer.Option(help="auto (flat below 200,000 prompts, else ivf), flat, ivf or hnsw.")
+        str,
+        typer.Option(
+            help="auto (flat below 200,000 prompts, ivf below a million, else ivfpq), flat, ivf, "
+            "ivfpq or hnsw."
+        ),
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:

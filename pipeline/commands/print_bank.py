@@ -149,7 +149,10 @@ def merged_line(summary: dict[str, Any]) -> str:
 def print_index(report: IndexReport) -> None:
     """Print what kind of index was built, and how good it is."""
     recall = f"{100 * report.recall:.1f} % of the exact nearest 10, {report.recall_queries} queries"
-    effort = {"ivf": "lists looked at", "hnsw": "candidates kept"}.get(report.kind)
+    lists = "lists looked at"
+    effort = {"ivf": lists, "ivfpq": lists, "hnsw": "candidates kept"}.get(report.kind)
     rows = [("kind", report.kind), ("prompts", report.rows), ("bytes", report.size)]
     rows += [("recall", recall)] + ([(effort, report.effort)] if effort else [])
+    if report.candidates:
+        rows.append(("ranked again, for each result", report.candidates))
     print_table(["index", "value"], rows)

@@ -22,9 +22,13 @@ def split_words(words: Sequence[str], bank: str, wanted: str = "") -> tuple[str,
     >>> split_words(["cars.bank.parquet", "a red car"], "", "The text")
     ('cars.bank.parquet', 'a red car')
     """
+    from ..bank.folder import LISTING
+
     words = list(words)
     asked = words.pop() if wanted and words else ""
-    only_a_bank = not (words or bank) and asked.endswith(".parquet") and Path(asked).is_file()
+    only_a_bank = not (words or bank) and (
+        (asked.endswith(".parquet") and Path(asked).is_file()) or (Path(asked) / LISTING).is_file()
+    )
     if wanted and (not asked or only_a_bank):
         raise UserError(f"{wanted} is missing.", "See the command's --help.")
     if len(words) + bool(bank) > 1:

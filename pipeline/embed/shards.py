@@ -29,6 +29,7 @@ SECONDS_AT_RISK = 20.0
 BYTES_AT_RISK = 128 << 20
 _MANY_SHARDS = 128
 _SMALL_SHARD = 4096  # rows
+_SHARD_ROWS = 1 << 32  # more than any shard has
 _IN_MEMORY = 1 << 30  # bytes; larger results live in an unnamed file beside the store
 
 
@@ -48,7 +49,8 @@ class RowStore:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Path] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
+        # shard and row as one number: a tuple of two would double the memory of ten million rows
+        self._places: dict[bytes, int] = {}
         self._checked: set[int] = set()
         self.refresh()
 
@@ -108,13 +110,13 @@ class RowStore:
             KeyError: a key is not in the store, or its shard turned out to be damaged.
         """
         result = self._result(len(keys))
-        by_shard: dict[int, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            shard, row = self._places[key]
-            by_shard.setdefault(shard, []).append((position, row))
-        for shard, places in by_shard.items():
-            positions, numbers = np.array(places).T
-            result[positions] = self._rows(shard)[numbers]
+        places = np.fromiter((self._places[key] for key in keys), np.int64, len(keys))
+        shards = places // _SHARD_ROWS
+        order = np.argsort(shards, kind="stable")
+        starts = np.flatnonzero(np.diff(shards[order], prepend=-1))
+        for positions in np.split(order, starts[1:]) if len(order) else ():
+            shard = int(shards[positions[0]])
+            result[positions] = self._rows(shard)[places[positions] % _SHARD_ROWS]
         return result
 
     def merge(self) -> None:
@@ -122,24 +124,24 @@ class RowStore:
         if len(self._shards) < _MANY_SHARDS:
             return
         counts = np.zeros(len(self._shards), dtype=int)
-        for shard, _ in self._places.values():
-            counts[shard] += 1
+        for place in self._places.values():
+            counts[place // _SHARD_ROWS] += 1
         small = {shard for shard, count in enumerate(counts) if count < _SMALL_SHARD}
-        keys = [key for key, (shard, _) in self._places.items() if shard in small]
+        keys = [key for key, place in self._places.items() if place // _SHARD_ROWS in small]
         old = [self._shards[shard] for shard in small]
         for start in range(0, len(keys), _SMALL_SHARD):
             part = keys[start : start + _SMALL_SHARD]
             self.add(part, self.gather(part))
-        kept = {self._shards[shard] for shard, _ in self._places.values()}
+        kept = {self._shards[place // _SHARD_ROWS] for place in self._places.values()}
         for path in old:
             if path not in kept:
                 path.unlink(missing_ok=True)
         self.refresh()
 
     def _append(self, path: Path, keys: list[bytes]) -> None:
-        number = len(self._shards)
+        first = len(self._shards) * _SHARD_ROWS
         self._shards.append(path)
-        self._places.update((key, (number, row)) for row, key in enumerate(keys))
+        self._places.update((key, first + row) for row, key in enumerate(keys))
 
     def _rows(self, number: int) -> np.ndarray:
         path = self._shards[number]

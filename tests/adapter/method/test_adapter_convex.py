@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from toy_shots import C, D, problem, unit
 
+from aape.adapter.method import convex_folds, pieces
+from aape.adapter.method import softmax_regression as regression
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.class_text import choose_class_text
 from aape.adapter.method.convex import fit_convex
@@ -22,6 +24,7 @@ from aape.adapter.method.convex_folds import (
     trusted,
 )
 from aape.adapter.method.convex_problem import ConvexProblem, Setting, whitening
+from aape.adapter.method.pieces import ZeroShotLogits, blocks, spread_rows
 from aape.adapter.method.problem import ClassSet, ClassText
 from aape.adapter.method.recipe import DEFAULT, ConvexRecipe, controlled
 from aape.adapter.method.softmax_regression import (
@@ -405,3 +408,75 @@ def test_the_seed_of_the_folds_is_the_only_chance_there_is():
     one, two = fit(data, DEFAULT, 3), fit(data, DEFAULT, 3)
     for name, tensor in one.tensors().items():
         assert torch.equal(tensor, two.tensors()[name]), name
+
+
+# --- very many classes ---
+
+
+@pytest.mark.parametrize(("own", "shared"), [(5.0, 40.0), (1e-3, 9e3), (5.0, 0.0)])
+@pytest.mark.parametrize("warm", [False, True])
+def test_more_classes_than_dimensions_need_no_square_of_their_number(own, shared, warm):
+    """The prior by the few directions that texts have is that by all, complement and all."""
+    data = problem(shots=2, classes=40)
+    z = (data.x - data.x.mean(0)).double()
+    offset = (20 * data.x @ data.w.T).double()
+    texts = (data.w - data.w.mean(0)).double()
+    few = TextKernel.of(texts)
+    assert few.vectors.shape == (40, D)
+    values, vectors = torch.linalg.eigh(texts @ texts.T)
+    every = TextKernel(values.clamp_min(0), vectors)
+    torch.testing.assert_close(few.vectors.T @ few.vectors, torch.eye(D).double())
+    start = torch.ones(D, 40).double() if warm else None
+    found = [
+        softmax_regression(
+            decompose(z), data.y, offset, kernel.likeness(own, shared),
+            start=start, iterations=500, tolerance=1e-9,
+        )
+        for kernel in (few, every)
+    ]  # fmt: skip
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_give_the_same_fit(monkeypatch):
+    """With a limit of some scores at once everything is computed in pieces, to the same end."""
+    data, setting = problem(shots=1, classes=60), Setting(False, 50.0, 10.0)
+    kept = ZeroShotLogits.of(data.x, data.w, 20.0)
+    whole = ConvexProblem(data.x, data.y, data.w, kept).solve(setting, 1e-6)
+    monkeypatch.setattr(pieces, "_BLOCK", 300)
+    monkeypatch.setattr(pieces, "MOST", 3000)
+    monkeypatch.setattr(regression, "_HISTORY", 1 << 10)
+    lazy = ZeroShotLogits.of(data.x, data.w, 20.0)
+    assert kept.kept is not None
+    assert lazy.kept is None
+    assert len(list(blocks(lazy))) == 12
+    torch.testing.assert_close(torch.cat([part for _, part in blocks(lazy)]), kept.kept)
+    some = data.y % 2 == 0
+    torch.testing.assert_close(next(iter(blocks(lazy[some])))[1], kept[some].kept)
+    parts = ConvexProblem(data.x, data.y, data.w, lazy).solve(setting, 1e-6)
+    torch.testing.assert_close(parts.seen(data.x), whole.seen(data.x), atol=2e-2, rtol=2e-2)
+    monkeypatch.setattr("aape.adapter.method.adapter._PREDICT_SCORES", 120)
+    fitted = fit(data, DEFAULT, 0)
+    assert fitted.term("own weights") is not None
+    assert int(enough_images(torch.arange(3000) % 60, 60).sum()) == 50
+    logits = fitted.logits(data.x, data.classes)
+    monkeypatch.undo()
+    torch.testing.assert_close(fitted.logits(data.x, data.classes), logits)
+
+
+def test_a_part_of_very_many_classes_chooses_for_new_ones(monkeypatch):
+    data = problem(shots=4, classes=24)
+    whole = ConvexProblem(data.x, data.y, data.w, ZeroShotLogits.of(data.x, data.w, 20.0))
+    monkeypatch.setattr(convex_folds, "_MOST_CLASSES", 12)
+    folds = list(convex_folds._class_folds(whole, 20.0, ConvexRecipe(), 0))
+    assert [len(fold.t) for fold in folds] == [3] * 4
+    assert all(len(fold.problem.t) == 9 and len(fold.problem.x) == 36 for fold in folds)
+    judged = torch.cat([fold.owners for fold in folds])
+    assert len(judged.unique()) == 12
+    for fold in folds:
+        torch.testing.assert_close(fold.t[fold.y], data.w[fold.owners])
+
+
+def test_spread_rows_are_even(monkeypatch):
+    monkeypatch.setattr(pieces, "MOST", 50)
+    assert spread_rows(100, 10).tolist() == [0, 24, 49, 74, 99]
+    assert spread_rows(4, 10).tolist() == [0, 1, 2, 3]

@@ -83,7 +83,7 @@ def test_a_query_of_another_width_is_refused(bank):
         bank.search(np.ones(3))
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq", "hnsw"])
 def test_approximate_search_reaches_the_recall_it_reports(clustered, kind):
     report = clustered.reindex(kind)
     assert report.kind == kind
@@ -100,8 +100,32 @@ def test_the_kind_is_chosen_by_size(clustered, monkeypatch):
     assert clustered.reindex().kind == "flat"
     monkeypatch.setattr(index, "FLAT_BELOW", 20_000)
     assert clustered.reindex().kind == "ivf"
+    monkeypatch.setattr(index, "CODES_FROM", 20_000)
+    assert clustered.reindex().kind == "ivfpq"
     with pytest.raises(UserError, match="Unknown kind of index 'tree'"):
         clustered.reindex("tree")
+
+
+def test_codes_take_few_bytes_and_their_candidates_are_ranked_by_the_bank(clustered):
+    report = clustered.reindex("ivfpq")
+    assert report.candidates > 0
+    assert report.size < 20_000 * (32 + 8 + 8) + 32 * 4 * 1000  # codes, ids, centres
+    opened = PromptBank.open(clustered.path)
+    query = clustered.vectors.take(np.array([777]))
+    cosines, found = opened.index.search(query, 10)
+    np.testing.assert_allclose(cosines[0], opened.vectors.take(found[0]) @ query[0], atol=1e-6)
+    assert found[0, 0] == 777
+    assert (np.diff(cosines[0]) <= 0).all()
+
+
+def test_a_small_bank_has_codes_of_fewer_bits(bank):
+    assert bank.reindex("ivfpq").recall >= 0.95
+    assert len(PromptBank.open(bank.path).search(random_unit(1)[0], 5)) == 5
+
+
+def test_candidates_that_are_no_rows_are_refused(bank):
+    with pytest.raises(UserError, match="is damaged"):
+        index.ranked_again(bank, random_unit(1), np.array([[3, 400]]), 1)
 
 
 def test_a_bank_without_kept_prompts_has_no_index(tmp_path):

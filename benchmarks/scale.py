@@ -1,0 +1,154 @@
+"""What sizes that real users bring would take: measured as far as the disk goes, modelled beyond.
+
+    python benchmarks/scale.py --scratch /a/disk --page docs/benchmarks.md
+
+Banks of 50 prompts a class are written in parts, opened, checked, indexed, searched and asked in
+SQL; the default recipe is trained at one photo a class, and many classes are told apart; photo
+features are kept and found again. Each step has a process of its own. What each takes at the
+smaller sizes is a line, which the largest size checks (``scale_model.py``); the line through all of
+them says what 5 million prompts, 100,000 classes and 10 million photos would take. With ``--page``
+the tables go between two marks of that page. A size is deleted before the next one is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import scale_banks
+import scale_features
+import scale_heads
+from scale_memory import Figures, apart
+from scale_model import table
+
+BEGIN, END = "<!-- scale -->", "<!-- end of scale -->"
+# how seconds and memory grow, by the beginning of a figure's name; all else grows like n
+_BANKS = {
+    "index ivf, s": "n^1.5",
+    "index ivfpq, s": "n^1.5",
+    "index ivf, lists": "1",
+    "index ivf, recall": "1",
+    "index ivfpq, lists": "1",
+    "index ivfpq, recall": "1",
+    "index ivfpq, candidates": "1",
+    "20 searches": "√n",
+}
+_HEADS = {"train, s": "n²"}
+_FEW_PHOTOS = 600
+
+
+def bank(scratch: Path, rows: int) -> Figures:
+    """Measure the life of a bank."""
+    folder, classes = scratch / "scale.bank", rows // scale_banks.PROMPTS
+    try:
+        figures: Figures = apart(scale_banks.write, folder, classes)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        figures["bank on disk, GiB"] = size / 2**30
+        figures |= apart(scale_banks.read, folder, classes)
+        figures |= apart(scale_banks.verify, folder)
+        for kind in ("ivf", "ivfpq"):
+            figures |= apart(scale_banks.index, folder, kind)
+            figures |= apart(scale_banks.search, folder, kind)
+        return figures | apart(scale_banks.sql, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def features(scratch: Path, rows: int) -> Figures:
+    """Measure the life of a cache of photo features."""
+    folder = scratch / "scale-features"
+    try:
+        figures: Figures = apart(scale_features.write, folder, rows)
+        return figures | apart(scale_features.read, folder, rows)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Log:
+    """Figures as lines of JSON, so that a size that was measured is not measured again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.known: dict[str, Figures] = {}
+        for line in lines:
+            self.known |= json.loads(line)
+
+    def measured(
+        self, what: str, sizes: Sequence[int], measure: Callable[[int], Figures]
+    ) -> dict[int, Figures]:
+        """Return the figures by size."""
+        for size in sizes:
+            key = f"{what} {size}"
+            if key not in self.known:
+                self.known[key] = measure(size)
+                line = json.dumps({key: self.known[key]})
+                print(line, flush=True)
+                if self.path:
+                    with self.path.open("a") as stream:
+                        stream.write(line + "\n")
+        return {size: self.known[f"{what} {size}"] for size in sizes}
+
+
+def write_page(page: Path, lines: list[str]) -> None:
+    """Replace what is between the marks of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure the sizes asked for; print the tables, or write them into a page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    add = parser.add_argument
+    add("--rows", type=int, nargs="+", default=[125_000, 250_000, 500_000, 1_000_000])
+    add("--classes", type=int, nargs="+", default=[2_500, 5_000, 10_000, 20_000])
+    add("--many", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    add("--photos", type=int, nargs="+", default=[300_000, 400_000, 500_000, 1_000_000])
+    add("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    add("--log", type=Path, default=None, help="figures that are there, and those that come")
+    add("--page", type=Path, default=None, help="a page with the marks of the tables")
+    words = parser.parse_args()
+    step, scratch, log = scale_heads.train_and_predict, words.scratch, Log(words.log)
+    banks = log.measured("bank", words.rows, lambda n: bank(scratch, n))
+    photos = log.measured("features", words.photos, lambda n: features(scratch, n))
+    heads = log.measured("train", words.classes, lambda n: apart(step, n, n))
+    few = min(_FEW_PHOTOS, *words.many)
+    many = log.measured("many", words.many, lambda n: apart(step, n, few))
+    heads = {
+        n: {name: value for name, value in figures.items() if "GiB" not in name}
+        for n, figures in heads.items()
+    }
+    lines = [
+        f"`{command(words)}`, {os.cpu_count()} cores, one thread; seconds of the processor. "
+        "Memory is what a process holds itself; in brackets with the pages of mapped files, which "
+        "the system takes back when others need them.",
+        "",
+        *table("a bank", banks, _BANKS, 5_000_000, "prompts"),
+        "",
+        *table("photo features", photos, {}, 10_000_000, "photos"),
+        "",
+        *table("one photo a class", heads, _HEADS, 100_000, "classes"),
+        "",
+        *table(f"{few} photos in all", many, {}, 100_000, "classes"),
+    ]
+    print("\n".join(lines))
+    if words.page:
+        write_page(words.page, lines)
+
+
+def command(words: argparse.Namespace) -> str:
+    """Return the command that repeats the figures."""
+    given = {name: getattr(words, name) for name in ("rows", "classes", "many", "photos")}
+    said = [f"--{name} {' '.join(map(str, sizes))}" for name, sizes in given.items()]
+    return f"python benchmarks/scale.py {' '.join(said)}"
+
+
+if __name__ == "__main__":
+    main()
