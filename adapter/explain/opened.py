@@ -22,6 +22,7 @@ from ..classification.feature_file import FileSource
 from ..method.adapter import FittedAdapter
 from ..method.problem import ClassSet
 from ..run import RunFolder, own_weights
+from ..shots import shots_of
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
@@ -211,7 +212,7 @@ def _from_features(
     texts = source.texts
     trained = seen.tolist()
     order = sorted((i for i in range(len(names)) if trained[i] >= 0), key=lambda i: trained[i])
-    data = source.draw(int(about["shots"]), int(about.get("seed", 1)))
+    data = source.draw(shots_of(about), int(about.get("seed", 1)))
     classes = data.class_set(range(len(names)), seen=order)
     notes: list[str] = []
     if opened is not None:
