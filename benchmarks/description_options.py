@@ -114,10 +114,12 @@ def learned_query(half: Half, steps: int = 60) -> Callable[[Half], Tensor]:
     return lambda other: attend(other).detach()
 
 
-def distilled(half: Half, target: Tensor, ridge: float = 10.0) -> Callable[[Tensor], Tensor]:
-    """Return x -> (x − x̄) B₀, the ridge from training photos to their targets (c, d)."""
-    mean = half.x.mean(0)
-    z, wanted = half.x - mean, (target - target.mean(0))[half.y]
+def distilled(
+    x: Tensor, y: Tensor, target: Tensor, ridge: float = 10.0
+) -> Callable[[Tensor], Tensor]:
+    """Return x -> (x − x̄) B₀: the ridge from photos (n, d) to their classes' targets (c, d)."""
+    mean = x.mean(0)
+    z, wanted = x - mean, (target - target.mean(0))[y]
     gram = z.T @ z + ridge * z.square().sum() / len(z) * torch.eye(z.shape[1])
     matrix = torch.linalg.solve(gram, z.T @ wanted)
     return lambda x: (x - mean) @ matrix
@@ -139,7 +141,7 @@ def rows(base: Half, new: Half, seed: int) -> Iterator[tuple[str, Tensor, Tensor
     for name, target in (
         ("descriptions", base.described), ("shuffled", swapped), ("template", base.ensemble),
     ):  # fmt: skip
-        move = distilled(base, target)
+        move = distilled(base.x, base.y, target)
         size = SCALE / move(base.x).norm(dim=-1).mean()
         for weight in LAMBDAS:
             logits = []

@@ -2,13 +2,15 @@
 
     python benchmarks/study_data.py TEST_DATA FOLDER
     python benchmarks/new_class_rules.py FOLDER TEST_DATA [--cells birds:7,pets:16,lvis:4]
+    python benchmarks/new_class_rules.py FOLDER TEST_DATA --of temperatures
 
 Only base classes are read, and of them training and validation photos: no test photo and no new
 class. Base classes are cut in two, some times at random and in their order; the rule is applied on
 one part and the other plays new classes. For each number of standard errors (``doubt``) the table
 has the accuracy there: of class texts alone, and of the map on top of texts chosen by one error.
-The last columns are of temperature: cross-entropy of zero-shot CLIP at 1, at the temperature of the
-part that was trained on, and at that temperature where its gain is more than one error.
+``--of temperatures``: cross-entropy and calibration error of zero-shot CLIP there, with texts
+chosen by one error, at the temperature 1, at that of the part that was trained on (T), at the root
+of it, and at T where its gain is more than one or two errors.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from aape.adapter.method.hold_out import restrict
 from aape.adapter.method.problem import ClassSet, FewShot
 from aape.adapter.method.recipe import DEFAULT
 from aape.adapter.method.temperature import best_temperature, cross_entropies
+from aape.adapter.metrics.calibration import expected_calibration_error
 
 POOLS = {"imagenet": ["all"], "lvis": ["train_4shot"]}
 BASE = {"imagenet": 160, "lvis": 127}  # of 1,000 and 253; others: the first half
 DOUBTS = (0.0, 1.0, 2.0, 3.0)
+TEMPERATURES = ("1", "T", "√T", "T if sure by 1", "by 2")
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,21 @@ class Cut:
         return found
 
     def temperatures(self) -> list[float]:
-        """Return cross-entropies of zero-shot CLIP at three temperatures."""
-        known = self.known.scale * self.known.x @ self.known.w.T
-        new = self.new.scale * self.new.x @ self.new.w.T
-        best = best_temperature([(known, self.known.y)])
-        gain = cross_entropies(known, self.known.y) - cross_entropies(known * best, self.known.y)
-        sure = sure_gain(gain, self.known.y, len(self.known.w), 1.0) > 0
-        factors = (1.0, best, best if sure else 1.0)
-        return [float(cross_entropies(new * factor, self.new.y).mean()) for factor in factors]
+        """Return cross-entropy and ECE of zero-shot CLIP on the new classes, a rule each."""
+        t, new_t = self.texts(1.0)
+        known, y = self.known.scale * self.known.x @ t.T, self.known.y
+        new = self.new.scale * self.new.x @ new_t.T
+        best = best_temperature([(known, y)])
+        gain = cross_entropies(known, y) - cross_entropies(known * best, y)
+        sure = [sure_gain(gain, y, len(t), doubt) > 0 for doubt in (1.0, 2.0)]
+        factors = [1.0, best, best**0.5, *(best if is_sure else 1.0 for is_sure in sure)]
+        found = []
+        for factor in factors:
+            top = (new * factor).softmax(1).max(1)
+            right = (top.indices == self.new.y).numpy()
+            found.append(float(cross_entropies(new * factor, self.new.y).mean()))
+            found.append(expected_calibration_error(top.values.numpy(), right))
+        return found
 
 
 def cuts(path: Path, name: str, shots: int, count: int) -> list[Cut]:
@@ -114,32 +125,48 @@ def cuts(path: Path, name: str, shots: int, count: int) -> list[Cut]:
     return found
 
 
+def path_of(folder: Path, test_data: Path, name: str) -> Path:
+    """Return the file of features of a data set."""
+    if name == "lvis":
+        return test_data / "clip_vitb32" / "lvis_imagenet.safetensors"
+    return folder / f"{name}.safetensors"
+
+
+def doubts_row(cuts: list[Cut]) -> list[str]:
+    """Return accuracies, a doubt each, and the worst cut of the map at one and two."""
+    rows = []
+    for seed, cut in enumerate(cuts):
+        texts = [cut.text_accuracy(doubt) for doubt in DOUBTS]
+        plain = cut.accuracy(cut.new.x @ cut.new.w.T)
+        rows.append([plain, *texts, *cut.map_accuracies(seed)])
+    table = np.array(rows)
+    worst = (table[:, 6:8] - table[:, :1]).min(0)  # of maps at 1 and 2, against zero-shot
+    return [f"{v:.1f}" for v in table.mean(0)] + [f"{v:+.1f}" for v in worst]
+
+
+def temperatures_row(cuts: list[Cut]) -> list[str]:
+    """Return cross-entropy and ECE, a rule each."""
+    mean = np.array([cut.temperatures() for cut in cuts]).mean(0)
+    return [f"{loss:.3f}, {error:.1f}" for loss, error in mean.reshape(-1, 2)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("test_data", type=Path)
+    parser.add_argument("--of", choices=("doubts", "temperatures"), default="doubts")
     parser.add_argument("--cells", default="birds:7,pets:16,flowers:16,lvis:4,imagenet:4")
     parser.add_argument("--cuts", type=int, default=4, help="random ones, besides two in order")
     options = parser.parse_args()
-    names = [f"texts {doubt:g}" for doubt in DOUBTS] + [f"map {doubt:g}" for doubt in DOUBTS]
-    names += ["worst map 1", "worst map 2", "CE at 1", "CE at T", "CE at sure T"]
-    print(f"| data | shots | zero-shot | {' | '.join(names)} |\n|{'---|' * (len(names) + 3)}")
+    names = ["zero-shot", *(f"{what} {doubt:g}" for what in ("texts", "map") for doubt in DOUBTS)]
+    names, made = [*names, "worst map 1", "worst map 2"], doubts_row
+    if options.of == "temperatures":
+        names, made = list(TEMPERATURES), temperatures_row
+    print(f"| data | shots | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
     for cell in options.cells.split(","):
         name, shots = cell.split(":")
-        path = options.folder / f"{name}.safetensors"
-        if name == "lvis":
-            path = options.test_data / "clip_vitb32" / "lvis_imagenet.safetensors"
-        rows = []
-        for seed, cut in enumerate(cuts(path, name, int(shots), options.cuts)):
-            plain = cut.accuracy(cut.new.x @ cut.new.w.T)
-            texts = [cut.text_accuracy(doubt) for doubt in DOUBTS]
-            maps = cut.map_accuracies(seed)
-            rows.append([plain, *texts, *maps, *cut.temperatures()])
-        table = np.array(rows)
-        mean = table.mean(0)
-        worst = (table[:, 6:8] - table[:, :1]).min(0)  # of maps at 1 and 2, against zero-shot
-        cells = [f"{v:.1f}" for v in mean[:9]] + [f"{v:+.1f}" for v in worst]
-        cells += [f"{v:.3f}" for v in mean[9:]]
+        path = path_of(options.folder, options.test_data, name)
+        cells = made(cuts(path, name, int(shots), options.cuts))
         print(f"| {name} | {shots} | {' | '.join(cells)} |", flush=True)
 
 
