@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 
 from distillation_study import SHOTS
+from grid import between
 
 from aape.adapter.classification.evaluate import evaluate_classification
 from aape.adapter.classification.feature_file import FileSource
@@ -92,8 +93,7 @@ def difference_table(results: Results) -> str:
     for row in results.methods:
         cells = [f"{row.mean(m):.2f} ± {row.std(m):.2f}" for m in ("base", "new", "H")]
         found = results.intervals.get(f"ours - {row.name}", {}).get("H")
-        between = f"{found[0]:+.1f} to {found[1]:+.1f}".replace("-", "−") if found else ""
-        lines.append(f"| {row.name} | {' | '.join(cells)} | {between} |")
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {between(*found) if found else ''} |")
     return "\n".join(lines)
 
 

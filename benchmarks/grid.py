@@ -42,6 +42,11 @@ def interval(results: Results, name: str, metric: str = "") -> tuple[float, floa
     return (found[0], found[1]) if found else (math.nan, math.nan)
 
 
+def between(low: float, high: float) -> str:
+    """Return an interval as tables print it."""
+    return f"{low:+.1f} to {high:+.1f}".replace("-", "−")
+
+
 def verdict(results: Results, name: str, metric: str = "") -> str:
     """Return whether ours is above, tied with or below a method, by the whole interval."""
     low, high = interval(results, name, metric)
@@ -68,9 +73,9 @@ def row(data: str, shots: int, results: Results) -> str:
             continue
         low, high = interval(results, name)
         label = f"{name} " if name == best.name else ""
-        cells.append(f"{label}{method.mean(metric):.2f} ({low:+.1f} to {high:+.1f})")
+        cells.append(f"{label}{method.mean(metric):.2f} ({between(low, high)})")
     low, high = interval(results, "zero-shot template", "new")
-    cells.append("" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}")
+    cells.append("" if math.isnan(low) else between(low, high))
     for method in (ours, by_name["zero-shot template"]):
         cells.append(f"{100 - method.mean('100-ECE'):.1f}")
     return f"| {' | '.join(cells)} |"
