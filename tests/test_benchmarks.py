@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from types import ModuleType
 
 import pytest
 from places import REPOSITORY
 
 
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench", REPOSITORY / "benchmarks/__main__.py")
+def loaded(name: str, file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look for their module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    return loaded("bench", "__main__.py")
 
 
 def test_figures_of_json_and_tables(bench: ModuleType) -> None:
@@ -36,3 +42,21 @@ def test_ratios_within_the_noise_are_not_marked(bench: ModuleType) -> None:
 
 def test_every_benchmark_named_is_there(bench: ModuleType) -> None:
     assert all((REPOSITORY / "benchmarks" / f"{name}.py").is_file() for name in bench.SIZES)
+
+
+def test_a_model_is_fitted_to_small_sizes_and_checked_by_the_largest() -> None:
+    model = loaded("scale_model", "scale_model.py")
+    measured = {
+        n: {"work, s": 1 + n**1.5 / 1e6, "work, own GiB": 0.5, "work, resident GiB": 0.5 + n / 1e6}
+        for n in (10_000, 20_000, 40_000)
+    }
+    measured[40_000]["work, s"] = 16.0  # off the line, which says 9
+    head, _, seconds, memory = model.table("bank", measured, {"work, s": "n^1.5"}, 10**6, "rows")
+    assert head.startswith("| bank | 10,000 rows | 20,000 rows | 40,000: measured | modelled |")
+    cells = [cell.strip() for cell in seconds.strip("|").split("|")]
+    assert cells[:6] == ["work, s", "2", "3.83", "16", "9", "n^1.5"]
+    assert 1001 < float(cells[6].replace(",", "")) < 2000
+    assert memory == (
+        "| work, memory, GiB | 0.500 (0.510) | 0.500 (0.520) | 0.500 (0.540) | 0.500 (0.540) | n "
+        "| 0.500 (1.5) |"
+    )

@@ -146,8 +146,7 @@ def softmax_regression(
 
     def value_and_gradient(v: Tensor) -> tuple[float, Tensor]:
         w = here.weights(v)
-        pull = here.penalty(v)
-        loss, slope = 0.5 * _dot(pull, v), w.new_zeros(0)
+        loss, slope = 0.0, w.new_zeros(0)
         for rows, logits in blocks(offset):
             of_rows, owners = z[rows], y[rows]
             numbers = torch.arange(len(owners), device=y.device)
@@ -156,7 +155,9 @@ def softmax_regression(
             residual = log_p.exp_()
             residual[numbers, owners] -= 1
             slope = slope.addmm_(of_rows.T, residual) if len(slope) else of_rows.T @ residual
-        return loss, here.add(pull, slope)
+        del w  # of very many classes it takes as much as all photos
+        pull = here.penalty(v)
+        return loss + 0.5 * _dot(pull, v), here.add(pull, slope)
 
     memory = max(2, min(_PAIRS, _HISTORY // (2 * len(z.T) * c * z.element_size())))
     best = lbfgs(

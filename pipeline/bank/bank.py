@@ -44,6 +44,7 @@ class PromptBank:
         self.path = path
         self.footer = footer
         self.files = files or [BankFile(path, footer)]
+        self._in_parts = bool(files)
         self.vectors = MappedVectors(self.files, footer)
         self._identity = self._identities()
         self._opened: dict[int, pq.ParquetFile] = {}
@@ -79,7 +80,7 @@ class PromptBank:
 
         That of a folder lies in it.
         """
-        return self.path / INDEX if self.path.is_dir() else self.path.with_suffix(".faiss")
+        return self.path / INDEX if self._in_parts else self.path.with_suffix(".faiss")
 
     def __len__(self) -> int:
         return self.footer.rows
