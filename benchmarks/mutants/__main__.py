@@ -1,0 +1,141 @@
+"""Change one small thing of a module and see whether its tests notice.
+
+    python -m benchmarks.mutants --count 240 --seed 1 --page docs/reliability.md
+
+Four places are mutated: metrics, protocols, bank and method (``targets.py``). A mutant is killed
+by a test that fails, or that takes five times as long. A survivor shows a missing test, dead code,
+or the same program, which ``equivalent.json`` says of each with the reason. Exit status 1 where one
+survives without a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .mutate import Mutant, draw, places_of
+from .page import reasons, write_page
+from .targets import PLACES
+from .trial import ROOT, import_others, trial
+
+_LATE = 5  # times as long as without a change
+_PATIENCE = 600.0
+
+
+def drawn(place: str, count: int, seed: int) -> list[Mutant]:
+    """Return the mutants of a place, each module by the number of its places, at least two."""
+    sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in PLACES[place]}
+    sizes = {name: places_of(source) for name, source in sources.items()}
+    whole = sum(sizes.values())
+    return [
+        mutant
+        for name, source in sources.items()
+        for mutant in draw(name, source, max(2, round(count * sizes[name] / whole)), seed)
+    ]
+
+
+def tests_of(place: str, module: str) -> list[str]:
+    """Return the tests of a module, its own examples first."""
+    name = "aape." + module.removesuffix(".py").replace("/", ".")
+    examples = []
+    if ">>>" in (ROOT / module).read_text(encoding="utf-8"):
+        examples = [f"tests/test_docstrings.py::test_examples_in_docstrings[{name}]"]
+    return [*examples, *PLACES[place][module]]
+
+
+def run(
+    places: Sequence[str], count: int, seed: int, only: str, log: Path | None, scratch: Path
+) -> list[dict[str, Any]]:
+    """Try every mutant; return a record each."""
+    records = []
+    for place in places:
+        limits: dict[str, float] = {}
+        for mutant in drawn(place, count // len(PLACES), seed):
+            if only not in mutant.module:
+                continue
+            tests = tests_of(place, mutant.module)
+            if mutant.module not in limits:
+                limits[mutant.module] = _undisturbed(mutant.module, tests, scratch)
+            ended, seconds = trial(
+                tests, limits[mutant.module], (ROOT / mutant.module, mutant.text)
+            )
+            record = {
+                "place": place, "module": mutant.module, "line": mutant.line,
+                "was": mutant.was, "now": mutant.now, "ended": ended, "seconds": round(seconds, 1),
+            }  # fmt: skip
+            records.append(record)
+            _say(record)
+            if log is not None:
+                with log.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return records
+
+
+def _undisturbed(module: str, tests: Sequence[str], scratch: Path) -> float:
+    """Run the tests without a change, learn what they import; return the limit in seconds."""
+    output, modules = scratch / "output", scratch / "modules"
+    ended, seconds = trial(tests, _PATIENCE, None, modules, output)
+    if ended != "passed":
+        print(output.read_text(encoding="utf-8", errors="replace")[-3000:], file=sys.stderr)
+        raise SystemExit(f"The tests of {module} do not pass without a change ({ended}).")
+    import_others(modules)
+    broken = (ROOT / module, "raise RuntimeError('a mutant that cannot live')\n")
+    if trial(tests, _PATIENCE, broken)[0] == "passed":
+        raise SystemExit(f"The tests of {module} pass without it: nothing would be measured.")
+    seconds = trial(tests, _PATIENCE)[1]  # now that what others wrote is imported
+    print(f"{module}: {seconds:.1f} s without a change", file=sys.stderr, flush=True)
+    return 10 + _LATE * seconds
+
+
+def _say(record: dict[str, Any]) -> None:
+    word = "SURVIVES" if record["ended"] == "passed" else record["ended"]
+    print(
+        f"{word:8} {record['seconds']:5.1f} s  {record['module']}:{record['line']}"
+        f"  {record['was']}  ->  {record['now']}",
+        flush=True,
+    )
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    """Try as many mutants as asked; exit status 1 where one survives without a reason."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--count", type=int, default=240, help="mutants in all four places")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--place", action="append", choices=list(PLACES), help="only this")
+    parser.add_argument("--only", default="", help="only modules with this in their path")
+    parser.add_argument("--log", type=Path, default=None, help="append a line of JSON a mutant")
+    parser.add_argument("--from-log", action="store_true", help="run nothing, read --log instead")
+    parser.add_argument("--before", type=Path, default=None, help="log of an earlier run")
+    parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    if given.from_log:
+        records = _read(given.log)
+    else:
+        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+            records = run(
+                given.place or list(PLACES), given.count, given.seed, given.only, given.log,
+                Path(scratch),
+            )  # fmt: skip
+    alive = [r for r in records if r["ended"] == "passed"]
+    open_ones = [r for r in alive if (r["module"], r["was"], r["now"]) not in reasons()]
+    print(f"{len(records)} mutants, {len(alive)} survive, {len(open_ones)} without a reason")
+    if given.page:
+        before = _read(given.before) if given.before else []
+        command = f"python -m benchmarks.mutants --count {given.count} --seed {given.seed}"
+        write_page(given.page, records, before, command)
+    sys.exit(bool(open_ones))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The table of mutants in a page of the documentation, between two marks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- mutants -->", "<!-- end of mutants -->"
+REASONS = Path(__file__).with_name("equivalent.json")
+
+
+def reasons() -> dict[tuple[str, str, str], str]:
+    """Return why a mutant need not be killed, by its change."""
+    rows = json.loads(REASONS.read_text(encoding="utf-8"))
+    return {(row["module"], row["was"], row["now"]): row["why"] for row in rows}
+
+
+def write_page(
+    path: Path, records: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], command: str
+) -> None:
+    """Replace what is between the marks by the counts, and the survivors with their reasons.
+
+    Args:
+        path: the page.
+        records: one a mutant: ``place``, ``module``, ``line``, ``was``, ``now``, ``ended``.
+        before: those of an earlier run, or none.
+        command: which repeats it.
+    """
+    text = path.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    known = reasons()
+    survivors = [record for record in records if record["ended"] == "passed"]
+    lines = [
+        f"`{command}`",
+        "",
+        "| place | mutants | killed | survived before | survive now | of these explained |",
+        "|---|---|---|---|---|---|",
+        *(_row(place, records, before) for place in [*dict.fromkeys(r["place"] for r in records)]),
+        _row("", records, before),
+        "",
+        *(
+            f"- `{r['module']}`: `{r['was']}` → `{r['now']}`: "
+            f"{known.get((r['module'], r['was'], r['now']), 'not explained')}"
+            for r in survivors
+        ),
+    ]
+    path.write_text(f"{head}{BEGIN}\n{chr(10).join(lines)}\n{END}{tail}", encoding="utf-8")
+
+
+def _row(place: str, records: Sequence[dict], before: Sequence[dict]) -> str:
+    here, there = (
+        [r for r in rows if not place or r["place"] == place] for rows in (records, before)
+    )
+    alive = [r for r in here if r["ended"] == "passed"]
+    known = reasons()
+    explained = sum((r["module"], r["was"], r["now"]) in known for r in alive)
+    earlier = sum(r["ended"] == "passed" for r in there) if before else "–"
+    return (
+        f"| {place or 'all'} | {len(here)} | {len(here) - len(alive)} | {earlier} "
+        f"| {len(alive)} | {explained} |"
+    )

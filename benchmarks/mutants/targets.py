@@ -1,0 +1,48 @@
+"""What is mutated, and which tests must notice: those of the module, and its own examples."""
+
+from __future__ import annotations
+
+_ACCURACY = "tests/adapter/method/test_adapter_accuracy.py"
+_CAPTIONS = "tests/adapter/metrics/test_metrics_captions.py"
+_CONVEX = "tests/adapter/method/test_adapter_convex.py"
+_MODEL = "tests/adapter/method/test_adapter_model.py"
+_TRAIN = "tests/adapter/method/test_adapter_train.py"
+_QUERY = "tests/adapter/method/test_adapter_query.py"
+_RULES = "tests/adapter/classification/test_protocols_rules.py"
+_SPLITS = "tests/pipeline/datasets/test_datasets_splits.py"
+_BANK = "tests/pipeline/bank/test_bank_file.py"
+_DAMAGE = "tests/pipeline/bank/test_bank_damage.py"
+_SEARCH = "tests/pipeline/bank/test_bank_search.py"
+
+# place -> module -> test files, the quickest first
+PLACES: dict[str, dict[str, tuple[str, ...]]] = {
+    "metrics": {
+        "adapter/metrics/accuracy.py": (_ACCURACY,),
+        "adapter/metrics/calibration.py": (_ACCURACY,),
+        "adapter/metrics/intervals.py": (_ACCURACY,),
+        "adapter/metrics/ngrams.py": (_CAPTIONS,),
+        "adapter/metrics/recall.py": ("tests/adapter/metrics/test_metrics_recall.py",),
+        "adapter/metrics/vqa.py": ("tests/adapter/metrics/test_metrics_vqa.py",),
+    },
+    "protocols": {
+        "pipeline/datasets/splits.py": (_SPLITS,),
+        "adapter/classification/draws.py": (_RULES, _SPLITS),
+        "adapter/classification/protocols.py": (_RULES,),
+        "adapter/classification/incremental.py": (_RULES,),
+    },
+    "bank": {
+        "pipeline/bank/schema.py": (_BANK, _SEARCH),
+        "pipeline/bank/format.py": (_BANK, _DAMAGE),
+        "pipeline/bank/verify.py": (_DAMAGE,),
+        "pipeline/bank/content.py": (_BANK, _DAMAGE),
+        "pipeline/bank/search.py": (_SEARCH,),
+        "pipeline/bank/index.py": (_SEARCH, _DAMAGE),
+    },
+    "method": {
+        "adapter/method/convex.py": (_CONVEX,),
+        "adapter/method/convex_problem.py": (_CONVEX,),
+        "adapter/method/convex_folds.py": (_CONVEX,),
+        "adapter/method/terms.py": (_MODEL, _TRAIN),
+        "adapter/method/model.py": (_MODEL, _TRAIN),
+    },
+}
