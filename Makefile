@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export AAPE_HOME ?= $(CURDIR)/.aape
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help env env-dev setup-vllm demo quick test bench audit release faults fuzz lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
+.PHONY: help env env-dev setup-vllm demo quick test bench audit release faults fuzz mutants coverage lint types check docs eval-all bench-gpu rehearse-paper reproduce-paper clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,12 @@ faults: env-dev  ## kill, starve, flood and lie to every long-running command (C
 
 fuzz: env-dev  ## odd files for every reader (COUNT=100000 SEED=1)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1)
+
+mutants: env-dev  ## change one small thing of metrics, protocols, bank and method: do tests notice? (COUNT=280 SEED=1)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutants --count $(or $(COUNT),280) --seed $(or $(SEED),1)
+
+coverage: env-dev  ## all tests, and which lines of pipeline/ and adapter/ none of them runs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing $(TEST_ARGS)
 
 lint: env-dev  ## format and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

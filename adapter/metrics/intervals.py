@@ -14,6 +14,7 @@ import numpy as np
 
 SMALL = 1000
 _KEPT = 20_000_000  # counts that may stay in memory, 4 bytes each
+_DRAWN = 20_000_000  # images, in all resamples of a mean together
 Statistic = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
@@ -93,7 +94,7 @@ def bootstrap_difference(
     """Return the 95 % interval of the mean of paired differences (n,), times ``scale``."""
     rng = np.random.default_rng(0)
     n = len(difference)
-    size = max(1, min(repeats, 20_000_000 // max(n, 1)))
+    size = max(1, min(repeats, _DRAWN // max(n, 1)))
     means = np.concatenate(
         [
             difference[rng.integers(0, n, (min(64, size - start), n))].mean(1)

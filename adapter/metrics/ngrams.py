@@ -60,7 +60,7 @@ def _count(documents: Sequence[Tokens]) -> tuple[_Counts, int]:
         if order:
             keep = left[start] > order
             start = start[keep]
-            code = code[keep] * (len(vocabulary) + 1) + tokens[start + order]
+            code = code[keep] * len(vocabulary) + tokens[start + order]
         distinct, code = np.unique(code, return_inverse=True)
         where, times = np.unique(document[start] * len(distinct) + code, return_counts=True)
         width = max(len(distinct), 1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
     given = parser.parse_args()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and no child is left
     if given.from_log:
         records = _read(given.log)
     else:

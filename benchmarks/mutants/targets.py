@@ -14,21 +14,30 @@ _BANK = "tests/pipeline/bank/test_bank_file.py"
 _DAMAGE = "tests/pipeline/bank/test_bank_damage.py"
 _SEARCH = "tests/pipeline/bank/test_bank_search.py"
 
-# place -> module -> test files, the quickest first
+_NO_JAVA = tuple(  # a minute; they are about another module
+    f"--deselect={_CAPTIONS}::{name}"
+    for name in ("test_tokens_equal_the_java_tokenizer", "test_meteor_runs_where_java_is")
+)
+
+# place -> module -> arguments of pytest: test files, the quickest first
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "metrics": {
         "adapter/metrics/accuracy.py": (_ACCURACY,),
         "adapter/metrics/calibration.py": (_ACCURACY,),
         "adapter/metrics/intervals.py": (_ACCURACY,),
-        "adapter/metrics/ngrams.py": (_CAPTIONS,),
+        "adapter/metrics/clipscore.py": (_CAPTIONS, *_NO_JAVA),
+        "adapter/metrics/ngrams.py": (_CAPTIONS, *_NO_JAVA),
         "adapter/metrics/recall.py": ("tests/adapter/metrics/test_metrics_recall.py",),
         "adapter/metrics/vqa.py": ("tests/adapter/metrics/test_metrics_vqa.py",),
     },
     "protocols": {
         "pipeline/datasets/splits.py": (_SPLITS,),
         "adapter/classification/draws.py": (_RULES, _SPLITS),
-        "adapter/classification/protocols.py": (_RULES,),
-        "adapter/classification/incremental.py": (_RULES,),
+        "adapter/classification/protocols.py": (
+            _RULES,
+            "tests/adapter/classification/test_targets.py",
+        ),
+        "adapter/classification/incremental.py": ("tests/adapter/test_extend_run.py",),
     },
     "bank": {
         "pipeline/bank/schema.py": (_BANK, _SEARCH),

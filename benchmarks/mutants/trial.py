@@ -52,11 +52,12 @@ def trial(
                 passed = os.waitstatus_to_exitcode(status) == 0
                 return ("passed" if passed else "failed"), time.monotonic() - start
             time.sleep(0.02)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
         return "late", time.monotonic() - start
     finally:
+        with contextlib.suppress(ProcessLookupError):  # also what the child has started
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
         shutil.rmtree(room, ignore_errors=True)
 
 
@@ -89,6 +90,7 @@ def _child(
 ) -> None:
     status = 3
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         place = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(place, 1)
@@ -100,7 +102,7 @@ def _child(
             _import_instead(*changed)
         import pytest
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
         options += ["--hypothesis-seed=0", f"--basetemp={room / 'tests'}"]
         status = int(pytest.main([*options, *tests]))
         if modules is not None:
