@@ -12,6 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
@@ -82,13 +83,21 @@ def _places(source: str) -> dict[tuple[int, int, str], list[tuple[str, int]]]:
 
 def _made(module: str, source: str, sound: str, mutants: list[tuple[str, int]]) -> Iterator[Mutant]:
     for name, occurrence in mutants:
-        text = mutate_code(source, get_operator(name)(), occurrence)
+        try:
+            text = mutate_code(source, get_operator(name)(), occurrence)
+        except AttributeError:  # Cosmic Ray's, of exceptions with a dot in their name
+            continue
         if text is None or _meaning(text) in ("", sound):
             continue
-        before, after = source.splitlines(), text.splitlines()
-        pairs = zip(before, after)
-        at = next((n for n, (old, new) in enumerate(pairs) if old != new), len(before) - 1)
-        yield Mutant(module, at + 1, before[at].strip(), after[at].strip(), text)
+        yield Mutant(module, *_change(source.splitlines(), text.splitlines()), text)
+
+
+def _change(before: list[str], after: list[str]) -> tuple[int, str, str]:
+    """Return the number of the first line that changes, and the lines that do before and after."""
+    steps = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    first = next(step for step in steps if step[0] != "equal")
+    was, now = before[first[1] : first[2]], after[first[3] : first[4]]
+    return first[1] + 1, *(" ".join(line.strip() for line in part).strip() for part in (was, now))
 
 
 def _meaning(source: str) -> str:

@@ -19,6 +19,9 @@ _NO_JAVA = tuple(  # a minute; they are about another module
     for name in ("test_tokens_equal_the_java_tokenizer", "test_meteor_runs_where_java_is")
 )
 
+_ADD = "tests/pipeline/datasets/test_datasets_add.py"
+_SHARES = f"{_ADD}::test_without_given_shares_small_classes_have_no_validation"
+
 # place -> module -> arguments of pytest: test files, the quickest first
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "metrics": {
@@ -31,8 +34,8 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "adapter/metrics/vqa.py": ("tests/adapter/metrics/test_metrics_vqa.py",),
     },
     "protocols": {
-        "pipeline/datasets/splits.py": (_SPLITS,),
-        "adapter/classification/draws.py": (_RULES, _SPLITS),
+        "pipeline/datasets/splits.py": (_SPLITS, _SHARES),
+        "adapter/classification/draws.py": ("tests/adapter/classification/test_draws.py",),
         "adapter/classification/protocols.py": (
             _RULES,
             "tests/adapter/classification/test_targets.py",

@@ -121,6 +121,20 @@ def test_summaries():
     np.testing.assert_allclose(cross.summarise(arrays), [15.0])
 
 
+def test_columns_and_what_ranks_methods():
+    other = make(c=3, seed=5, name="other")
+    for name, targets, columns in (
+        ("fewshot", [], ["accuracy"]),
+        ("base2new", [], ["base", "new", "H"]),
+        ("generalized", [], ["base", "new", "H"]),
+        ("cross-dataset", [other], ["source", "other", "mean"]),
+        ("domain", [other], ["source", "other", "mean"]),
+    ):
+        protocol = load_protocol(name)
+        assert protocol.metrics(targets) == columns
+        assert protocol.best == columns[-1]
+
+
 def test_one_trained_class_is_refused():
     with pytest.raises(UserError, match="it needs two"):
         load_protocol("base2new").test_sets(make(c=2))

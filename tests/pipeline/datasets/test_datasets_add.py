@@ -72,6 +72,18 @@ def test_a_flat_folder_is_split_here_and_named_for_people(tmp_path: Path) -> Non
     assert dataset.split_note == "own deterministic split"
 
 
+@pytest.mark.parametrize(("images", "shares"), [(19, (0.7, 0.0, 0.3)), (20, (0.5, 0.2, 0.3))])
+def test_without_given_shares_small_classes_have_no_validation(
+    tmp_path: Path, images: int, shares: tuple[float, ...]
+) -> None:
+    """By the class of middling size: one is larger here, one smaller."""
+    photos = class_folders(tmp_path / "photos", ["middling"], images)
+    class_folders(photos, ["large"], 30)
+    class_folders(photos, ["small"], 3)
+    added = add_dataset(photos, "products", shares=None)
+    assert load_manifest(str(added.path)).shares == shares
+
+
 def test_shares_of_the_split_can_be_chosen(tmp_path: Path) -> None:
     photos = class_folders(tmp_path / "photos", ["cap", "hat"], 8)
     add_dataset(photos, "products", shares=(0.75, 0.0, 0.25))

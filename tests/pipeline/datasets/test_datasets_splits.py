@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
 
 from aape.pipeline.datasets import Item, base_new_classes, few_shot, few_shot_train_val
-from aape.pipeline.datasets.splits import own_split
+from aape.pipeline.datasets.splits import Split, own_split, path_hash
 from aape.pipeline.files import read_json
 
 PUBLISHED = {
@@ -79,3 +81,28 @@ def test_own_split_depends_on_names_only_and_never_leaves_training_empty(n: int)
 def test_own_split_keeps_a_fraction_of_zero_empty() -> None:
     counts = Counter(own_split([str(i) for i in range(10)], (0.8, 0.2, 0.0)))
     assert counts == {"train": 8, "val": 2}
+
+
+def test_groups_that_another_class_has_placed_count_as_this_class_s_share() -> None:
+    """Ten images, three to test: the two copies that lie in test already leave room for one."""
+    keys = [f"{i}.jpg" for i in range(10)]
+    groups: list[Hashable] = ["copies", "copies", *range(8)]
+    placed: dict[Hashable, Split] = {"copies": "test", "of another class": "val"}
+    splits = own_split(keys, groups=groups, placed=placed)
+    assert splits[:2] == ["test", "test"]
+    assert Counter(splits) == {"train": 5, "val": 2, "test": 3}
+    assert {group: placed[group] for group in groups} == dict(zip(groups, splits))
+    # more than its share lies in test: no further image does
+    placed = dict.fromkeys(range(4), "test")
+    assert Counter(own_split(keys, groups=range(10), placed=placed))["test"] == 4
+
+
+def test_a_group_is_as_large_as_its_images() -> None:
+    keys = [f"{i}.jpg" for i in range(10)]
+    splits = own_split(keys, groups=[i // 4 for i in range(10)])  # of four, four and two
+    assert Counter(splits) == {"train": 8, "test": 2}, "four fit into no share but training"
+
+
+def test_the_rank_of_a_path_is_the_first_half_of_its_hash() -> None:
+    assert path_hash("a/1.jpg") == int(hashlib.sha256(b"a/1.jpg").hexdigest()[:16], 16)
+    assert path_hash("\udcff") == int(hashlib.sha256(b"\xff").hexdigest()[:16], 16)
