@@ -51,14 +51,23 @@ def tests_of(place: str, module: str) -> list[str]:
 
 
 def run(
-    places: Sequence[str], count: int, seed: int, only: str, log: Path | None, scratch: Path
+    places: Sequence[str],
+    count: int,
+    seed: int,
+    only: str,
+    log: Path | None,
+    known: dict[tuple[str, str, str], dict[str, Any]],
+    scratch: Path,
 ) -> list[dict[str, Any]]:
-    """Try every mutant; return a record each."""
+    """Try every mutant that is not known; return a record each."""
     records = []
     for place in places:
         limits: dict[str, float] = {}
         for mutant in drawn(place, count // len(PLACES), seed):
             if only not in mutant.module:
+                continue
+            if mutant.change in known:
+                records.append(known[mutant.change] | {"line": mutant.line})
                 continue
             tests = tests_of(place, mutant.module)
             if mutant.module not in limits:
@@ -94,6 +103,10 @@ def _undisturbed(module: str, tests: Sequence[str], scratch: Path) -> float:
     return 10 + _LATE * seconds
 
 
+def _change(record: dict[str, Any]) -> tuple[str, str, str]:
+    return record["module"], record["was"], record["now"]
+
+
 def _say(record: dict[str, Any]) -> None:
     word = "SURVIVES" if record["ended"] == "passed" else record["ended"]
     print(
@@ -115,22 +128,23 @@ def main() -> None:
     parser.add_argument("--place", action="append", choices=list(PLACES), help="only this")
     parser.add_argument("--only", default="", help="only modules with this in their path")
     parser.add_argument("--log", type=Path, default=None, help="append a line of JSON a mutant")
-    parser.add_argument("--from-log", action="store_true", help="run nothing, read --log instead")
+    parser.add_argument("--known", type=Path, default=None, help="a log: its mutants are not tried")
+    parser.add_argument("--again", action="store_true", help="of the known ones, try the survivors")
     parser.add_argument("--before", type=Path, default=None, help="log of an earlier run")
     parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
     given = parser.parse_args()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and no child is left
-    if given.from_log:
-        records = _read(given.log)
-    else:
-        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-            records = run(
-                given.place or list(PLACES), given.count, given.seed, given.only, given.log,
-                Path(scratch),
-            )  # fmt: skip
+    known = {_change(r): r for r in _read(given.known)} if given.known else {}
+    if given.again:
+        known = {change: r for change, r in known.items() if r["ended"] != "passed"}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+        records = run(
+            given.place or list(PLACES), given.count, given.seed, given.only, given.log, known,
+            Path(scratch),
+        )  # fmt: skip
     alive = [r for r in records if r["ended"] == "passed"]
-    open_ones = [r for r in alive if (r["module"], r["was"], r["now"]) not in reasons()]
+    open_ones = [r for r in alive if _change(r) not in reasons()]
     print(f"{len(records)} mutants, {len(alive)} survive, {len(open_ones)} without a reason")
     if given.page:
         before = _read(given.before) if given.before else []

@@ -109,6 +109,11 @@ def _meaning(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
+        if isinstance(node, ast.arguments):  # a `*` alone is no product
+            node.args, node.posonlyargs, node.kwonlyargs = (
+                [*node.posonlyargs, *node.args, *node.kwonlyargs], [], []
+            )  # fmt: skip
+            node.defaults, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], []
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.returns = None
         if isinstance(node, ast.AnnAssign):

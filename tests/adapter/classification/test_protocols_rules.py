@@ -10,7 +10,7 @@ import torch
 from fakes import unit_rows
 
 from aape.adapter.classification.data import ClassificationData, ClassTexts, LabelledImages
-from aape.adapter.classification.protocols import PROTOCOLS, load_protocol
+from aape.adapter.classification.protocols import PROTOCOLS, SEMI, UNLABELLED, load_protocol
 from aape.adapter.method.problem import ClassText
 from aape.adapter.published import (
     AVERAGE_BASE2NEW,
@@ -103,10 +103,15 @@ def test_targets_of_cross_dataset_are_new_and_of_domain_are_matched_by_name():
     assert domain[1].classes.seen.tolist() == [3, 1]
     with pytest.raises(UserError, match="has classes that toy has not"):
         load_protocol("domain").test_sets(source, [other])
-    with pytest.raises(UserError, match="needs target"):
+    with pytest.raises(UserError, match=r"needs target.*with --target, once for each"):
         load_protocol("domain").test_sets(source)
-    with pytest.raises(UserError, match="has no target"):
+    with pytest.raises(UserError, match=r"has no target.*Leave out --target"):
         load_protocol("fewshot").test_sets(source, [other])
+    many = make(c=7, name="other")
+    with pytest.raises(UserError, match=r"toy has not: ('other \d', ){4}'other 4'\."):
+        load_protocol("domain").test_sets(source, [many])
+    same = "".join(["an ", "encoder"])  # equal, not the same object
+    assert load_protocol("cross-dataset").test_sets(source, [replace(other, encoder=same)])
     with pytest.raises(UserError, match="was embedded by"):
         load_protocol("cross-dataset").test_sets(source, [replace(other, encoder="another")])
 
@@ -144,6 +149,7 @@ def test_names_and_versions():
     assert {protocol.id for protocol in PROTOCOLS.values()} == {
         f"{name}/1" for name in ("fewshot", "base2new", "generalized", "cross-dataset", "domain")
     }
+    assert (UNLABELLED.id, SEMI.id) == ("unlabelled/1", "semi/1")
     with pytest.raises(UserError, match="Did you mean 'base2new'"):
         load_protocol("base2old")
     with pytest.raises(UserError, match="at version 1"):
