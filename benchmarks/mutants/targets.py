@@ -40,9 +40,12 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
             _RULES,
             "tests/adapter/classification/test_targets.py",
         ),
-        "adapter/classification/incremental.py": tuple(
-            f"tests/adapter/test_extend_run.py::{name}"
-            for name in ("test_too_few_classes_for_ten_sessions", "test_ten_sessions")
+        "adapter/classification/incremental.py": (
+            "tests/adapter/classification/test_incremental.py",
+            *(
+                f"tests/adapter/test_extend_run.py::{name}"
+                for name in ("test_too_few_classes_for_ten_sessions", "test_ten_sessions")
+            ),
         ),
     },
     "bank": {

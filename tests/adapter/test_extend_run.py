@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toy_world import world
 
+from aape.adapter.classification import incremental
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.incremental import evaluate_incremental, sessions_of
 from aape.adapter.config import EvaluationConfig
@@ -138,12 +141,15 @@ def test_damaged_statistics_are_said() -> None:
         ClassStatistics.load(tensors)
 
 
-def test_ten_sessions(tmp_path: Path) -> None:
+def test_ten_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(perf_counter=count(5).__next__)  # each look is a second later
+    monkeypatch.setattr(incremental, "time", clock)
     source = FileSource(write(tmp_path / "all.safetensors", 0, CLASSES))
     settings = EvaluationConfig(shots=4, seeds=[0], baselines=["none"], protocol="incremental")
     results, tensors, about = evaluate_incremental(source, DEFAULT, settings)
     assert results.protocol == "incremental/1"
     ours, plain = results.method("ours"), results.method("zero-shot")
+    assert (ours.seconds, plain.seconds) == (1.0, 1.0)
     assert ours.mean("average") > plain.mean("average")
     curve = [ours.mean(str(i + 1)) for i in range(10)]
     assert ours.mean("average") == pytest.approx(sum(curve) / 10)
