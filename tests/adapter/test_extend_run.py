@@ -145,7 +145,7 @@ def test_ten_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(perf_counter=count(5).__next__)  # each look is a second later
     monkeypatch.setattr(incremental, "time", clock)
     source = FileSource(write(tmp_path / "all.safetensors", 0, CLASSES))
-    settings = EvaluationConfig(shots=4, seeds=[0], baselines=["none"], protocol="incremental")
+    settings = EvaluationConfig(shots=4, seeds=[0, 1], baselines=["none"], protocol="incremental")
     results, tensors, about = evaluate_incremental(source, DEFAULT, settings)
     assert results.protocol == "incremental/1"
     ours, plain = results.method("ours"), results.method("zero-shot")
@@ -160,6 +160,7 @@ def test_ten_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mixed = share * point["new"] + (1 - share) * point["old"]
     assert mixed == pytest.approx(point["all"], abs=1e-3), "as many test images a class"
     assert len(about["class_names"]) == CLASSES
+    assert about["seed"] == 0, "what is kept is the first draw's"
     assert float(tensors["statistics.count"].sum()) == 4 * CLASSES
 
 

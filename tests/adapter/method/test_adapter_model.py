@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from aape.adapter.method import model
 from aape.adapter.method.model import (
+    Adapter,
     Aggregator,
     Generator,
     Head,
     clip_score,
     contrastive_loss,
     distillation_loss,
+    keeps_all_activations,
 )
+from aape.adapter.method.recipe import STAGED
 
 
 def randomised(module: nn.Module, seed: int) -> nn.Module:
@@ -165,6 +168,28 @@ def test_identity_starts_at_the_mean_prompt_and_learns(kind):
     clip_score(unit(4, 12, seed=9), out).backward()
     assert aggregator.scale.grad is not None
     assert aggregator.scale.grad.abs().sum() > 0
+
+
+def test_distances_are_summed_over_the_width_and_averaged_over_the_batch():
+    h, target = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 1.0]]), torch.zeros(2, 3)
+    assert distillation_loss(h, target) == pytest.approx((14 + 1) / 2)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_prompt_embedding_enters_the_head_as_the_recipe_says(normalise):
+    recipe = STAGED.model_copy(update={"normalise_h": normalise})
+    adapter = randomised(Adapter(recipe, unit(16, seed=3), unit(7, 16, seed=1), 20.0), 2)
+    x, w, h = unit(5, 16), unit(7, 16, seed=1), 3 * unit(5, 16, seed=4)
+    given = F.normalize(h, dim=-1) if normalise else h
+    expected = 20 * F.cosine_similarity(x[:, None], adapter.head.weights(w, given), dim=-1)
+    torch.testing.assert_close(adapter.general(x, w, h), expected, atol=1e-4, rtol=0)
+
+
+def test_a_step_holds_128_megabytes_of_hidden_units():
+    """2²⁵ floats of 4 bytes: 1,024 images × 1,024 classes × 32 units, and not one class more."""
+    assert keeps_all_activations(1024, 1024, 32)
+    assert not keeps_all_activations(1024, 1025, 32)
+    assert keeps_all_activations(1 << 30, 1, 32)  # one class at least
 
 
 def test_losses_by_hand():

@@ -242,3 +242,22 @@ def test_a_directory_that_lies_is_not_sound(tmp_path: Path, monkeypatch, change)
     footer = bank.footer.model_copy(update={"classes": lying})
     monkeypatch.setattr(PromptBank, "open", lambda path: PromptBank(bank.path, footer))
     assert any("directory" in problem for problem in verify_bank(bank.path).problems)
+
+
+def test_a_directory_without_its_last_class_is_not_sound(tmp_path: Path, monkeypatch) -> None:
+    bank = write_bank(tmp_path / "b.parquet", rows(40), metadata())
+    footer = bank.footer.model_copy(update={"classes": bank.footer.classes[:-1]})
+    monkeypatch.setattr(PromptBank, "open", lambda path: PromptBank(bank.path, footer))
+    assert verify_bank(bank.path).problems == ["The directory has 27 of 40 rows."]
+
+
+def test_a_class_of_one_row_is_sound(tmp_path: Path) -> None:
+    assert verify_bank(write_bank(tmp_path / "b.parquet", rows(4), metadata()).path).sound
+
+
+def test_of_what_cannot_be_opened_nothing_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and no end")
+    report = verify_bank(tmp_path / "b.parquet")
+    assert (report.rows, report.row_groups, report.content_hash) == (0, 0, "")
+    assert report.index == "absent"
+    assert not report.sound

@@ -7,6 +7,7 @@ import pytest
 from random_bank import DIM, metadata, random_unit, rows
 
 from aape.pipeline.bank import KEPT, PromptBank, PromptRow, index, write, write_bank
+from aape.pipeline.bank.search import parts_of
 from aape.pipeline.errors import UserError
 
 
@@ -56,6 +57,19 @@ def test_flat_search_is_exact_search(bank, k, indexed):
             [hit.cosine for hit in hits], [c for _, c in expected], atol=1e-6
         )
         assert all(f"text {hit.prompt_id[1:]}" == hit.text for hit in hits)
+
+
+def test_a_bank_without_rows_finds_nothing(tmp_path):
+    empty = write_bank(tmp_path / "e.parquet", [], metadata())
+    assert empty.search(random_unit(1)[0]) == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10, 11])
+def test_parts_are_all_rows_in_order(size):
+    parts = [part.tolist() for part in parts_of(np.arange(10), size)]
+    assert [row for part in parts for row in part] == list(range(10))
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    assert 0 < len(parts[-1]) <= size
 
 
 def test_search_within_a_class(bank):
