@@ -5,12 +5,14 @@ from __future__ import annotations
 _ACCURACY = "tests/adapter/method/test_adapter_accuracy.py"
 _CAPTIONS = "tests/adapter/metrics/test_metrics_captions.py"
 _CONVEX = "tests/adapter/method/test_adapter_convex.py"
+_CHOICES = "tests/adapter/method/test_convex_choices.py"
 _MODEL = "tests/adapter/method/test_adapter_model.py"
 _TRAIN = "tests/adapter/method/test_adapter_train.py"
 _QUERY = "tests/adapter/method/test_adapter_query.py"
 _RULES = "tests/adapter/classification/test_protocols_rules.py"
 _SPLITS = "tests/pipeline/datasets/test_datasets_splits.py"
 _BANK = "tests/pipeline/bank/test_bank_file.py"
+_SCHEMA = "tests/pipeline/bank/test_bank_schema.py"
 _DAMAGE = "tests/pipeline/bank/test_bank_damage.py"
 _SEARCH = "tests/pipeline/bank/test_bank_search.py"
 
@@ -49,7 +51,7 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "bank": {
-        "pipeline/bank/schema.py": (_BANK, _SEARCH),
+        "pipeline/bank/schema.py": (_SCHEMA, _BANK),
         "pipeline/bank/format.py": (_BANK, _DAMAGE),
         "pipeline/bank/verify.py": (_DAMAGE,),
         "pipeline/bank/content.py": (_BANK, _DAMAGE),
@@ -57,10 +59,10 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "pipeline/bank/index.py": (_SEARCH, _DAMAGE),
     },
     "method": {
-        "adapter/method/convex.py": (_CONVEX,),
-        "adapter/method/convex_problem.py": (_CONVEX,),
-        "adapter/method/convex_folds.py": (_CONVEX,),
-        "adapter/method/terms.py": (_MODEL, _TRAIN),
+        "adapter/method/convex.py": (_CHOICES, _CONVEX),
+        "adapter/method/convex_problem.py": (_CHOICES, _CONVEX),
+        "adapter/method/convex_folds.py": (_CHOICES, _CONVEX),
+        "adapter/method/terms.py": (_CHOICES, _MODEL, _TRAIN),
         "adapter/method/model.py": (_MODEL, _TRAIN),
     },
 }

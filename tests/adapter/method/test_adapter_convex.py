@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from toy_shots import C, D, problem, unit
 
 from aape.adapter.method.adapter import FittedAdapter
 from aape.adapter.method.class_text import choose_class_text
@@ -16,14 +17,12 @@ from aape.adapter.method.convex import fit_convex
 from aape.adapter.method.convex_folds import (
     Fold,
     Race,
-    _photo_splits,
     enough_images,
     rank_in_class,
     trusted,
 )
 from aape.adapter.method.convex_problem import ConvexProblem, Setting, whitening
-from aape.adapter.method.discriminant import Discriminant
-from aape.adapter.method.problem import ClassSet, ClassText, FewShot
+from aape.adapter.method.problem import ClassSet, ClassText
 from aape.adapter.method.recipe import DEFAULT, ConvexRecipe, controlled
 from aape.adapter.method.softmax_regression import (
     Likeness,
@@ -32,27 +31,7 @@ from aape.adapter.method.softmax_regression import (
     softmax_regression,
 )
 from aape.adapter.method.temperature import best_temperature
-from aape.adapter.method.terms import Gaussian, OwnWeights, Residual, SharedMap, ZeroShot
 from aape.adapter.method.train import fit
-
-C, D = 6, 12
-
-
-def unit(*shape: int, seed: int) -> Tensor:
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def problem(shots: int = 6, noise: float = 0.7, classes: int = C, wrong: float = 0.8) -> FewShot:
-    """Images about centres, texts near the centres, descriptions nearer."""
-    centres = unit(classes, D, seed=0)
-    y = torch.arange(classes).repeat(shots)
-    x = F.normalize(centres[y] + noise * unit(len(y), D, seed=2), dim=-1)
-    template = F.normalize(centres + wrong * unit(classes, D, seed=1), dim=-1)
-    prompts = F.normalize(centres[:, None] + wrong * unit(classes, 4, D, seed=3), dim=-1)
-    mask = torch.ones(classes, 4, dtype=torch.bool)
-    described = F.normalize(prompts.mean(1), dim=-1)
-    texts = ClassSet(template, template, described, None, torch.arange(classes))
-    return FewShot(x, y, None, texts, prompts, mask, x[:0], y[:0], 20.0, shots)
 
 
 def solved(own: float, shared: float, tolerance: float = 1e-7):
@@ -407,80 +386,6 @@ def test_terms_add_up_to_the_logits_and_survive_saving():
     torch.testing.assert_close(
         fitted.logits(data.x, backwards), fitted.logits(data.x, data.classes).flip(1)
     )
-
-
-def test_the_number_of_trained_values_is_that_of_the_tensors():
-    data = problem(classes=20)
-    classes, width = data.w.shape
-    terms = {
-        "zero-shot": (ZeroShot(20.0), 0),
-        "own weights": (OwnWeights(torch.zeros(width, classes), torch.zeros(classes)),
-                        width * classes + classes),
-        "shared map": (SharedMap(torch.zeros(width, width), torch.zeros(width), data.w.mean(0)),
-                       width * width + width),
-        "residual": (Residual(data.w, torch.zeros(classes, width), 20.0), classes * width),
-        "gaussian": (Gaussian(Discriminant(torch.zeros(classes, width), torch.zeros(classes))), 0),
-    }  # fmt: skip
-    for name, (term, parameters) in terms.items():
-        assert (term.name, term.parameters) == (name, parameters)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_three_classes_leave_none_to_hold_out(classes):
-    data = problem(classes=classes)
-    found = fit_convex(data.x, data.y, data.w, data.scale, ConvexRecipe())
-    assert found.new is None
-    assert (found.new_weight, found.new_temperature) == (0.0, 1.0)
-    assert found.chosen["new"] == {"weight": 0.0, "temperature": 1.0}
-
-
-@pytest.mark.parametrize("folds", [0, 1, 2, 3])
-def test_new_classes_are_judged_from_two_folds_of_the_classes_on(folds):
-    data, turn = problem(classes=24), torch.linalg.qr(unit(D, D, seed=4))[0]
-    x = F.normalize(data.w[data.y] @ turn + 0.1 * unit(len(data.y), D, seed=5), dim=-1)
-    recipe = ConvexRecipe(class_folds=folds)
-    found = fit_convex(x, data.y, data.w, data.scale, recipe)
-    assert (found.new is not None) == (folds >= 2)
-
-
-@pytest.mark.parametrize(("folds", "images"), [(4, 600), (4, 24), (2, 30), (3, 1)])
-def test_folds_cut_the_images_that_choosing_may_use(folds, images):
-    """Ranks below the limit, each judged once; a class of one image is only trained on."""
-    y = torch.cat([torch.arange(C).repeat(8), torch.tensor([C])])
-    rank = rank_in_class(y, 0)
-    limit = max(4, images // (C + 1))
-    recipe = ConvexRecipe(folds=folds, images=images, judged=1000)
-    judged = torch.zeros(len(y), dtype=torch.long)
-    parts = list(_photo_splits(rank, y, C + 1, recipe))
-    assert len(parts) == folds
-    for train, test in parts:
-        assert not (train & test).any()
-        assert torch.equal(train | test, rank < limit)
-        assert set(y[train].tolist()) == set(range(C + 1))
-        judged += test
-    assert torch.equal(judged, ((rank < limit) & (y < C)).long())
-    few = recipe.model_copy(update={"judged": 1})
-    assert len(list(_photo_splits(rank, y, C + 1, few))) == 1, "enough images are judged"
-    assert not list(_photo_splits(rank, y, C + 1, recipe.model_copy(update={"folds": 1})))
-
-
-@pytest.mark.parametrize("folds", [1, 4])
-def test_the_last_temperature_is_that_of_all_images(folds):
-    """More images than choosing may use: the end is trained on all but one fold, judged by it."""
-    data = problem(shots=12)
-    val = problem(shots=20)
-    recipe = ConvexRecipe(folds=folds, images=1, own=[10.0], shared=[0.0], whiten=[False], doubt=0)
-    found = fit_convex(data.x, data.y, data.w, 20.0, recipe, val.x[:60], val.y[:60], seed=1)
-    rank = rank_in_class(data.y, 1)
-    train = rank % folds > 0 if folds > 1 else rank > 0
-    offset = found.sharpness * 20 * data.x @ data.w.T
-    part = ConvexProblem(data.x[train], data.y[train], data.w, offset[train])
-    moved = offset[~train] + part.solve(Setting(False, 10.0, 0.0), 1e-6).seen(data.x[~train])
-    weight, mixed = trusted(
-        [(offset[~train], data.y[~train])], [(moved, data.y[~train])], data.y[~train], C, 0.0
-    )
-    assert found.seen_weight == weight > 0
-    assert found.seen_temperature == pytest.approx(best_temperature(mixed), rel=0.05)
 
 
 def test_controls_take_one_thing_away():
