@@ -131,6 +131,24 @@ def test_cider_d_by_hand() -> None:
     assert longer == pytest.approx(10 * (unigram + bigram) / 4 * math.exp(-1 / 72))
 
 
+def test_cider_d_of_a_caption_of_one_word_by_hand() -> None:
+    """No bigram against one: the penalty of a difference of one, as for two against three."""
+    score = cider_d([["c"], ["x"]], [[["c", "d"]], [["e"]]])[0]
+    assert score == pytest.approx(10 * (1 / math.sqrt(2)) / 4 * math.exp(-1 / 72))
+
+
+def test_the_only_n_gram_of_its_order_counts_for_its_caption() -> None:
+    line = ["a", "b", "c", "d"]  # the only one with four words
+    assert cider_d([["x"], line], [[["y"]], [line]]).tolist() == pytest.approx([0, 10])
+
+
+def test_an_empty_reference_beside_another_is_of_no_account() -> None:
+    candidates, references = [["a", "b"], ["c"]], [[[], ["a", "b"]], [["c"], []]]
+    assert rouge_l(candidates, references).tolist() == pytest.approx([1, 1])
+    assert bleu(candidates, references)[0] == pytest.approx(1)
+    assert np.isfinite(cider_d(candidates, references)).all()
+
+
 def test_bleu_and_rouge_by_hand() -> None:
     candidate = ["the", "cat", "sat", "on", "mat"]
     reference = ["the", "cat", "is", "on", "the", "mat"]
