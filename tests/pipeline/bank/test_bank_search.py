@@ -104,6 +104,24 @@ def test_the_kind_is_chosen_by_size(clustered, monkeypatch):
         clustered.reindex("tree")
 
 
+def test_lists_of_a_bank_of_few_rows(tmp_path):
+    few = write_bank(tmp_path / "f.parquet", rows(30), metadata())
+    report = few.reindex("ivf")
+    assert (report.kind, report.rows, report.effort, report.recall) == ("ivf", 24, 1, 1.0)
+    query = random_unit(1, seed=3)[0]
+    assert few.search(query, 5) == few.search(query, 5, exact=True)
+
+
+def test_effort_is_raised_no_further_than_the_recall_needs(tmp_path, monkeypatch):
+    """24 lists, from 8 at a time to all of them."""
+    many = write_bank(tmp_path / "m.parquet", rows(1200), metadata())
+    efforts = {}
+    for target in (0.0, 2.0):
+        monkeypatch.setattr(index, "_RECALL_TARGET", target)
+        efforts[target] = many.reindex("ivf").effort
+    assert efforts == {0.0: 8, 2.0: 24}
+
+
 def test_a_bank_without_kept_prompts_has_no_index(tmp_path):
     dropped = write_bank(tmp_path / "d.parquet", rows(verdict="refusal"), metadata())
     with pytest.raises(UserError, match="no kept prompt to search"):
