@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only modules with this in their path")
     parser.add_argument("--log", type=Path, default=None, help="append a line of JSON a mutant")
     parser.add_argument("--known", type=Path, default=None, help="a log: its mutants are not tried")
+    parser.add_argument("--from-log", type=Path, default=None, help="run nothing, report a log")
     parser.add_argument("--again", action="store_true", help="of the known ones, try the survivors")
     parser.add_argument("--before", type=Path, default=None, help="log of an earlier run")
     parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
@@ -145,18 +146,20 @@ def main() -> None:
     known = {_change(r): r for r in _read(given.known)} if given.known else {}
     if given.again:
         known = {change: r for change, r in known.items() if r["ended"] != "passed"}
-    with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        records = run(
-            given.place or list(PLACES), given.count, given.seed, given.only, given.log, known,
-            Path(scratch),
-        )  # fmt: skip
+    if given.from_log:
+        records = _read(given.from_log)
+    else:
+        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+            records = run(
+                given.place or list(PLACES), given.count, given.seed, given.only, given.log, known,
+                Path(scratch),
+            )  # fmt: skip
     alive = [r for r in records if r["ended"] == "passed"]
     open_ones = [r for r in alive if _change(r) not in reasons()]
     print(f"{len(records)} mutants, {len(alive)} survive, {len(open_ones)} without a reason")
     if given.page:
         before = _read(given.before) if given.before else []
-        command = f"python -m benchmarks.mutants --count {given.count} --seed {given.seed}"
-        write_page(given.page, records, before, command)
+        write_page(given.page, records, before, given.seed)
     sys.exit(bool(open_ones))
 
 

@@ -18,7 +18,7 @@ def reasons() -> dict[tuple[str, str, str], str]:
 
 
 def write_page(
-    path: Path, records: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], command: str
+    path: Path, records: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], seed: int
 ) -> None:
     """Replace what is between the marks by the counts, and the survivors with their reasons.
 
@@ -26,7 +26,7 @@ def write_page(
         path: the page.
         records: one a mutant: ``place``, ``module``, ``line``, ``was``, ``now``, ``ended``.
         before: those of an earlier run, or none.
-        command: which repeats it.
+        seed: by which they were drawn.
     """
     text = path.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
@@ -34,7 +34,7 @@ def write_page(
     known = reasons()
     survivors = [record for record in records if record["ended"] == "passed"]
     lines = [
-        f"`{command}`",
+        f"Drawn with `--seed {seed}`, the first of each place; a larger `--count` has them, too.",
         "",
         "| place | mutants | killed | survived before | survive now | of these explained |",
         "|---|---|---|---|---|---|",
@@ -57,7 +57,7 @@ def _row(place: str, records: Sequence[dict], before: Sequence[dict]) -> str:
     alive = [r for r in here if r["ended"] == "passed"]
     known = reasons()
     explained = sum((r["module"], r["was"], r["now"]) in known for r in alive)
-    earlier = sum(r["ended"] == "passed" for r in there) if before else "–"
+    earlier = f"{sum(r['ended'] == 'passed' for r in there)} of {len(there)}" if there else "–"
     return (
         f"| {place or 'all'} | {len(here)} | {len(here) - len(alive)} | {earlier} "
         f"| {len(alive)} | {explained} |"
