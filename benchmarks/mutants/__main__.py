@@ -16,11 +16,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .mutate import Mutant, draw, places_of
+from .mutate import Mutant, draw, find, places_of
 from .page import reasons, write_page
 from .targets import PLACES
 from .trial import LONG, ROOT, import_others, trial
@@ -51,38 +51,48 @@ def tests_of(place: str, module: str) -> list[str]:
 
 
 def run(
-    places: Sequence[str],
-    count: int,
-    seed: int,
-    only: str,
-    log: Path | None,
+    mutants: Iterable[tuple[str, Mutant]],
     known: dict[tuple[str, str, str], dict[str, Any]],
+    log: Path | None,
     scratch: Path,
 ) -> list[dict[str, Any]]:
     """Try every mutant that is not known; return a record each."""
     records = []
-    for place in places:
-        limits: dict[str, float] = {}
-        for mutant in drawn(place, count // len(PLACES), seed):
-            if only not in mutant.module:
-                continue
-            if mutant.change in known:
-                records.append(known[mutant.change] | {"line": mutant.line})
-                continue
-            tests = tests_of(place, mutant.module)
-            if mutant.module not in limits:
-                limits[mutant.module] = _undisturbed(mutant.module, tests, scratch)
-            ended, seconds = _tried(mutant, tests, limits[mutant.module])
-            record = {
-                "place": place, "module": mutant.module, "line": mutant.line,
-                "was": mutant.was, "now": mutant.now, "ended": ended, "seconds": round(seconds, 1),
-            }  # fmt: skip
-            records.append(record)
-            _say(record)
-            if log is not None:
-                with log.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    limits: dict[str, float] = {}
+    for place, mutant in mutants:
+        if mutant.change in known:
+            records.append(known[mutant.change])
+            continue
+        tests = tests_of(place, mutant.module)
+        if mutant.module not in limits:
+            limits[mutant.module] = _undisturbed(mutant.module, tests, scratch)
+        ended, seconds = _tried(mutant, tests, limits[mutant.module])
+        record = {
+            "place": place, "module": mutant.module, "line": mutant.line,
+            "was": mutant.was, "now": mutant.now, "ended": ended, "seconds": round(seconds, 1),
+        }  # fmt: skip
+        records.append(record)
+        _say(record)
+        _keep(record, log)
     return records
+
+
+def tried_again(
+    old: Sequence[dict[str, Any]], log: Path | None, scratch: Path
+) -> list[dict[str, Any]]:
+    """Try the survivors of an earlier run against the tests of today; return all of its records."""
+    alive, records = [], []
+    for record in old:
+        source = (ROOT / record["module"]).read_text(encoding="utf-8")
+        if record["ended"] != "passed":
+            records.append(record)
+        elif found := find(record["module"], source, record["was"], record["now"]):
+            alive.append((record["place"], found))
+        else:
+            records.append(record | {"ended": "gone"})
+    for record in records:
+        _keep(record, log)
+    return [*records, *run(alive, {}, log, scratch)]
 
 
 def _tried(mutant: Mutant, tests: Sequence[str], limit: float) -> tuple[str, float]:
@@ -114,6 +124,12 @@ def _change(record: dict[str, Any]) -> tuple[str, str, str]:
     return record["module"], record["was"], record["now"]
 
 
+def _keep(record: dict[str, Any], log: Path | None) -> None:
+    if log is not None:
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def _say(record: dict[str, Any]) -> None:
     word = "SURVIVES" if record["ended"] == "passed" else record["ended"]
     print(
@@ -136,27 +152,33 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only modules with this in their path")
     parser.add_argument("--log", type=Path, default=None, help="append a line of JSON a mutant")
     parser.add_argument("--known", type=Path, default=None, help="a log: its mutants are not tried")
-    parser.add_argument("--again", action="store_true", help="of the known ones, try the survivors")
+    parser.add_argument("--from-log", type=Path, default=None, help="run nothing, report a log")
+    parser.add_argument("--again", type=Path, default=None, help="try the survivors of a log again")
     parser.add_argument("--before", type=Path, default=None, help="log of an earlier run")
     parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
     given = parser.parse_args()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and no child is left
     known = {_change(r): r for r in _read(given.known)} if given.known else {}
-    if given.again:
-        known = {change: r for change, r in known.items() if r["ended"] != "passed"}
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        records = run(
-            given.place or list(PLACES), given.count, given.seed, given.only, given.log, known,
-            Path(scratch),
-        )  # fmt: skip
+        if given.from_log:
+            records = _read(given.from_log)
+        elif given.again:
+            records = tried_again(_read(given.again), given.log, Path(scratch))
+        else:
+            mutants = (
+                (place, mutant)
+                for place in given.place or list(PLACES)
+                for mutant in drawn(place, given.count // len(PLACES), given.seed)
+                if given.only in mutant.module
+            )
+            records = run(mutants, known, given.log, Path(scratch))
     alive = [r for r in records if r["ended"] == "passed"]
     open_ones = [r for r in alive if _change(r) not in reasons()]
     print(f"{len(records)} mutants, {len(alive)} survive, {len(open_ones)} without a reason")
     if given.page:
         before = _read(given.before) if given.before else []
-        command = f"python -m benchmarks.mutants --count {given.count} --seed {given.seed}"
-        write_page(given.page, records, before, command)
+        write_page(given.page, records, before, given.seed)
     sys.exit(bool(open_ones))
 
 

@@ -60,6 +60,17 @@ def draw(module: str, source: str, count: int, seed: int) -> list[Mutant]:
     return sorted(found, key=lambda mutant: mutant.line)
 
 
+def find(module: str, source: str, was: str, now: str) -> Mutant | None:
+    """Return the mutant of a change drawn from an earlier text; None if the line is gone."""
+    lines = source.splitlines()
+    for (line, _, _), mutants in sorted(_places(source).items()):
+        if lines[line - 1].strip() == was:
+            for mutant in _made(module, source, _meaning(source), mutants):
+                if mutant.now == now:
+                    return mutant
+    return None
+
+
 def places_of(source: str) -> int:
     """Return in how many places a module can be changed."""
     return len(_places(source))

@@ -18,33 +18,34 @@ def reasons() -> dict[tuple[str, str, str], str]:
 
 
 def write_page(
-    path: Path, records: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], command: str
+    path: Path, records: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], seed: int
 ) -> None:
     """Replace what is between the marks by the counts, and the survivors with their reasons.
 
     Args:
         path: the page.
-        records: one a mutant: ``place``, ``module``, ``line``, ``was``, ``now``, ``ended``.
+        records: one a mutant: ``place``, ``module``, ``line``, ``was``, ``now``, ``ended``, which
+            is failed, late, passed, or gone with its line.
         before: those of an earlier run, or none.
-        command: which repeats it.
+        seed: by which they were drawn.
     """
     text = path.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     known = reasons()
-    survivors = [record for record in records if record["ended"] == "passed"]
+    places = [*dict.fromkeys(record["place"] for record in records), ""]
     lines = [
-        f"`{command}`",
+        f"Drawn with `--seed {seed}`, the first of each place; a larger `--count` has them, too.",
         "",
         "| place | mutants | killed | survived before | survive now | of these explained |",
         "|---|---|---|---|---|---|",
-        *(_row(place, records, before) for place in [*dict.fromkeys(r["place"] for r in records)]),
-        _row("", records, before),
+        *(_row(place, records, before) for place in places),
         "",
         *(
-            f"- `{r['module']}`: `{r['was']}` → `{r['now']}`: "
-            f"{known.get((r['module'], r['was'], r['now']), 'not explained')}"
-            for r in survivors
+            f"- `{r['module']}`: `{r['was']}` → `{r['now'] or 'nothing'}`: "
+            f"{known.get((r['module'], r['was'], r['now']), 'not explained')}."
+            for r in records
+            if r["ended"] == "passed"
         ),
     ]
     path.write_text(f"{head}{BEGIN}\n{chr(10).join(lines)}\n{END}{tail}", encoding="utf-8")
@@ -54,11 +55,9 @@ def _row(place: str, records: Sequence[dict], before: Sequence[dict]) -> str:
     here, there = (
         [r for r in rows if not place or r["place"] == place] for rows in (records, before)
     )
-    alive = [r for r in here if r["ended"] == "passed"]
-    known = reasons()
-    explained = sum((r["module"], r["was"], r["now"]) in known for r in alive)
-    earlier = sum(r["ended"] == "passed" for r in there) if before else "–"
-    return (
-        f"| {place or 'all'} | {len(here)} | {len(here) - len(alive)} | {earlier} "
-        f"| {len(alive)} | {explained} |"
-    )
+    alive = [(r["module"], r["was"], r["now"]) for r in here if r["ended"] == "passed"]
+    explained = sum(change in reasons() for change in alive)
+    earlier = f"{sum(r['ended'] == 'passed' for r in there)} of {len(there)}" if there else "–"
+    killed = sum(r["ended"] in ("failed", "late") for r in here)
+    counts = [place or "all", len(here), killed, earlier, len(alive), explained]
+    return f"| {' | '.join(map(str, counts))} |"

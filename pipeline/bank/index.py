@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 KINDS = ("auto", "flat", "ivf", "ivfpq", "hnsw")
 
 FLAT_BELOW = 200_000
-CODES_FROM = 1_000_000  # from here on ``ivf`` would hold more than two gigabytes while it is built
 _MAGIC = b"AAPEIDX2"
 _DIGEST = 32  # bytes of a SHA-256
 _LISTS = ("ivf", "ivfpq")  # kinds that look at some lists of rows, mapped from the disk
@@ -76,10 +75,10 @@ class IndexReport(Section):
 def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
     """Build the index of the bank's kept prompts and write it beside the bank, atomically.
 
-    ``auto`` takes exact search (``flat``) below 200,000 prompts, ``ivf`` below a million, and
-    ``ivfpq`` above: codes of 64 bytes a prompt, whose candidates are ranked again by the bank's own
-    vectors. Both are mapped from the disk, so that a single search opens at once. ``hnsw`` answers
-    faster once it is loaded as a whole, takes longer to build, and is chosen by name.
+    ``auto`` takes exact search (``flat``) below 200,000 prompts and ``ivf`` above. ``ivfpq``, by
+    name, keeps codes of 64 bytes a prompt, whose candidates are ranked again by the bank's own
+    vectors. Both are mapped from the disk, so that a single search opens at once. ``hnsw``, by
+    name, answers faster once it is loaded as a whole, and takes longer to build.
 
     Raises:
         UserError: the kind is unknown, the bank is damaged or has no kept prompt, the disk is full,
@@ -93,7 +92,7 @@ def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
     if not len(rows):
         raise UserError(f"{bank.path} has no kept prompt to search.", "Look at: aape bank stats.")
     if kind == "auto":
-        kind = "flat" if len(rows) < FLAT_BELOW else "ivf" if len(rows) < CODES_FROM else "ivfpq"
+        kind = "flat" if len(rows) < FLAT_BELOW else "ivf"
     index = _empty_index(bank, rows, kind)
     with exclusive(bank.index_path, "building"):
         parts = list(parts_of(rows))

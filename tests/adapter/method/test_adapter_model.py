@@ -185,6 +185,13 @@ def test_the_prompt_embedding_enters_the_head_as_the_recipe_says(normalise):
     torch.testing.assert_close(adapter.general(x, w, h), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("ffn", "width"), [(0, 12), (10, 10)])
+def test_the_layer_of_the_aggregator_is_as_wide_as_asked(ffn, width):
+    """As wide as the embedding, where nothing is said."""
+    assert Aggregator(12, heads=3, ffn=ffn).layer.linear1.out_features == width
+    assert Aggregator(12, "mlp", ffn=ffn).layer[0].out_features == width
+
+
 def test_a_step_holds_128_megabytes_of_hidden_units():
     """2²⁵ floats of 4 bytes: 1,024 images × 1,024 classes × 32 units, and not one class more."""
     assert keeps_all_activations(1024, 1024, 32)

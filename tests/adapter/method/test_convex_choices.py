@@ -7,10 +7,17 @@ import torch
 import torch.nn.functional as F
 from toy_shots import C, D, problem, unit
 
+from aape.adapter.method import convex_folds, convex_problem
 from aape.adapter.method.convex import fit_convex
-from aape.adapter.method.convex_folds import _photo_splits, rank_in_class, trusted
+from aape.adapter.method.convex_folds import (
+    _class_folds,
+    _photo_splits,
+    rank_in_class,
+    trusted,
+)
 from aape.adapter.method.convex_problem import ConvexProblem, Setting
 from aape.adapter.method.discriminant import Discriminant
+from aape.adapter.method.problem import ClassSet
 from aape.adapter.method.recipe import ConvexRecipe
 from aape.adapter.method.temperature import best_temperature
 from aape.adapter.method.terms import Gaussian, OwnWeights, Residual, SharedMap, ZeroShot
@@ -30,6 +37,65 @@ def test_the_number_of_trained_values_is_that_of_the_tensors():
     }  # fmt: skip
     for name, (term, parameters) in terms.items():
         assert (term.name, term.parameters) == (name, parameters)
+
+
+def test_terms_are_their_formulas():
+    """Of two images and two classes: one trained as number 1, one new."""
+    x, text, delta = unit(2, D, seed=1), unit(3, D, seed=2), unit(3, D, seed=3)
+    matrix, shift, mean = unit(D, D, seed=4), unit(D, seed=5), unit(D, seed=6)
+    weight, bias = unit(D, 3, seed=7), unit(3, seed=8)
+    t = unit(2, D, seed=9)
+    classes = ClassSet(t, t, t, None, torch.tensor([1, -1]))
+    moved = (text[1] + delta[1]) / (text[1] + delta[1]).norm()
+    gaussian = Discriminant(weight.T.contiguous(), bias)
+    expected = [
+        (ZeroShot(20.0), [[20 * float(i @ c) for c in t] for i in x]),
+        (Residual(text, delta, 20.0), [[20 * float(i @ moved), 0] for i in x]),
+        (OwnWeights(weight, bias), [[float(i @ weight[:, 1] + bias[1]), 0] for i in x]),
+        (
+            SharedMap(matrix, shift, mean),
+            [[float((i @ matrix + shift) @ (c - mean)) for c in t] for i in x],
+        ),
+        (Gaussian(gaussian), [[float(gaussian(i[None])[0, 1]), 0] for i in x]),
+    ]
+    for term, scores in expected:
+        torch.testing.assert_close(term(x, classes), torch.tensor(scores), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "rough", "tolerance"),
+    [(60, False, 3e-3), (60, True, 3e-3), (600, False, 3e-3), (600, True, 0.02),
+     (4200, False, 0.01), (4200, True, 0.02)],
+)  # fmt: skip
+def test_many_images_are_solved_as_exactly_as_they_need(images, rough, tolerance, monkeypatch):
+    asked = []
+
+    def regression(features, y, offset, like, *, start, tolerance):
+        asked.append(tolerance)
+        return torch.zeros(features.z.shape[1], C)
+
+    monkeypatch.setattr(convex_problem, "softmax_regression", regression)
+    data = problem(shots=images // C)
+    part = ConvexProblem(data.x, data.y, data.w, 20 * data.x @ data.w.T)
+    part.solve(Setting(False, 1.0, 0.0), rough=rough)
+    part.solve(Setting(False, 1.0, 0.0), 0.5, rough=rough)
+    assert asked == [tolerance, 0.5]
+
+
+@pytest.mark.parametrize(("enough", "folds"), [(6, 1), (7, 2), (12, 2), (13, 3), (25, 4)])
+def test_held_out_classes_end_where_they_are_enough(enough, folds, monkeypatch):
+    """24 classes in four parts of six."""
+    monkeypatch.setattr(convex_folds, "_ENOUGH_CLASSES", enough)
+    data = problem(classes=24)
+    whole = ConvexProblem(data.x, data.y, data.w, 20 * data.x @ data.w.T)
+    found = list(_class_folds(whole, 20.0, ConvexRecipe(), 0))
+    assert len(found) == folds
+    held = torch.cat([fold.owners.unique() for fold in found]).tolist()
+    assert len(held) == len(set(held)) == 6 * folds
+    for fold in found:
+        assert fold.held_out
+        rows = (fold.problem.x[:, None] == data.x).all(-1).int().argmax(1)
+        assert not set(fold.owners.tolist()) & set(data.y[rows].tolist())
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -253,6 +254,23 @@ def test_a_directory_without_its_last_class_is_not_sound(tmp_path: Path, monkeyp
 
 def test_a_class_of_one_row_is_sound(tmp_path: Path) -> None:
     assert verify_bank(write_bank(tmp_path / "b.parquet", rows(4), metadata()).path).sound
+
+
+@pytest.mark.parametrize(
+    ("length", "end", "message"),
+    [
+        (8, b"PAR1", "not a prompt bank"),  # whole, and no bank
+        (9, b"PAR1", "truncated"),  # its footer would begin one byte within the first mark
+        (8, b"PARX", "truncated"),
+    ],
+)
+def test_a_footer_lies_between_the_two_marks(
+    tmp_path: Path, length: int, end: bytes, message: str
+) -> None:
+    path = tmp_path / "b.parquet"
+    path.write_bytes(b"PAR1" + bytes(8) + struct.pack("<I", length) + end)
+    with pytest.raises(UserError, match=message):
+        PromptBank.open(path)
 
 
 def test_of_what_cannot_be_opened_nothing_is_counted(tmp_path: Path) -> None:

@@ -100,8 +100,6 @@ def test_the_kind_is_chosen_by_size(clustered, monkeypatch):
     assert clustered.reindex().kind == "flat"
     monkeypatch.setattr(index, "FLAT_BELOW", 20_000)
     assert clustered.reindex().kind == "ivf"
-    monkeypatch.setattr(index, "CODES_FROM", 20_000)
-    assert clustered.reindex().kind == "ivfpq"
     with pytest.raises(UserError, match="Unknown kind of index 'tree'"):
         clustered.reindex("tree")
 
@@ -126,6 +124,24 @@ def test_a_small_bank_has_codes_of_fewer_bits(bank):
 def test_candidates_that_are_no_rows_are_refused(bank):
     with pytest.raises(UserError, match="is damaged"):
         index.ranked_again(bank, random_unit(1), np.array([[3, 400]]), 1)
+
+
+def test_lists_of_a_bank_of_few_rows(tmp_path):
+    few = write_bank(tmp_path / "f.parquet", rows(30), metadata())
+    report = few.reindex("ivf")
+    assert (report.kind, report.rows, report.effort, report.recall) == ("ivf", 24, 1, 1.0)
+    query = random_unit(1, seed=3)[0]
+    assert few.search(query, 5) == few.search(query, 5, exact=True)
+
+
+def test_effort_is_raised_no_further_than_the_recall_needs(tmp_path, monkeypatch):
+    """24 lists, from 8 at a time to all of them."""
+    many = write_bank(tmp_path / "m.parquet", rows(1200), metadata())
+    efforts = {}
+    for target in (0.0, 2.0):
+        monkeypatch.setattr(index, "_RECALL_TARGET", target)
+        efforts[target] = many.reindex("ivf").effort
+    assert efforts == {0.0: 8, 2.0: 24}
 
 
 def test_a_bank_without_kept_prompts_has_no_index(tmp_path):
