@@ -28,7 +28,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-embedded.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "aape needs Python 3.10 or later; name one with: make demo PYTHON=python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[serve]'
 	@$(PIP) --no-deps -r requirements-embedded.txt
 	@touch $@
 

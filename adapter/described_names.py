@@ -50,7 +50,11 @@ def with_descriptions(
         step("Nothing to describe: no class was named that the run's data set has not.")
         return text
     if not share:
-        step("Nothing was described: the class texts of this run hold no descriptions.")
+        step(
+            "Nothing was described: the class texts of this run hold no descriptions, since its"
+            " training photos wanted none. To have them anyway, train with: --set"
+            " 'recipe.class_text.shares=[0.5]'."
+        )
         return text
     described, some = describe_names([asked[i].name for i in places], encoder, engine, config)
     out = text.clone()

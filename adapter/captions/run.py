@@ -21,7 +21,7 @@ from .choose_query import keep_query
 from .contrasts import evaluate_contrasts
 from .data import training_and_validation
 from .retrieval import evaluate_retrieval
-from .settings import CaptioningConfig, CaptionRunConfig, VqaConfig
+from .settings import CAPTIONS_CONFIG, CaptioningConfig, CaptionRunConfig, VqaConfig
 from .train import CaptionAdapter, train_captions
 from .vqa import evaluate_vqa
 
@@ -195,6 +195,9 @@ def open_adapters(folder: RunFolder) -> tuple[CaptionRunConfig, list[CaptionAdap
     from ...pipeline.config import read_yaml
 
     path = folder.path / "config.yaml"
+    within = folder.path / CAPTIONS_CONFIG
+    if path.exists() and within.exists():  # a suite trains on labels and captions in one folder
+        path = within
     make = "Make such a run with: aape train-captions --dataset NAME --out FOLDER."
     if not path.exists():
         raise UserError(f"{folder.path} is not a run folder (it has no config.yaml).", make)

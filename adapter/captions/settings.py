@@ -39,6 +39,9 @@ class CaptionConfig(Section):
     max_validation: int = Field(default=0, ge=0, description="validation images; 0 is all")
 
 
+CAPTIONS_CONFIG = "captions/config.yaml"  # where a run of classification holds one as well
+
+
 class CaptionRunConfig(Section):
     """What ``aape train-captions`` was asked for; kept as the run's ``config.yaml``."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 
 from ...pipeline import terminal
+from ...pipeline.counts import counted
 from ..explain.classes import ClassExplanation
 from ..explain.photo import PhotoExplanation
 
@@ -82,8 +83,8 @@ def _print_class(found: ClassExplanation) -> None:
         counts = (
             "nearest by its text"
             if other.nearest_text
-            else f"{other.taken_for_it} photos of {escape(found.name)} called so,"
-            f" {other.takes_it} the other way"
+            else counted(other.taken_for_it, "photo", "photos")
+            + f" of {escape(found.name)} called so, {other.takes_it} the other way"
         )
         console.print(f"\n[bold]Confused with {escape(other.name)}[/bold]: {counts}")
         for pair in other.shared:

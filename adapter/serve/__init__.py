@@ -52,16 +52,20 @@ def serve(
     token = token or os.environ.get(TOKEN_VARIABLE, "")
     check_access(host, token)
     from .app import create_app
-    from .service import open_service
+    from .service import START_WITH, VERBS, open_service
 
     service = open_service(
         run, captions=captions, photos=photos, bank=bank, checkpoint=checkpoint, device=device
     )
+    service.warm_up()
     hosts = LOOPBACK if host in LOOPBACK else ()
     app = create_app(service, limits=limits, token=token, hosts=hosts)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     step(f"Serving {', '.join(service.offers)} at http://{shown}:{listening.getsockname()[1]}/")
+    for verb in VERBS:
+        if verb not in service.offers:
+            step(f"Not {verb}: {START_WITH[verb]}")
     config = uvicorn.Config(
         app, log_level="warning", server_header=False, limit_concurrency=1000,
         timeout_graceful_shutdown=5,

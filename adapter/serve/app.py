@@ -26,7 +26,7 @@ from .batching import Batcher, QueueFull
 from .guard import LOOPBACK, Guard
 from .limits import MAX_NAME_LENGTH, MAX_NAMES, Limits, check_size, without_path
 from .metrics import Metrics
-from .service import PhotoQuestion, SearchQuestion, Service
+from .service import START_WITH, PhotoQuestion, SearchQuestion, Service
 
 _CODES = (400, 401, 403, 404, 408, 413, 422, 429, 503)
 PROBLEMS: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in _CODES}
@@ -75,7 +75,7 @@ class Desk:
     def require(self, verb: str) -> None:
         """Refuse what is not offered, before a photo is looked at."""
         if verb not in self.service.offers:
-            raise HTTPException(404, f"This server does not offer {verb}.")
+            raise HTTPException(404, f"This server does not offer {verb}. {START_WITH[verb]}")
 
     async def ask(self, batcher: str, question: Any) -> Any:
         """Return the model's answer; an error of this question alone is raised."""

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 VERBS = ("predict", "explain", "search", "caption", "ask")
+START_WITH = {  # what the command lacks where a verb is not offered
+    "predict": "Serve a run of classification.",
+    "explain": "Serve a run of classification.",
+    "search": "Start it with --photos FOLDER.",
+    "caption": "Start it with --captions RUN, where `aape eval captioning RUN` has ended.",
+    "ask": "Start it with --captions RUN, where `aape eval vqa RUN` has ended.",
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,15 @@ class Service:
         """The verbs that can be asked."""
         parts = (self.model, self.model, self.photos, self.captioner, self.answerer)
         return [verb for verb, part in zip(VERBS, parts) if part is not None]
+
+    def warm_up(self) -> None:
+        """Label a blank photo by a name, so that the first request does not wait for libraries."""
+        from PIL import Image
+
+        if self.model is not None:
+            self.model.encoder.encode_text(["a photo"])
+            blank = Image.new("RGB", (64, 64))
+            self.model.features(self.model.encoder.transform(blank)[None])
 
     def classify(
         self, questions: Sequence[PhotoQuestion]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ...pipeline.files import write_text
 from ..config import Config, DataConfig
 from ..results import Results
 from ..run import RunFolder
@@ -27,7 +28,7 @@ class Tasks:
         Raises:
             UserError: something is wrong that the user can mend.
         """
-        if task != "classification" and "classification" not in job.tasks:
+        if task != "classification":
             self._start_captions(job, folder)
         by_task = {
             "classification": self._classification,
@@ -92,18 +93,23 @@ class Tasks:
         )
 
     def _start_captions(self, job: Job, folder: RunFolder) -> None:
-        """Write what a folder of the caption tasks alone is: nothing else configures it."""
-        from ..captions.settings import CaptionRunConfig
+        """Write how the captions of a folder were trained on, for `aape caption`, `ask`, `search`.
+
+        A folder of the caption tasks alone is configured by nothing else.
+        """
+        from ..captions.settings import CAPTIONS_CONFIG, CaptionRunConfig
 
         encoder = self.opened.suite.encoder.model_copy(update={"name": self.opened.encoder.id})
-        folder.start(
-            CaptionRunConfig(
-                dataset=job.source or job.dataset,
-                encoder=encoder,
-                captions=self.opened.suite.captions,
-                seeds=self.opened.suite.caption_seeds,
-            )
+        config = CaptionRunConfig(
+            dataset=job.source or job.dataset,
+            encoder=encoder,
+            captions=self.opened.suite.captions,
+            seeds=self.opened.suite.caption_seeds,
         )
+        if "classification" not in job.tasks:
+            folder.start(config)
+            return
+        write_text(folder.path / CAPTIONS_CONFIG, config.to_yaml())
 
     def _caption_adapters(self, job: Job, folder: RunFolder) -> list[CaptionAdapter]:
         """Return one generator a seed, trained on the job's captions."""

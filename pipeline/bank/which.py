@@ -37,7 +37,9 @@ def bank_path(bank: str | Path = "") -> Path:
     if len(here) != 1:
         found = f"{len(here)} banks: {', '.join(map(str, here))}" if here else "no bank"
         raise UserError(
-            f"No bank is named, and the current folder has {found}.", "Name one: --bank FILE."
+            f"No bank is named, and the current folder has {found}.",
+            "Name one: --bank FILE. Those of own photos lie in $AAPE_HOME/banks, by default"
+            " ~/.cache/aape/banks.",
         )
     return here[0]
 
