@@ -16,6 +16,7 @@ from aape import cli
 from aape.adapter.captions import run as caption_run
 from aape.adapter.captions.run import evaluate_run, run_captions
 from aape.adapter.captions.settings import (
+    CAPTIONS_CONFIG,
     CaptionConfig,
     CaptioningConfig,
     CaptionRunConfig,
@@ -45,6 +46,11 @@ def test_train_then_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     results = evaluate_run(tmp_path / "run", "retrieval", limit=8)
     assert [row["seed"] for row in results.method("h(x)").seeds] == [1, 2]
     assert (tmp_path / "run" / "results" / "retrieval.md").exists()
+    # the folder of a suite is configured by classification, and holds the other beside
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "run" / CAPTIONS_CONFIG)
+    (tmp_path / "run" / "config.yaml").write_text("recipe: {}\n")
+    found, adapters = caption_run.open_adapters(RunFolder(tmp_path / "run"))
+    assert (found.dataset, found.seeds, len(adapters)) == ("fake", [1, 2], 2)
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:
