@@ -143,6 +143,9 @@ class Table(_Layout):
         default=False, description="paths are relative to their own file, not to the root"
     )
     images: RelativePath = Field(default=".", description="folder that the paths are relative to")
+    images_of: dict[RelativePath, RelativePath] = Field(
+        default={}, description="that folder for each file, where files have their own"
+    )
     strip: int = Field(default=0, ge=0, description="leading parts of a path to leave out")
     suffixes: list[str] = Field(default=[], description="tried where a path has no suffix")
     unprefixed: bool = Field(default=False, description="cut Label Studio's prefix off a name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,14 @@ from .class_entries import entries_of
 from .columns import NUMBERS, PATHS, Columns, candidates, find_columns, named, no_columns
 from .exports import form_of_export
 from .found import Found, tasks_of
-from .image_paths import Placement, find_placement, folder_of_all
+from .image_paths import (
+    AmbiguousPhotos,
+    Placement,
+    find_placement,
+    folder_of_all,
+    split_of_folder,
+    split_of_table,
+)
 from .layouts import Table
 from .recognise_hub import hub_of_file, is_image_column
 from .tables import is_marked, read_rows
@@ -137,8 +144,9 @@ def tables_in_folder(root: Path, hints: Hints) -> Found | None:
         name, found = next(iter(usable.items()))
         remarks = (f"read from the table {name}", *found.remarks)
         return Found(found.root, found.layout, found.classes, found.tasks, remarks)
-    if len(refused) == 1:
-        raise refused[0]
+    doubtful = [error for error in refused if isinstance(error, AmbiguousPhotos)]
+    if len(refused) == 1 or doubtful:
+        raise (doubtful or refused)[0]
     return None
 
 
@@ -155,7 +163,8 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     rows = [row for table in read for row in table.rows]
     names = list(dict.fromkeys(str(name) for table in read for name in table.columns))
     bases = [(root / file).parent for file in files]
-    path, placement = _placed(bases, read, names, hints, where)
+    path, placements = _placed([root / file for file in files], read, names, hints, where)
+    placement = placements[0]
     holder = _holder(root, [text_of(row.get(path)) for row in rows], placement)
     columns = find_columns(names, hints, where, path)
     if form != "rows":
@@ -167,6 +176,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     if not (columns.label or columns.captions or one_hot):
         raise no_columns(where, names, has_path=True)
     classes, remarks = _classes(rows, columns, one_hot, where, path)
+    remarks = [*remarks, *_contradictions(files, placements)]
     if holder != root:
         remarks = [*remarks, f"the photos lie outside the folder of the table, in {holder}"]
         placement = placement._replace(folder=_without_climbing(placement.folder))
@@ -194,6 +204,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
         split_lists={} if columns.split or split_of else lists,
         beside=beside,
         images=placement.folder,
+        images_of=_images_of(list(files), placements, climbing=holder != root),
         strip=placement.strip,
         suffixes=list(placement.suffixes),
         unprefixed=placement.unprefixed,
@@ -226,21 +237,30 @@ def _form(file: Path) -> str:
 
 
 def _placed(
-    bases: Sequence[Path], read: Sequence[TextTable], names: list[str], hints: Hints, where: Path
-) -> tuple[str, Placement]:
-    """Return the column of paths, and the rule by which the photos are found."""
+    files: Sequence[Path],
+    read: Sequence[TextTable],
+    names: list[str],
+    hints: Hints,
+    where: Path,
+) -> tuple[str, list[Placement]]:
+    """Return the column of paths, and the rules by which the photos of each file are found."""
     if hints.path_column:
         possible = [named(hints.path_column, names, where)]
     else:
         possible = candidates(names, PATHS)
     first = ""
     for column in possible:
-        for base, table in zip(bases, read):
+        found: list[Placement | None] = []
+        for file, table in zip(files, read):
             texts = [text for row in table.rows if (text := text_of(row.get(column)))]
             first = first or (texts[0] if texts else "")
-            placement = find_placement(base, texts) if texts else None
-            if placement is not None:
-                return column, placement
+            found.append(find_placement(file.parent, texts, file.name) if texts else None)
+        rule = next((place for place in found if place is not None), None)
+        if rule is not None:
+            # one rule, but a folder for each file: train.csv of train/, test.csv of test/
+            own = [place and rule._replace(folder=place.folder) == place for place in found]
+            placed = [place if fits and place else rule for place, fits in zip(found, own)]
+            return column, placed
     if not any(table.rows for table in read):
         raise UserError(f"{where} has no rows.")
     if not set(possible) - set(candidates(names, NUMBERS)):
@@ -248,9 +268,32 @@ def _placed(
     if not first:
         raise UserError(f"{where} has rows without a {possible[0]!r}.", "Fill or remove them.")
     raise UserError(
-        f"None of the first images of {where} is there ({bases[0] / first}, …).",
+        f"None of the first images of {where} is there ({files[0].parent / first}, …).",
         "Paths are relative to the folder of the table; --path-column names another column.",
     )
+
+
+def _images_of(
+    files: Sequence[str], placements: Sequence[Placement], climbing: bool
+) -> dict[str, str]:
+    """Return the folder of the photos of each file, where not all have the same."""
+    folders = [place.folder for place in placements]
+    if len(set(folders)) == 1:
+        return {}
+    return {f: _without_climbing(p) if climbing else p for f, p in zip(files, folders)}
+
+
+def _contradictions(files: Iterable[str], placements: Sequence[Placement]) -> list[str]:
+    """Say which tables are named like one split and find their photos in that of another."""
+    pairs = [
+        (file, place.folder, split_of_table(Path(file).stem), split_of_folder(place.folder))
+        for file, place in zip(files, placements)
+    ]
+    return [
+        f"the photos of {file} were found in {folder!r} only"
+        for file, folder, said, found in pairs
+        if said and found and said != found
+    ]
 
 
 def one_hot_columns(read: Sequence[TextTable], names: list[str]) -> list[str]:

@@ -56,9 +56,8 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
         photos.remarks += table.remarks
         _require(root / file, table, layout)
         base = (root / file).parent if layout.beside else root
-        placement = Placement(
-            layout.images, layout.strip, tuple(layout.suffixes), layout.unprefixed
-        )
+        folder = layout.images_of.get(file, layout.images)
+        placement = Placement(folder, layout.strip, tuple(layout.suffixes), layout.unprefixed)
         places = Places(base, placement, names, root)
         for row in table.rows:
             said = text_of(row.get(layout.path))

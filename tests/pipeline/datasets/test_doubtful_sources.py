@@ -1,0 +1,122 @@
+"""Sources that can be read in two ways: the likelier one with a word, or one sentence."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from aape.pipeline.datasets import Dataset, open_dataset
+from aape.pipeline.datasets.add import add_dataset
+from aape.pipeline.datasets.own import find_or_add
+from aape.pipeline.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("AAPE_DATA", raising=False)
+
+
+def photos(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = folder / name
+        Image.new("RGB", (4, 4), tuple(zlib.crc32(str(path).encode()).to_bytes(4)[:3])).save(path)
+
+
+def table(path: Path, text: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def all_photos(dataset: Dataset) -> dict[str, str]:
+    """The class of every photo, by its path below the root."""
+    return {
+        item.path.relative_to(dataset.root).as_posix(): dataset.class_names[item.label]
+        for items in dataset.contents.items.values()
+        for item in items
+    }
+
+
+TEN = [f"{i}.png" for i in range(10)]
+
+
+# --- photos of one name in several folders ---
+
+
+@pytest.mark.parametrize("folder", ["train", "train_images", "images/train"])
+@pytest.mark.parametrize("column", ["id", "image"])
+def test_a_table_takes_the_folder_of_its_own_name(tmp_path: Path, folder: str, column: str) -> None:
+    photos(tmp_path / "kag" / folder, *TEN)
+    photos(tmp_path / "kag" / folder.replace("train", "test"), *TEN)
+    ends = "" if column == "id" else ".png"
+    rows = "".join(f"{i}{ends},{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    file = table(tmp_path / "kag" / "train.csv", f"{column},label\n{rows}")
+    for source in (file, file.parent):
+        add_dataset(source, "mine", force=True)
+        assert set(all_photos(open_dataset("mine"))) == {f"{folder}/{name}" for name in TEN}
+
+
+def test_a_photo_that_the_own_folder_lacks_is_missing_not_taken_elsewhere(tmp_path: Path) -> None:
+    photos(tmp_path / "train", *TEN[1:])
+    photos(tmp_path / "test", *TEN)
+    rows = "".join(f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    with pytest.raises(UserError, match=r"1 of the images .*train/0\.png"):
+        add_dataset(table(tmp_path / "train.csv", "image,label\n" + rows), "mine")
+
+
+def test_tables_of_splits_have_their_own_folders(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    for split in ("train", "test"):
+        photos(tmp_path / "kag" / split, *TEN)
+        table(tmp_path / "kag" / f"{split}.csv", "image,label\n" + rows)
+    add_dataset(tmp_path / "kag", "mine")
+    for split in ("train", "test"):
+        assert {item.path.parent.name for item in open_dataset("mine").items(split)} == {split}
+
+
+def test_folders_that_tie_are_asked_for_and_copies_are_not(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        photos(tmp_path / "kag" / folder, *TEN)
+    rows = "".join(f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    file = table(tmp_path / "kag" / "labels.csv", "image,label\n" + rows)
+    with pytest.raises(UserError, match=r"labels\.csv names are in several folders.*'one', 'two'"):
+        add_dataset(file, "mine")
+    for name in TEN:
+        (tmp_path / "kag" / "two" / name).write_bytes(
+            (tmp_path / "kag" / "one" / name).read_bytes()
+        )
+    add_dataset(file, "mine")
+    assert {Path(name).parent.name for name in all_photos(open_dataset("mine"))} == {"one"}
+
+
+def test_photos_of_another_split_are_said(tmp_path: Path) -> None:
+    photos(tmp_path / "test", *TEN)
+    rows = "".join(f"{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(10))
+    added = add_dataset(table(tmp_path / "train.csv", "image,label\n" + rows), "mine")
+    assert "the photos of train.csv were found in 'test' only" in added.remarks
+
+
+# --- a manifest that an edit has damaged ---
+
+
+@pytest.mark.parametrize("damage", [b"\nclasses: [unclosed\n", "\n# café\n".encode("latin-1")])
+def test_a_damaged_manifest_is_named_and_not_passed_over(tmp_path: Path, damage: bytes) -> None:
+    for name in ("cat", "dog"):
+        photos(tmp_path / "photos" / name, *TEN)
+    find_or_add(tmp_path / "photos")
+    file = tmp_path / "home" / "datasets" / "photos.yaml"
+    whole = file.read_bytes()
+    for place in (file, file.with_name("birds.yaml")):  # called like the photos, or naming them
+        file.unlink(missing_ok=True)
+        place.write_bytes(whole + damage)
+        with pytest.raises(UserError, match=rf"{place.name} is not valid YAML") as caught:
+            find_or_add(tmp_path / "photos")
+        assert "\n" not in str(caught.value)
+        assert [path.name for path in file.parent.glob("*.yaml")] == [place.name]
+    file.with_name("birds.yaml").write_bytes(b"[of other photos")
+    find_or_add(tmp_path / "photos")
