@@ -18,7 +18,7 @@ from .arrow_files import (
     read_arrow,
     read_schema,
 )
-from .cells import labels_of, several_labels, text_of
+from .cells import labels_of, refuse_joined, several_labels, text_of
 from .class_entries import entries_of, numbered_entries
 from .columns import CAPTIONS, IMAGES, LABELS, candidates, find_columns, named
 from .found import Found, tasks_of
@@ -137,6 +137,7 @@ def _values(
                 shown = [known.get(name, name) for name in labels]
                 raise several_labels(file, len(table), f"in row {number}", shown)
             counts.update(labels)
+    refuse_joined(every[0] if len(every) == 1 else every[0].parent, {} if names else counts)
     return counts, splits - {""}
 
 
@@ -170,6 +171,7 @@ def _of_tars(root: Path, files: dict[Split, list[str]], hints: Hints, remarks: l
             if len(labels) > 1:
                 raise several_labels(file, 1, name, labels)
             counts.update(labels)
+    refuse_joined(root, counts)
     names = _names_beside(root)
     by_number = bool(names) and all(
         n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts

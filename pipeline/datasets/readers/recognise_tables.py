@@ -13,7 +13,7 @@ from ..images import subfolders
 from ..manifest import ClassEntry
 from ..records import Split
 from .arrow_files import ARROW_SUFFIXES, read_schema
-from .cells import labels_of, several_labels, text_of
+from .cells import labels_of, refuse_joined, several_labels, text_of
 from .class_entries import entries_of
 from .columns import NUMBERS, PATHS, Columns, candidates, find_columns, named, no_columns
 from .exports import form_of_export
@@ -324,6 +324,8 @@ def _classes(
             several.append((text_of(row.get(path)), labels))
     if several:
         raise several_labels(where, len(several), *several[0])
+    if not one_hot:
+        refuse_joined(where, counts)
     if not counts and (columns.label or one_hot):
         what = columns.label or "class"
         if not columns.captions:

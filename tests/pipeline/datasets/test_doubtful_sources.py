@@ -120,3 +120,37 @@ def test_a_damaged_manifest_is_named_and_not_passed_over(tmp_path: Path, damage:
         assert [path.name for path in file.parent.glob("*.yaml")] == [place.name]
     file.with_name("birds.yaml").write_bytes(b"[of other photos")
     find_or_add(tmp_path / "photos")
+
+
+# --- several labels in one cell ---
+
+
+@pytest.mark.parametrize(
+    ("cells", "joined"),
+    [
+        (["cat", "\"['cat', 'dog']\"", "dog"], "cat, dog"),
+        (["cat", '"[""cat"", ""dog""]"', "dog"], "cat, dog"),
+        (["cat", "['cat' 'dog']", "dog"], "cat, dog"),
+        (["cat", '"[cat, bird]"', "dog"], "cat, bird"),
+        (["cat", "\"('cat', 'dog')\"", "dog"], "cat, dog"),
+        (["cat", "cat;dog", "dog"], "cat, dog"),
+        (["cat", "Cat | dog", "dog"], "Cat, dog"),
+        (["cat", '"cat, dog"', "dog"], "cat, dog"),
+        (["cat;dog", "cat;bird", "dog;bird"], "cat, dog"),
+    ],
+)
+def test_cells_that_are_lists_are_several_labels(
+    tmp_path: Path, cells: list[str], joined: str
+) -> None:
+    photos(tmp_path, *TEN[:3])
+    rows = "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells))
+    with pytest.raises(UserError, match=rf"more than one label \(first .*: {joined}\)"):
+        add_dataset(table(tmp_path / "t.csv", "image,label\n" + rows), "mine")
+
+
+def test_names_with_bars_and_brackets_are_names(tmp_path: Path) -> None:
+    cells = ["animal;cat", "animal;dog", "animal", "[sic]", "(1980)", "['one']", "{x}", "[]"]
+    photos(tmp_path, *TEN)
+    rows = "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells))
+    added = add_dataset(table(tmp_path / "t.csv", "image,label\n" + rows), "mine")
+    assert {entry.folder for entry in added.manifest.classes} == {*cells[:5], "one", "{x}"}
