@@ -130,7 +130,9 @@ class Table(_Layout):
         default="rows", description="rows with a header, or the export of a labelling tool"
     )
     path: str = "path"
-    label: str = "label"
+    label: str = Field(
+        default="label", description="column of the labels; of an export, the field it has them in"
+    )
     one_hot: list[str] = Field(default=[], description="one column a class, 1 where it applies")
     caption: Names = Field(default=[], description="columns of captions")
     split: str = Field(default="", description="column with train, val or test; none: split here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,10 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     where = root / next(iter(files)) if len(files) == 1 else root
     forms = {_form(root / file) for file in files}
     form = forms.pop() if len(forms) == 1 else "rows"
-    read = [read_rows(root / file, form) for file in files]
+    asked = "" if form == "rows" or hints.label_column == "none" else hints.label_column
+    if form != "rows":
+        hints = replace(hints, label_column="")  # of the tool, not of the rows made of its file
+    read = [read_rows(root / file, form, asked) for file in files]
     rows = [row for table in read for row in table.rows]
     names = list(dict.fromkeys(str(name) for table in read for name in table.columns))
     bases = [(root / file).parent for file in files]
@@ -195,7 +199,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
         files=list(files),
         form=form,  # pyright: ignore[reportArgumentType]
         path=path,
-        label=columns.label,
+        label=columns.label and (read[0].label or columns.label),
         one_hot=one_hot,
         caption=list(columns.captions),
         split=columns.split,

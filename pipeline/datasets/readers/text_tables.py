@@ -37,11 +37,15 @@ _TOKEN_LINE = re.compile(r"\s*(\S.*\.(?:jpe?g|png|gif|webp|bmp))#\d+\s+(.*)", re
 
 @dataclass(frozen=True)
 class TextTable:
-    """The rows of a table, each a mapping from column to value, and what had to be mended."""
+    """The rows of a table, each a mapping from column to value, and what had to be mended.
+
+    ``label`` is the field of an export from which its labels were taken.
+    """
 
     columns: list[str]
     rows: list[dict[str, Any]]
     remarks: tuple[str, ...] = ()
+    label: str = ""
 
 
 def read_text_table(path: Path) -> TextTable:

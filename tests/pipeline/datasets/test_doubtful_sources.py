@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from aape.pipeline.datasets import Dataset, open_dataset
 from aape.pipeline.datasets.add import add_dataset
+from aape.pipeline.datasets.hints import Hints
 from aape.pipeline.datasets.own import find_or_add
 from aape.pipeline.errors import UserError
 
@@ -154,3 +156,69 @@ def test_names_with_bars_and_brackets_are_names(tmp_path: Path) -> None:
     rows = "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells))
     added = add_dataset(table(tmp_path / "t.csv", "image,label\n" + rows), "mine")
     assert {entry.folder for entry in added.manifest.classes} == {*cells[:5], "one", "{x}"}
+
+
+# --- exports with several fields ---
+
+
+def fiftyone(root: Path, *fields: str) -> Path:
+    """Samples of which every field names another class: the field and the photo's parity."""
+    photos(root / "data", *TEN)
+    samples = [
+        {"filepath": f"data/{name}"}
+        | {f: {"_cls": "Classification", "label": f"{f}{i % 2}"} for f in fields}
+        for i, name in enumerate(TEN)
+    ]
+    return table(root / "samples.json", json.dumps({"samples": samples}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked", "taken"),
+    [
+        (("pred", "gt"), "", "gt"),
+        (("clip", "Label"), "", "Label"),
+        (("species", "predictions"), "", "species"),
+        (("pred", "ground_truth", "gt"), "", "ground_truth"),
+        (("anna", "ben"), "ben", "ben"),
+        (("pred", "gt"), "pred", "pred"),
+        (("pred",), "", "pred"),
+    ],
+)
+def test_fiftyone_takes_what_a_person_said(
+    tmp_path: Path, fields: tuple[str, ...], asked: str, taken: str
+) -> None:
+    fiftyone(tmp_path / "f", *fields)
+    added = add_dataset(tmp_path / "f", "mine", hints=Hints(label_column=asked))
+    named = taken.replace("_", " ")
+    assert added.manifest.class_names == [f"{named}0", f"{named}1"]
+    assert set(all_photos(open_dataset("mine")).values()) == {f"{named}0", f"{named}1"}
+
+
+def test_fiftyone_asks_where_several_fields_remain(tmp_path: Path) -> None:
+    fiftyone(tmp_path / "f", "anna", "ben")
+    with pytest.raises(UserError, match=r"several fields: anna, ben\. .*--label-column anna"):
+        add_dataset(tmp_path / "f", "mine")
+    with pytest.raises(UserError, match="no classes in the field 'carl'"):
+        add_dataset(tmp_path / "f", "mine", hints=Hints(label_column="carl"))
+    assert not list((tmp_path / "home").rglob("*.yaml"))
+
+
+def test_label_studio_with_two_controls(tmp_path: Path) -> None:
+    photos(tmp_path / "l", *TEN)
+    results = [
+        [
+            {"type": "choices", "from_name": "kind", "value": {"choices": ["ab"[i % 2]]}},
+            {"type": "choices", "from_name": "mood", "value": {"choices": ["good"]}},
+        ]
+        for i in range(10)
+    ]
+    tasks = [
+        {"data": {"image": f"{i}.png"}, "annotations": [{"result": some}]}
+        for i, some in enumerate(results)
+    ]
+    file = table(tmp_path / "l" / "export.json", json.dumps(tasks))
+    with pytest.raises(UserError, match="more than one label"):
+        add_dataset(file, "mine")
+    added = add_dataset(file, "mine", hints=Hints(label_column="kind"))
+    assert added.manifest.class_names == ["a", "b"]
+    assert len(all_photos(open_dataset("mine"))) == 10
