@@ -150,3 +150,13 @@ def several_labels(source: object, photos: int, first: str, labels: list[str]) -
         f" (first {first}: {shown}); several labels a photo are not supported.",
         "Keep one label a photo, or add one data set for each question that the labels answer.",
     )
+
+
+def raise_without_labels(source: object, label: str, captions: object) -> None:
+    """Refuse a column of labels that is empty, unless there are captions.
+
+    Raises:
+        UserError: there is nothing to learn from.
+    """
+    if not captions:
+        raise UserError(f"{source} has only rows without a {label!r}.", "Fill them in.")

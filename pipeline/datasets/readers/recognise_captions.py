@@ -10,7 +10,7 @@ from ...errors import UserError
 from ..hints import Hints, split_word
 from ..images import list_images
 from ..records import Split
-from .class_entries import entry_of
+from .class_entries import entry_of, told_apart
 from .found import TEXT_TASKS, Found, tasks_of
 from .layouts import CaptionedFolders, CocoCaptions, Karpathy, QuestionTable
 from .text_tables import decode, parse_json, read_text_table
@@ -128,6 +128,6 @@ def captioned_folders(root: Path, hints: Hints) -> Found | None:
     folders = sorted({path.parent.relative_to(root).as_posix() for path in captioned})
     splits = all(split_word(folder.partition("/")[0]) for folder in folders)
     classes = [entry_of(folder) for folder in folders] if "." not in folders and not splits else []
-    classes = classes if len(classes) > 1 else []
+    classes, remarks = told_apart(classes if len(classes) > 1 else [])
     tasks = tasks_of(labels=bool(classes), captions=True)
-    return Found(root, CaptionedFolders(kind="captioned_folders"), classes, tasks)
+    return Found(root, CaptionedFolders(kind="captioned_folders"), classes, tasks, tuple(remarks))

@@ -18,7 +18,7 @@ from .arrow_files import (
     read_arrow,
     read_schema,
 )
-from .cells import labels_of, refuse_joined, several_labels, text_of
+from .cells import labels_of, raise_without_labels, refuse_joined, several_labels, text_of
 from .class_entries import entries_of, numbered_entries
 from .columns import CAPTIONS, IMAGES, LABELS, candidates, find_columns, named
 from .found import Found, tasks_of
@@ -82,13 +82,21 @@ def _described(
         )
     names = class_names(features, label) if label else []
     counts, splits = _values(every, label, columns.split, names)
-    remarks = remarks + _others(features, label, hints)
+    remarks = remarks + _others(features, label, hints) if counts else list(remarks)
     split = columns.split if len(splits) > 1 or len(files) == 1 else ""
     for value in sorted(splits) if split else ():
         resolve_split(value, hints.split_as, every[0])
-    classes: list[ClassEntry] = numbered_entries(names)
-    if label and not names:
-        classes, merged = entries_of(counts, path=False)
+    if label and not counts:
+        raise_without_labels(
+            every[0].parent if len(every) > 1 else every[0], label, columns.captions
+        )
+        label, names = "", []
+        remarks.append(f"no row has a {columns.label!r}: captions alone")
+    classes: list[ClassEntry] = []
+    if label:
+        place = every[0]
+        found = numbered_entries(names, place) if names else entries_of(counts, path=False)
+        classes, merged = found
         remarks += merged
     layout = HuggingFace(
         kind="hugging_face",
@@ -173,19 +181,27 @@ def _of_tars(root: Path, files: dict[Split, list[str]], hints: Hints, remarks: l
             counts.update(labels)
     refuse_joined(root, counts)
     names = _names_beside(root)
-    by_number = bool(names) and all(
-        n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts
+    by_number = (
+        bool(names)
+        and bool(counts)
+        and all(n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts)
     )
-    classes, merged = entries_of(counts, path=False)
+    if label and not counts:
+        raise_without_labels(root, label, caption)
+        label, by_number = "", False
+    if by_number:
+        classes, merged = numbered_entries(names, root)
+    else:
+        classes, merged = entries_of(counts, path=False)
     layout = WebDataset(
         kind="web_dataset", files=files, label=label, label_ids=by_number, caption=caption
     )
     return Found(
         root,
         layout,
-        numbered_entries(names) if by_number else classes,
+        classes,
         tasks_of(labels=bool(label), captions=bool(caption)),
-        (*remarks, *(() if by_number else merged)),
+        (*remarks, *merged),
     )
 
 
@@ -204,5 +220,6 @@ def _names_beside(root: Path) -> list[str]:
     """Return the class names that come with numbered classes, as CLIP benchmark has them."""
     for name in ("classnames.txt", "classes.txt", "labels.txt"):
         if (root / name).is_file():
-            return [line.strip() for line in decode(root / name).split("\n") if line.strip()]
+            # a blank line within would shift the numbers; at the end it is none
+            return [line.strip() for line in decode(root / name).rstrip().split("\n")]
     return []

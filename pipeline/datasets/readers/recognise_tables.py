@@ -14,7 +14,7 @@ from ..images import subfolders
 from ..manifest import ClassEntry
 from ..records import Split
 from .arrow_files import ARROW_SUFFIXES, read_schema
-from .cells import labels_of, refuse_joined, several_labels, text_of
+from .cells import labels_of, raise_without_labels, refuse_joined, several_labels, text_of
 from .class_entries import entries_of
 from .columns import NUMBERS, PATHS, Columns, candidates, find_columns, named, no_columns
 from .exports import form_of_export
@@ -180,6 +180,8 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     if not (columns.label or columns.captions or one_hot):
         raise no_columns(where, names, has_path=True)
     classes, remarks = _classes(rows, columns, one_hot, where, path)
+    if not classes:  # captions alone
+        columns, one_hot = replace(columns, label=""), []
     remarks = [*remarks, *_contradictions(files, placements)]
     if holder != root:
         remarks = [*remarks, f"the photos lie outside the folder of the table, in {holder}"]
@@ -331,9 +333,8 @@ def _classes(
     if not one_hot:
         refuse_joined(where, counts)
     if not counts and (columns.label or one_hot):
-        what = columns.label or "class"
-        if not columns.captions:
-            raise UserError(f"{where} has only rows without a {what!r}.", "Fill them in.")
+        raise_without_labels(where, columns.label or "class", columns.captions)
+        return [], [f"no row has a {columns.label or 'class'!r}: captions alone"]
     return entries_of(counts, path=False)
 
 

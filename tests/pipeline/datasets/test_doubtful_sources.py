@@ -6,6 +6,8 @@ import json
 import zlib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -222,3 +224,96 @@ def test_label_studio_with_two_controls(tmp_path: Path) -> None:
     added = add_dataset(file, "mine", hints=Hints(label_column="kind"))
     assert added.manifest.class_names == ["a", "b"]
     assert len(all_photos(open_dataset("mine"))) == 10
+
+
+# --- folders that mean one thing, or two ---
+
+
+@pytest.mark.parametrize("twin", ["training", "train_images"])
+def test_two_folders_of_one_split_are_refused(tmp_path: Path, twin: str) -> None:
+    for split in ("train", twin, "test"):
+        for name in ("cat", "dog"):
+            photos(tmp_path / "p" / split / name, *TEN[:2])
+    with pytest.raises(UserError, match=rf"several folders for its split train: 'train', '{twin}'"):
+        add_dataset(tmp_path / "p", "mine")
+
+
+def test_folds_are_no_classes(tmp_path: Path) -> None:
+    for fold in ("fold1", "fold_2", "Fold-3"):
+        for name in ("cat", "dog", "hen"):
+            if (fold, name) != ("fold_2", "hen"):
+                photos(tmp_path / "p" / fold / name, *TEN[:2])
+    added = add_dataset(tmp_path / "p", "mine")
+    assert added.manifest.class_names == ["cat", "dog", "hen"]
+    assert "'Fold-3', 'fold1', 'fold_2' are parts" in " ".join(added.remarks)
+    found = all_photos(open_dataset("mine"))
+    assert len(found) == 16
+    assert all(path.split("/")[1] == name for path, name in found.items())
+
+
+def test_front_and_back_are_classes_whatever_is_in_them(tmp_path: Path) -> None:
+    for name in ("front", "back"):
+        for session in ("one", "two"):
+            photos(tmp_path / "p" / name / session, *TEN[:2])
+    assert add_dataset(tmp_path / "p", "mine").manifest.class_names == ["back", "front"]
+
+
+def test_names_that_read_the_same_are_one_class_or_kept_apart(tmp_path: Path) -> None:
+    folders = ["1.cat", "2.cat", "a_b", "a b", "caf\u00e9", "cafe\u0301", "CAFE\u0301", "dog"]
+    for name in folders:
+        photos(tmp_path / "p" / name, *TEN[:2])
+    added = add_dataset(tmp_path / "p", "mine")
+    names = ["1.cat", "2.cat", "CAF\u00c9", "a b", "a_b", "dog"]
+    assert added.manifest.class_names == names
+    assert len(all_photos(open_dataset("mine"))) == 16
+    said = "\n".join(added.remarks)
+    assert "'1.cat', '2.cat' would all be called 'cat' and keep these names" in said
+    assert "differ in case and the way to write accents alone and are one class" in said
+    rows = "".join(f"p/{name}/{i}.png,{name}\n" for name in folders for i in range(2))
+    added = add_dataset(table(tmp_path / "t.csv", "path,label\n" + rows), "other")
+    assert added.manifest.class_names == names
+    assert len(all_photos(open_dataset("other"))) == 16
+
+
+# --- labels that are not there ---
+
+
+def parquet(path: Path, label: list, names: list[str] | None = None, **more: list) -> Path:
+    contents = [(path.parent / "p" / name).read_bytes() for name in TEN]
+    rows = pa.table(
+        {"image": [{"bytes": c, "path": None} for c in contents], "label": label} | more
+    )
+    if names is not None:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        rows = rows.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
+    pq.write_table(rows, path)
+    return path
+
+
+def test_class_labels_without_or_with_equal_names(tmp_path: Path) -> None:
+    photos(tmp_path / "p", *TEN)
+    file = parquet(tmp_path / "t.parquet", [0, 1] * 5, ["cat", ""])
+    with pytest.raises(
+        UserError, match=r"t\.parquet has a class without a name, that of the number 1"
+    ):
+        add_dataset(file, "mine")
+    file = parquet(tmp_path / "t.parquet", [0, 1] * 5, ["crane", "crane", "crane (2)"])
+    added = add_dataset(file, "mine")
+    assert added.manifest.class_names == ["crane", "crane (3)", "crane (2)"]
+    assert "several classes are called 'crane'" in " ".join(added.remarks)
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog"]])
+def test_labels_that_are_all_null(tmp_path: Path, names: list[str] | None) -> None:
+    photos(tmp_path / "p", *TEN)
+    null = pa.nulls(10, pa.int64() if names else pa.string())
+    file = parquet(tmp_path / "t.parquet", null, names)
+    with pytest.raises(UserError, match=r"t\.parquet has only rows without a 'label'\. Fill"):
+        add_dataset(file, "mine")
+    added = add_dataset(parquet(file, null, names, caption=["words"] * 10), "mine")
+    assert (added.manifest.classes, added.manifest.tasks[0]) == ([], "retrieval")
+    rows = "".join(f"p/{name},,words\n" for name in TEN)
+    added = add_dataset(table(tmp_path / "t.csv", "path,label,caption\n" + rows), "other")
+    assert "no row has a 'label': captions alone" in added.remarks
