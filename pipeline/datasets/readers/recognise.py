@@ -14,7 +14,7 @@ from .class_entries import entries_of, entry_of, same_name
 from .found import Found
 from .labels import find_split_folders
 from .layouts import ImageFolders
-from .recognise_captions import captioned_folders, coco, karpathy, questions
+from .recognise_captions import captioned_folders, coco, karpathy, numbers_beside, questions
 from .recognise_hub import TAR_ENDINGS, hub_folder, web_dataset
 from .recognise_tables import (
     TABLE_SUFFIXES,
@@ -98,6 +98,13 @@ def _captions_in_json(source: Path, hints: Hints) -> Found | None:
 
 
 def _nothing_known(source: Path) -> UserError:
+    if numbers_beside(source):
+        return UserError(
+            f"The text files beside the images of {source} hold numbers, as YOLO writes boxes: they"
+            " are neither captions nor classes.",
+            "Sort the images into folders named like the classes, or give a CSV with the columns"
+            " path and label.",
+        )
     splits = [name for name in subfolders(source) if split_word(name) and has_image(source / name)]
     if splits:
         return UserError(

@@ -42,6 +42,22 @@ def is_image_column(field: pa.Field) -> bool:
     return binary and bool(candidates([field.name], IMAGES))
 
 
+def refuse_several_photos(schema: pa.Schema, file: Path) -> None:
+    """Refuse a table with lists of photos, where none of its columns has one photo a row.
+
+    Raises:
+        UserError: it is such a table.
+    """
+    for field in schema:
+        kind = field.type
+        several = str(kind).startswith(("list<", "large_list<", "fixed_size_list<"))
+        if several and is_image_column(kind.value_field.with_name(field.name.removesuffix("s"))):
+            raise UserError(
+                f"{file} has several photos a row, in the column {field.name!r}.",
+                "Write one row a photo.",
+            )
+
+
 def hub_folder(root: Path, hints: Hints) -> Found | None:
     """A data set folder of the hub: images in Parquet or Arrow files."""
     if not any(path.suffix.lower() in ARROW_SUFFIXES for path in root.rglob("*")):
@@ -68,6 +84,7 @@ def _described(
         name = named(hints.path_column, schema.names, every[0])
         fields = [field for field in schema if field.name == name]
     if not fields:
+        refuse_several_photos(schema, every[0])
         return None
     # of several, the one that is called an image
     image = next(iter(candidates([f.name for f in fields], IMAGES)), fields[0].name)

@@ -28,7 +28,7 @@ from .image_paths import (
     split_of_table,
 )
 from .layouts import Table
-from .recognise_hub import hub_of_file, is_image_column
+from .recognise_hub import hub_of_file, is_image_column, refuse_several_photos
 from .tables import is_marked, read_rows
 from .text_tables import TextTable, read_json_text
 
@@ -62,6 +62,8 @@ def _has_images(file: Path, hints: Hints) -> bool:
     schema = read_schema(file)
     if hints.path_column:
         return is_image_column(schema.field(named(hints.path_column, schema.names, file)))
+    if not any(is_image_column(field) for field in schema):
+        refuse_several_photos(schema, file)
     return any(is_image_column(field) for field in schema)
 
 
@@ -274,9 +276,14 @@ def _placed(
     if not first:
         raise UserError(f"{where} has rows without a {possible[0]!r}.", "Fill or remove them.")
     raise UserError(
-        f"None of the first images of {where} is there ({files[0].parent / first}, …).",
+        f"None of the first images of {where} is there ({_short(files[0].parent / first)}, …).",
         "Paths are relative to the folder of the table; --path-column names another column.",
     )
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 def _images_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 from pathlib import Path
 
@@ -317,3 +318,102 @@ def test_labels_that_are_all_null(tmp_path: Path, names: list[str] | None) -> No
     rows = "".join(f"p/{name},,words\n" for name in TEN)
     added = add_dataset(table(tmp_path / "t.csv", "path,label,caption\n" + rows), "other")
     assert "no row has a 'label': captions alone" in added.remarks
+
+
+# --- files that are not what they seem ---
+
+
+def test_boxes_are_no_captions(tmp_path: Path) -> None:
+    for name in TEN:
+        photos(tmp_path / "flat", name)
+        boxes = "0 0.5 0.5 0.25 0.1\n1 0.1 0.2 1e-2 0.3\n"
+        table(tmp_path / "flat" / name.replace("png", "txt"), boxes)
+    with pytest.raises(UserError, match="hold numbers, as YOLO writes boxes"):
+        add_dataset(tmp_path / "flat", "mine")
+    for name in ("cat", "dog"):
+        (tmp_path / "p").mkdir(exist_ok=True)
+        shutil.copytree(tmp_path / "flat", tmp_path / "p" / name)
+    added = add_dataset(tmp_path / "p", "mine")
+    assert (added.manifest.class_names, added.manifest.tasks) == (
+        ["cat", "dog"],
+        ["classification"],
+    )
+    table(tmp_path / "flat" / "0.txt", "7 birds")
+    for name in TEN[1:8]:
+        table(tmp_path / "flat" / name.replace("png", "txt"), "a bird")
+    assert add_dataset(tmp_path / "flat", "words").manifest.tasks[0] == "retrieval"
+
+
+def test_captions_of_no_image_are_refused_and_ids_of_two_types_match(tmp_path: Path) -> None:
+    photos(tmp_path / "c" / "images", *TEN)
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(TEN)],
+        "annotations": [{"image_id": 100 + i, "caption": "words"} for i in range(10)],
+    }
+    file = tmp_path / "c" / "captions.json"
+    table(file, json.dumps(content))
+    with pytest.raises(UserError, match="captions for none of its 10 images"):
+        add_dataset(tmp_path / "c", "mine")
+    content["annotations"] = [{"image_id": str(i), "caption": "words"} for i in range(10)]
+    table(file, json.dumps(content))
+    added = add_dataset(tmp_path / "c", "mine")
+    assert sum(some["captions"] for some in added.counts.values()) == 10
+
+
+@pytest.mark.parametrize("column", ["image", "images", "pictures"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_several_photos_a_row_are_refused_shortly(tmp_path: Path, column: str, bare: bool) -> None:
+    photos(tmp_path / "p", *TEN)
+    content = (tmp_path / "p" / "0.png").read_bytes()
+    one = content if bare else {"bytes": content, "path": None}
+    rows = pa.table({column: [[one, one]] * 4, "label": ["cat", "dog"] * 2})
+    pq.write_table(rows, tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="several photos a row") as caught:
+        add_dataset(tmp_path / "t.parquet", "mine")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"SEP=;"', "sep=;\r"])
+def test_the_line_by_which_excel_knows_the_delimiter(tmp_path: Path, line: str) -> None:
+    photos(tmp_path, *TEN[:2])
+    file = table(tmp_path / "t.csv", f"{line}\npath;label\n0.png;a, b\n1.png;c, d\n")
+    assert add_dataset(file, "mine").manifest.class_names == ["a, b", "c, d"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("gbk", ["猫", "狗", "黑色的马"]),
+        ("big5", ["貓", "狗", "黑色的馬"]),
+        ("shift_jis", ["ねこ", "イヌ", "黒い馬"]),
+        ("euc_kr", ["고양이", "개", "말"]),
+        ("cp1251", ["кошка", "собака", "Лошадь"]),
+    ],
+)
+def test_a_table_of_another_encoding_is_refused(
+    tmp_path: Path, encoding: str, names: list[str]
+) -> None:
+    photos(tmp_path, *TEN[:3])
+    text = "path,label\n" + "".join(f"{i}.png,{name}\n" for i, name in enumerate(names))
+    with pytest.raises(UserError, match=r"neither UTF-8 nor Western text.*Save it as UTF-8"):
+        add_dataset(table(tmp_path / "t.csv", text.encode(encoding)), "mine")
+    assert add_dataset(table(tmp_path / "t.csv", text), "mine").manifest.class_names == sorted(
+        names
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["pääskynen", "yö", "töyhtöhyyppä"],
+        ["Größe", "ÄÖ", "Öl"],
+        ["hæð", "bæði", "það"],
+        ["œuf", "« naïf »", "5 €", "café–crème"],
+        ["ação", "corações", "maçã"],
+    ],
+)
+def test_western_names_are_read(tmp_path: Path, names: list[str]) -> None:
+    photos(tmp_path, *TEN)
+    text = "path,label\n" + "".join(f"{i}.png,{name}\n" for i, name in enumerate(names))
+    added = add_dataset(table(tmp_path / "t.csv", text.encode("cp1252")), "mine")
+    assert set(added.manifest.class_names) == set(names)
