@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,12 @@ from ..records import Split
 from .arrow_files import ARROW_SUFFIXES, read_schema
 from .cells import labels_of, raise_without_labels, refuse_joined, several_labels, text_of
 from .class_entries import entries_of
-from .columns import NUMBERS, PATHS, Columns, candidates, find_columns, named, no_columns
+from .columns import Columns, find_columns, named, no_columns
 from .exports import form_of_export
 from .found import Found, tasks_of
-from .image_paths import (
-    AmbiguousPhotos,
-    Placement,
-    find_placement,
-    folder_of_all,
-    split_of_folder,
-    split_of_table,
-)
+from .image_paths import AmbiguousPhotos, Placement, folder_of_all
 from .layouts import Table
+from .placed_tables import contradictions, images_of_files, placed, without_climbing
 from .recognise_hub import hub_of_file, is_image_column, refuse_several_photos
 from .tables import is_marked, read_rows
 from .text_tables import TextTable, read_json_text
@@ -169,7 +163,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     rows = [row for table in read for row in table.rows]
     names = list(dict.fromkeys(str(name) for table in read for name in table.columns))
     bases = [(root / file).parent for file in files]
-    path, placements = _placed([root / file for file in files], read, names, hints, where)
+    path, placements = placed([root / file for file in files], read, names, hints, where)
     placement = placements[0]
     holder = _holder(root, [text_of(row.get(path)) for row in rows], placement)
     columns = find_columns(names, hints, where, path)
@@ -184,10 +178,10 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     classes, remarks = _classes(rows, columns, one_hot, where, path)
     if not classes:  # captions alone
         columns, one_hot = replace(columns, label=""), []
-    remarks = [*remarks, *_contradictions(files, placements)]
+    remarks = [*remarks, *contradictions(files, placements)]
     if holder != root:
         remarks = [*remarks, f"the photos lie outside the folder of the table, in {holder}"]
-        placement = placement._replace(folder=_without_climbing(placement.folder))
+        placement = placement._replace(folder=without_climbing(placement.folder))
         lists = {}
     else:
         lists = _split_lists(root)
@@ -212,7 +206,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
         split_lists={} if columns.split or split_of else lists,
         beside=beside,
         images=placement.folder,
-        images_of=_images_of(list(files), placements, climbing=holder != root),
+        images_of=images_of_files(list(files), placements, climbing=holder != root),
         strip=placement.strip,
         suffixes=list(placement.suffixes),
         unprefixed=placement.unprefixed,
@@ -230,10 +224,6 @@ def _holder(root: Path, texts: Sequence[str], placement: Placement) -> Path:
     return folder_of_all(root, texts) if placement == Placement() else root
 
 
-def _without_climbing(folder: str) -> str:
-    return folder.removeprefix("..").lstrip("/") or "."
-
-
 def _posix(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
@@ -242,71 +232,6 @@ def _form(file: Path) -> str:
     if file.suffix.lower() != ".json":
         return "rows"
     return form_of_export(read_json_text(file)) or "rows"
-
-
-def _placed(
-    files: Sequence[Path],
-    read: Sequence[TextTable],
-    names: list[str],
-    hints: Hints,
-    where: Path,
-) -> tuple[str, list[Placement]]:
-    """Return the column of paths, and the rules by which the photos of each file are found."""
-    if hints.path_column:
-        possible = [named(hints.path_column, names, where)]
-    else:
-        possible = candidates(names, PATHS)
-    first = ""
-    for column in possible:
-        found: list[Placement | None] = []
-        for file, table in zip(files, read):
-            texts = [text for row in table.rows if (text := text_of(row.get(column)))]
-            first = first or (texts[0] if texts else "")
-            found.append(find_placement(file.parent, texts, file.name) if texts else None)
-        rule = next((place for place in found if place is not None), None)
-        if rule is not None:
-            # one rule, but a folder for each file: train.csv of train/, test.csv of test/
-            own = [place and rule._replace(folder=place.folder) == place for place in found]
-            placed = [place if fits and place else rule for place, fits in zip(found, own)]
-            return column, placed
-    if not any(table.rows for table in read):
-        raise UserError(f"{where} has no rows.")
-    if not set(possible) - set(candidates(names, NUMBERS)):
-        raise no_columns(where, names, has_path=False)
-    if not first:
-        raise UserError(f"{where} has rows without a {possible[0]!r}.", "Fill or remove them.")
-    raise UserError(
-        f"None of the first images of {where} is there ({_short(files[0].parent / first)}, …).",
-        "Paths are relative to the folder of the table; --path-column names another column.",
-    )
-
-
-def _short(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 200 else f"{text[:200]} …"
-
-
-def _images_of(
-    files: Sequence[str], placements: Sequence[Placement], climbing: bool
-) -> dict[str, str]:
-    """Return the folder of the photos of each file, where not all have the same."""
-    folders = [place.folder for place in placements]
-    if len(set(folders)) == 1:
-        return {}
-    return {f: _without_climbing(p) if climbing else p for f, p in zip(files, folders)}
-
-
-def _contradictions(files: Iterable[str], placements: Sequence[Placement]) -> list[str]:
-    """Say which tables are named like one split and find their photos in that of another."""
-    pairs = [
-        (file, place.folder, split_of_table(Path(file).stem), split_of_folder(place.folder))
-        for file, place in zip(files, placements)
-    ]
-    return [
-        f"the photos of {file} were found in {folder!r} only"
-        for file, folder, said, found in pairs
-        if said and found and said != found
-    ]
 
 
 def one_hot_columns(read: Sequence[TextTable], names: list[str]) -> list[str]:
