@@ -59,7 +59,7 @@ def find_or_add(
     found = look_at(path.resolve())
     _check_classes(found, source)
     for file in sorted(user_manifests().glob("*.yaml")):
-        manifest = _readable(file)
+        manifest = _readable(file, path, found)
         if manifest is not None and _is_of(manifest, found):
             return _again(manifest, file, found, source)
     name = next(name for name in _names(path) if _is_free(name))
@@ -162,11 +162,31 @@ def _is_free(name: str) -> bool:
     )
 
 
-def _readable(file: Path) -> Manifest | None:
+def _readable(file: Path, path: Path, found: Found) -> Manifest | None:
+    """Return a manifest, or None where it is damaged and plainly of other photos.
+
+    Raises:
+        UserError: it is damaged, and called like these photos or names their folder.
+    """
     try:
         return Manifest.from_yaml(file)
-    except UserError:  # damaged by an edit: it keeps its name, and is not this one
-        return None
+    except UserError as error:
+        plain = next(_names(path))
+        called = re.fullmatch(rf"{re.escape(plain)}(-\d+)?", file.stem) is not None
+        if not called and os.fsencode(found.root) not in _content(file):
+            return None
+        message = " ".join(error.message.split())
+        raise UserError(
+            message,
+            error.hint or f"Mend it, in UTF-8; or write it anew: aape datasets remove {file.stem}.",
+        ) from error
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def _sentence(text: str) -> str:

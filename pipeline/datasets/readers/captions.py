@@ -58,11 +58,16 @@ def _joined(root: Path, file: Path, patterns: list[str], stem: str) -> list[Capt
     release = stem.rpartition("_")[2]
     content = read_json_text(file)
     try:
-        by_image: defaultdict[Any, list[str]] = defaultdict(list)
+        by_image: defaultdict[str, list[str]] = defaultdict(list)
         for row in content["annotations"]:
             if _is_text(row["caption"]):
-                by_image[row["image_id"]].append(row["caption"])
-        rows = [row for row in content["images"] if by_image[row["id"]]]
+                by_image[str(row["image_id"])].append(row["caption"])
+        rows = [row for row in content["images"] if str(row["id"]) in by_image]
+        if not rows:
+            raise UserError(
+                f"{file} has captions for none of its {len(content['images']):,} images.",
+                "The image_id of a caption must be the id of an image.",
+            )
         names = [_coco_name(row) for row in rows]
         more = {"release": release}
         pattern = choose_pattern(root, patterns, [(name, None, more) for name in names[:50]])
@@ -70,7 +75,7 @@ def _joined(root: Path, file: Path, patterns: list[str], stem: str) -> list[Capt
             CaptionedImage(
                 str(row["id"]),
                 inside_data(root, fill(pattern, name, **more)),
-                tuple(by_image[row["id"]]),
+                tuple(by_image[str(row["id"])]),
                 str(row.get("domain", "")),
             )
             for row, name in zip(rows, names)

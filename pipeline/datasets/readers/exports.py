@@ -13,10 +13,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...errors import UserError
 from ..records import IMAGE_SUFFIXES
+from .columns import candidates, plain_column
 from .image_paths import FileNames
 from .text_tables import TextTable, read_json_text
 
 COLUMNS = ["path", "label", "split"]
+# fields of FiftyOne by which people call what a person said, and words for what a model said
+_GROUND_TRUTH = (
+    "ground_truth", "groundtruth", "gt", "truth", "label", "labels", "class", "category", "target",
+    "annotation", "annotations", "human",
+)  # fmt: skip
+_PREDICTED = frozenset(("pred", "preds", "predicted", "prediction", "predictions", "model", "clip"))
 _IMAGE_KEYS = ("image", "img", "photo", "picture", "url", "image_url")
 
 
@@ -47,36 +54,44 @@ def _is_sample(value: Any) -> bool:
     return isinstance(value, dict) and "filepath" in value
 
 
-def rows_of_export(path: Path, form: str) -> TextTable:
-    """Return an export as rows with ``path``, ``label`` (all labels of a photo) and ``split``.
+def rows_of_export(path: Path, form: str, label: str = "") -> TextTable:
+    """Return an export as rows with ``path``, a label (all labels of a photo) and ``split``.
+
+    Args:
+        path: the file. form: which tool wrote it.
+        label: the field of FiftyOne, or the control of Label Studio, that holds the labels;
+            by default what is called like a ground truth.
 
     Raises:
-        UserError: it is not in the form, or has labels of another kind than a class a photo.
+        UserError: it is not in the form, has labels of another kind than a class a photo, or in
+            several fields of which none is called so.
     """
     value = read_json_text(path)
-    readers = {
-        "label_studio": _label_studio,
-        "fiftyone_labels": _fiftyone_labels,
-        "fiftyone_samples": _fiftyone_samples,
-    }
     try:
-        rows = readers[form](value, path)
+        if form == "fiftyone_samples":
+            label = _label_field(value, label, path)
+            rows = _fiftyone_samples(value, path, label)
+        elif form == "label_studio":
+            rows = _label_studio(value, path, "" if label == COLUMNS[1] else label)
+        else:
+            rows, label = _fiftyone_labels(value, path), COLUMNS[1]
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         tool = "Label Studio" if form == "label_studio" else "FiftyOne"
         raise UserError(f"{path} is not an export of {tool} that can be read.") from error
-    return TextTable(COLUMNS, rows)
+    return TextTable(COLUMNS, rows, label=label or COLUMNS[1])
 
 
-def _label_studio(tasks: Any, path: Path) -> list[dict[str, Any]]:
+def _label_studio(tasks: Any, path: Path, label: str) -> list[dict[str, Any]]:
     rows = []
     for task in tasks:
         data = task.get("data", task)  # JSON-MIN has no "data"
         image = next(str(data[key]) for key in (*_IMAGE_KEYS, *data) if _names_image(data, key))
         given = task.get("annotations", task.get("completions"))
         if given is None:
-            labels = next((task[key] for key in ("choice", "label", "class") if key in task), None)
+            keys = (label,) if label else ("choice", "label", "class")
+            labels = next((task[key] for key in keys if key in task), None)
         else:
-            labels = [label for entry in given for label in _choices(entry)]
+            labels = [choice for entry in given for choice in _choices(entry, label)]
             labels = list(dict.fromkeys(labels))  # annotators who agree
         rows.append({"path": local_path(image), "label": labels, "split": ""})
     return rows
@@ -89,14 +104,14 @@ def _names_image(data: dict[str, Any], key: str) -> bool:
     return key in _IMAGE_KEYS or Path(local_path(value)).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _choices(annotation: dict[str, Any]) -> list[str]:
+def _choices(annotation: dict[str, Any], control: str) -> list[str]:
     if annotation.get("was_cancelled"):
         return []
     results = annotation.get("result", [])
     return [
         str(choice)
         for result in results
-        if result.get("type") == "choices"
+        if result.get("type") == "choices" and control in ("", result.get("from_name"))
         for choice in result["value"]["choices"]
     ]
 
@@ -146,22 +161,48 @@ def _with_suffix(root: Path, key: str, names: FileNames) -> str:
     return f"data/{key}"
 
 
-def _fiftyone_samples(value: Any, path: Path) -> list[dict[str, Any]]:
+def _fiftyone_samples(value: Any, path: Path, field: str) -> list[dict[str, Any]]:
     rows = []
     for sample in value["samples"]:
-        fields = {
-            name: field
-            for name, field in sample.items()
-            if isinstance(field, dict) and str(field.get("_cls")).startswith("Classification")
-        }
-        # what a person said, before what a model said
-        name = "ground_truth" if "ground_truth" in fields else next(iter(fields), "")
-        field = fields.get(name, {})
-        many = field.get("classifications", [field] if field else [])
+        given = _classifications(sample).get(field, {})
+        many = given.get("classifications", [given] if given else [])
         labels = [entry["label"] for entry in many if entry.get("label") is not None]
         tags = [tag for tag in sample.get("tags") or [] if isinstance(tag, str)]
         rows.append({"path": str(sample["filepath"]), "label": labels, "split": _tag(tags)})
     return rows
+
+
+def _classifications(sample: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: field
+        for name, field in sample.items()
+        if isinstance(field, dict) and str(field.get("_cls")).startswith("Classification")
+    }
+
+
+def _label_field(value: Any, asked: str, path: Path) -> str:
+    """Return the field of all samples that says what a person said, not what a model said.
+
+    Raises:
+        UserError: the field that was asked for is not there, or several could be meant.
+    """
+    fields = list(dict.fromkeys(n for s in value["samples"] for n in _classifications(s)))
+    if asked in fields:
+        return asked
+    if asked not in ("", "label"):
+        raise UserError(
+            f"{path} has no classes in the field {asked!r}.",
+            f"Its fields with classes: {', '.join(fields) or 'none'}.",
+        )
+    said = candidates(fields, _GROUND_TRUTH)
+    others = [f for f in fields if not _PREDICTED & set(plain_column(f).split("_"))]
+    chosen = said[:1] or (others if len(others) == 1 else fields)
+    if len(chosen) > 1:
+        raise UserError(
+            f"{path} has classes in several fields: {', '.join(fields)}.",
+            f"Name the one that a person labelled: --label-column {(others or chosen)[0]}.",
+        )
+    return chosen[0] if chosen else ""
 
 
 def _tag(tags: list[str]) -> str:

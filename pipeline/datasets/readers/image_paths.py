@@ -8,6 +8,7 @@ the same name.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections import Counter, defaultdict
@@ -15,12 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ...errors import UserError
 from ...paths import inside
+from ..hints import SPLIT_WORDS
 from ..images import is_image_name, list_images
-from ..records import IMAGE_SUFFIXES
+from ..records import IMAGE_SUFFIXES, Split
+from .columns import plain_column
 
 _SAMPLE = 200
 _SIBLINGS = ("..", "../images", "../Images", "../imgs", "../img", "../data", "../photos")
+_PHOTO_WORDS = ("images", "image", "imgs", "img", "photos", "pictures", "jpg", "jpegs", "data")
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 
@@ -149,12 +154,19 @@ def folder_of_all(folder: Path, texts: Sequence[str]) -> Path:
     return Path(os.path.commonpath([folder, *folders]))
 
 
-def find_placement(root: Path, texts: Sequence[str]) -> Placement | None:
+def find_placement(root: Path, texts: Sequence[str], table: str = "") -> Placement | None:
     """Return the rule by which most photos of a table are there, or None if none is.
+
+    Where photos of the same names are in several folders, the folder that is called like the
+    table is meant: ``train_images/`` of ``train.csv``.
 
     Args:
         root: the folder of the table.
         texts: what the table says of its photos.
+        table: the name of the table.
+
+    Raises:
+        AmbiguousPhotos: several folders hold other photos of these names, and none fits better.
     """
     step = max(1, len(texts) // _SAMPLE)
     sample = list(dict.fromkeys(texts[::step]))[:_SAMPLE]
@@ -172,7 +184,91 @@ def find_placement(root: Path, texts: Sequence[str]) -> Placement | None:
     best = min(
         votes, key=lambda place: (-votes[place], place.unprefixed, place.strip, place.folder)
     )
-    return best if votes[best] else None
+    if not votes[best]:
+        return None
+    pool = _fitting(best, votes, table)
+    if len(pool) > 1 and not _same_photos(root, pool, sample, names):
+        raise AmbiguousPhotos(table or str(root), [place.folder for place in pool])
+    return pool[0]
+
+
+class AmbiguousPhotos(UserError):
+    """Several folders have photos of the names that a table gives, and other photos each."""
+
+    def __init__(self, table: str, folders: Sequence[str]) -> None:
+        shown = ", ".join(map(repr, folders[:4])) + (", …" if len(folders) > 4 else "")
+        super().__init__(
+            f"The photos that {table} names are in several folders, other ones each: {shown}.",
+            "Write the folder into the paths of the table, or move the table into the folder that"
+            " is meant.",
+        )
+
+
+def split_of_table(name: str) -> Split | None:
+    """Return the split that the name of a table or folder has in it, or None.
+
+    >>> split_of_table("trainLabels"), split_of_table("cars_train"), split_of_table("labels")
+    ('train', 'train', None)
+    """
+    words = plain_column(name).split("_")
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def split_of_folder(folder: str) -> Split | None:
+    """Return the split that the innermost folder of a path that names one stands for.
+
+    >>> split_of_folder("data/train_images"), split_of_folder("test/images"), split_of_folder(".")
+    ('train', 'test', None)
+    """
+    found = [split for part in folder.split("/") if (split := split_of_table(part))]
+    return found[-1] if found else None
+
+
+def _fitting(best: Placement, votes: Counter[Placement], table: str) -> list[Placement]:
+    """Return the rules that are as good as the best one, those that fit the table's name first.
+
+    A folder that fits need not have all the photos that another has: what it lacks is missing.
+    """
+    stem = PurePosixPath(table).stem
+    split = split_of_table(stem)
+
+    def fits(place: Placement) -> bool:
+        parts = [plain_column(part) for part in place.folder.split("/")]
+        named = bool(stem) and plain_column(stem) in parts
+        return named or (split is not None and split_of_folder(place.folder) == split)
+
+    rivals = [
+        place
+        for place in sorted(votes, key=lambda place: (-votes[place], place.folder))
+        if place == best._replace(folder=place.folder) and 2 * votes[place] >= votes[best]
+    ]
+    pool = [place for place in rivals if fits(place)] or rivals
+    pool = [place for place in pool if votes[place] == votes[pool[0]]]
+    own = [place for place in pool if place.folder == "."]
+    # "images" beside "masks": the one that is called so
+    called = [place for place in pool if plain_column(place.folder.split("/")[-1]) in _PHOTO_WORDS]
+    return own or (called if len(called) == 1 else pool)
+
+
+def _same_photos(
+    root: Path, pool: Sequence[Placement], sample: Sequence[str], names: FileNames
+) -> bool:
+    """Say whether all rules lead to the same photos, or to copies of them."""
+    every = [Places(root, place, names) for place in pool]
+    for text in sample[:20]:
+        first, *others = [names.find(places.path(text)) for places in every]
+        for other in others:
+            if first is None or other is None or not _equal(first, other):
+                return False
+    return True
+
+
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return one == other or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def _hits(root: Path, placement: Placement, sample: Sequence[str], names: FileNames) -> int:

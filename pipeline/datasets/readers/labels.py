@@ -154,18 +154,29 @@ def find_split_folders(root: Path) -> tuple[dict[Split, str], list[str]]:
 
     A folder named like a split is one if it has folders with images in it: one that holds images
     itself may be a class, a kind of vehicle. Those are returned second.
+
+    Raises:
+        UserError: two folders are the same split.
     """
-    found: dict[Split, str] = {}
+    found: defaultdict[Split, list[str]] = defaultdict(list)
     flat = []
     for name in subfolders(root):
         split = split_word(name)
         if split is None:
             continue
         if any(has_image(root / name / inner) for inner in subfolders(root / name)):
-            found.setdefault(split, name)
+            found[split].append(name)
         elif has_image(root / name):
             flat.append(name)
-    return (found if "train" in found else {}), flat
+    if "train" not in found:
+        return {}, flat
+    for split, names in found.items():
+        if len(names) > 1:
+            raise UserError(
+                f"{root} has several folders for its split {split}: {', '.join(map(repr, names))}.",
+                "Put their photos into one of them, or move one away.",
+            )
+    return {split: names[0] for split, names in found.items()}, flat
 
 
 def _by_class(
@@ -179,7 +190,7 @@ def _by_class(
     found: dict[int, list[Item]] = {}
     unknown = []
     nested = any("/" in entry.folder for entry in manifest.classes)
-    listed = [entry.folder or entry.name for entry in manifest.classes] if nested else []
+    listed = _folders_of(base, manifest) if nested else []
     for name in listed or [name for name in subfolders(base) if name not in layout.ignore]:
         if layout.class_folder == "id":
             label = int(name) if _is_id(name) and int(name) < len(manifest.classes) else None
@@ -199,6 +210,29 @@ def _by_class(
             "Add them to the manifest, as names or aliases, or move them away.",
         )
     return found
+
+
+def _folders_of(base: Path, manifest: Manifest) -> list[str]:
+    """Return the folders of classes that lie in folders, each real folder once.
+
+    An alias may be one: ``fold2/mug`` of ``fold1/mug``.
+    """
+    names = [
+        name
+        for entry in manifest.classes
+        for name in (
+            entry.folder or entry.name,
+            *(alias for alias in entry.aliases if "/" in alias),
+        )
+    ]
+    once: dict[object, str] = {}
+    for name in names:
+        try:
+            status = inside(base, name).stat()
+        except (OSError, UserError):
+            continue
+        once.setdefault((status.st_dev, status.st_ino) if status.st_ino else name, name)
+    return list(once.values())
 
 
 def split_by_class(

@@ -130,7 +130,9 @@ class Table(_Layout):
         default="rows", description="rows with a header, or the export of a labelling tool"
     )
     path: str = "path"
-    label: str = "label"
+    label: str = Field(
+        default="label", description="column of the labels; of an export, the field it has them in"
+    )
     one_hot: list[str] = Field(default=[], description="one column a class, 1 where it applies")
     caption: Names = Field(default=[], description="columns of captions")
     split: str = Field(default="", description="column with train, val or test; none: split here")
@@ -143,6 +145,9 @@ class Table(_Layout):
         default=False, description="paths are relative to their own file, not to the root"
     )
     images: RelativePath = Field(default=".", description="folder that the paths are relative to")
+    images_of: dict[RelativePath, RelativePath] = Field(
+        default={}, description="that folder for each file, where files have their own"
+    )
     strip: int = Field(default=0, ge=0, description="leading parts of a path to leave out")
     suffixes: list[str] = Field(default=[], description="tried where a path has no suffix")
     unprefixed: bool = Field(default=False, description="cut Label Studio's prefix off a name")

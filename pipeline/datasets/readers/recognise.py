@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from ...errors import UserError
 from ..hints import Hints, split_word
 from ..images import has_image, is_image_name, list_images, subfolders
 from ..records import Split
-from .class_entries import entries_of
+from .class_entries import entries_of, entry_of, same_name
 from .found import Found
 from .labels import find_split_folders
 from .layouts import ImageFolders
-from .recognise_captions import captioned_folders, coco, karpathy, questions
+from .recognise_captions import captioned_folders, coco, karpathy, numbers_beside, questions
 from .recognise_hub import TAR_ENDINGS, hub_folder, web_dataset
 from .recognise_tables import (
     TABLE_SUFFIXES,
@@ -26,6 +26,10 @@ from .recognise_tables import (
     tables_in_folder,
 )
 
+_PART = re.compile(
+    r"(?:k[\W_]*)?(?:fold|part|batch|chunk|shard|subset|session)s?[\W_]*(?:\d+|[a-z])",
+    re.IGNORECASE,
+)
 _FORMATS = (karpathy, coco, questions, one_hot_files, export_files)
 _OTHERS = (hub_folder, web_dataset, metadata_files)
 
@@ -94,6 +98,13 @@ def _captions_in_json(source: Path, hints: Hints) -> Found | None:
 
 
 def _nothing_known(source: Path) -> UserError:
+    if numbers_beside(source):
+        return UserError(
+            f"The text files beside the images of {source} hold numbers, as YOLO writes boxes: they"
+            " are neither captions nor classes.",
+            "Sort the images into folders named like the classes, or give a CSV with the columns"
+            " path and label.",
+        )
     splits = [name for name in subfolders(source) if split_word(name) and has_image(source / name)]
     if splits:
         return UserError(
@@ -128,25 +139,37 @@ def _class_folders(root: Path) -> Found | None:
     counts: Counter[str] = Counter()
     ignored: set[str] = set()
     deep: set[str] = set()
+    of_parts: defaultdict[str, list[str]] = defaultdict(list)
     for base in bases:
         inner = {name: _leaves(base / name) for name in subfolders(base)}
-        nested = _are_classes_deep(inner)
+        nested, parts = _are_classes_deep(inner), _are_parts(inner)
         for name, leaves in inner.items():
             if not leaves:
                 ignored.add(name)
+            elif parts:
+                for leaf in leaves:
+                    of_parts[same_name(leaf)].append(f"{name}/{leaf}")
             elif nested:
                 counts.update({f"{name}/{leaf}": 1 for leaf in leaves})
                 deep.add(name)
             else:
                 counts[name] += 1
     ignored -= set(counts)
-    if not counts:
+    if not counts and not of_parts:
         return None
-    if not splits and all(split_word(name.rpartition("/")[2]) for name in counts):
+    if not splits and counts and all(split_word(name.rpartition("/")[2]) for name in counts):
         return None  # train/*.jpg and test/*.jpg: no classes, but splits of what a table names
     if not splits and captioned_folders(root, Hints()) is not None:
         return None
     classes, merged = entries_of(counts, path=True)
+    if of_parts:
+        some = {name: list(dict.fromkeys(folders)) for name, folders in of_parts.items()}
+        classes += [
+            entry_of(folders[0], aliases=folders[1:]) for _, folders in sorted(some.items())
+        ]
+        outer = sorted({path.split("/")[0] for folders in some.values() for path in folders})
+        names = ", ".join(repr(name) for name in outer[:3]) + (", …" if len(outer) > 3 else "")
+        remarks.append(f"{names} are parts with the same folders, which are the classes")
     if deep:
         inner_names = ", ".join(entry.folder for entry in classes[:3])
         remarks.append(f"the inner folders are the classes: {inner_names}, …")
@@ -159,6 +182,19 @@ def _class_folders(root: Path) -> Found | None:
         own_val=bool(splits) and "val" not in splits,
     )
     return Found(root, layout, classes, ["classification"], (*remarks, *merged))
+
+
+def _are_parts(inner: dict[str, list[str]]) -> bool:
+    """Say whether folders are parts of a whole, such as ``fold1`` and ``fold2``, by their names.
+
+    Each has most of the classes that any of them has: a small one may lack a rare class.
+    """
+    filled = {name: {same_name(leaf) for leaf in some} for name, some in inner.items() if some}
+    every = set().union(*filled.values()) if filled else set()
+    if len(filled) < 2 or len(every) < 2 or "." in every:
+        return False
+    named = all(_PART.fullmatch(name) for name in filled)
+    return named and all(2 * len(some) >= len(every) for some in filled.values())
 
 
 def _leaves(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from .arrow_files import (
     read_arrow,
     read_schema,
 )
-from .cells import labels_of, several_labels, text_of
+from .cells import labels_of, raise_without_labels, refuse_joined, several_labels, text_of
 from .class_entries import entries_of, numbered_entries
 from .columns import CAPTIONS, IMAGES, LABELS, candidates, find_columns, named
 from .found import Found, tasks_of
@@ -40,6 +40,22 @@ def is_image_column(field: pa.Field) -> bool:
         return True
     binary = str(field.type) in ("binary", "large_binary", "binary_view")
     return binary and bool(candidates([field.name], IMAGES))
+
+
+def refuse_several_photos(schema: pa.Schema, file: Path) -> None:
+    """Refuse a table with lists of photos, where none of its columns has one photo a row.
+
+    Raises:
+        UserError: it is such a table.
+    """
+    for field in schema:
+        kind = field.type
+        several = str(kind).startswith(("list<", "large_list<", "fixed_size_list<"))
+        if several and is_image_column(kind.value_field.with_name(field.name.removesuffix("s"))):
+            raise UserError(
+                f"{file} has several photos a row, in the column {field.name!r}.",
+                "Write one row a photo.",
+            )
 
 
 def hub_folder(root: Path, hints: Hints) -> Found | None:
@@ -68,6 +84,7 @@ def _described(
         name = named(hints.path_column, schema.names, every[0])
         fields = [field for field in schema if field.name == name]
     if not fields:
+        refuse_several_photos(schema, every[0])
         return None
     # of several, the one that is called an image
     image = next(iter(candidates([f.name for f in fields], IMAGES)), fields[0].name)
@@ -82,13 +99,21 @@ def _described(
         )
     names = class_names(features, label) if label else []
     counts, splits = _values(every, label, columns.split, names)
-    remarks = remarks + _others(features, label, hints)
+    remarks = remarks + _others(features, label, hints) if counts else list(remarks)
     split = columns.split if len(splits) > 1 or len(files) == 1 else ""
     for value in sorted(splits) if split else ():
         resolve_split(value, hints.split_as, every[0])
-    classes: list[ClassEntry] = numbered_entries(names)
-    if label and not names:
-        classes, merged = entries_of(counts, path=False)
+    if label and not counts:
+        raise_without_labels(
+            every[0].parent if len(every) > 1 else every[0], label, columns.captions
+        )
+        label, names = "", []
+        remarks.append(f"no row has a {columns.label!r}: captions alone")
+    classes: list[ClassEntry] = []
+    if label:
+        place = every[0]
+        found = numbered_entries(names, place) if names else entries_of(counts, path=False)
+        classes, merged = found
         remarks += merged
     layout = HuggingFace(
         kind="hugging_face",
@@ -137,6 +162,7 @@ def _values(
                 shown = [known.get(name, name) for name in labels]
                 raise several_labels(file, len(table), f"in row {number}", shown)
             counts.update(labels)
+    refuse_joined(every[0] if len(every) == 1 else every[0].parent, {} if names else counts)
     return counts, splits - {""}
 
 
@@ -170,20 +196,29 @@ def _of_tars(root: Path, files: dict[Split, list[str]], hints: Hints, remarks: l
             if len(labels) > 1:
                 raise several_labels(file, 1, name, labels)
             counts.update(labels)
+    refuse_joined(root, counts)
     names = _names_beside(root)
-    by_number = bool(names) and all(
-        n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts
+    by_number = (
+        bool(names)
+        and bool(counts)
+        and all(n.isdecimal() and len(n) < 10 and int(n) < len(names) for n in counts)
     )
-    classes, merged = entries_of(counts, path=False)
+    if label and not counts:
+        raise_without_labels(root, label, caption)
+        label, by_number = "", False
+    if by_number:
+        classes, merged = numbered_entries(names, root)
+    else:
+        classes, merged = entries_of(counts, path=False)
     layout = WebDataset(
         kind="web_dataset", files=files, label=label, label_ids=by_number, caption=caption
     )
     return Found(
         root,
         layout,
-        numbered_entries(names) if by_number else classes,
+        classes,
         tasks_of(labels=bool(label), captions=bool(caption)),
-        (*remarks, *(() if by_number else merged)),
+        (*remarks, *merged),
     )
 
 
@@ -202,5 +237,6 @@ def _names_beside(root: Path) -> list[str]:
     """Return the class names that come with numbered classes, as CLIP benchmark has them."""
     for name in ("classnames.txt", "classes.txt", "labels.txt"):
         if (root / name).is_file():
-            return [line.strip() for line in decode(root / name).split("\n") if line.strip()]
+            # a blank line within would shift the numbers; at the end it is none
+            return [line.strip() for line in decode(root / name).rstrip().split("\n")]
     return []

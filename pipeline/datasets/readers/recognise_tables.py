@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from ..images import subfolders
 from ..manifest import ClassEntry
 from ..records import Split
 from .arrow_files import ARROW_SUFFIXES, read_schema
-from .cells import labels_of, several_labels, text_of
+from .cells import labels_of, raise_without_labels, refuse_joined, several_labels, text_of
 from .class_entries import entries_of
-from .columns import NUMBERS, PATHS, Columns, candidates, find_columns, named, no_columns
+from .columns import Columns, find_columns, named, no_columns
 from .exports import form_of_export
 from .found import Found, tasks_of
-from .image_paths import Placement, find_placement, folder_of_all
+from .image_paths import AmbiguousPhotos, Placement, folder_of_all
 from .layouts import Table
-from .recognise_hub import hub_of_file, is_image_column
+from .placed_tables import contradictions, images_of_files, placed, without_climbing
+from .recognise_hub import hub_of_file, is_image_column, refuse_several_photos
 from .tables import is_marked, read_rows
 from .text_tables import TextTable, read_json_text
 
@@ -54,6 +56,8 @@ def _has_images(file: Path, hints: Hints) -> bool:
     schema = read_schema(file)
     if hints.path_column:
         return is_image_column(schema.field(named(hints.path_column, schema.names, file)))
+    if not any(is_image_column(field) for field in schema):
+        refuse_several_photos(schema, file)
     return any(is_image_column(field) for field in schema)
 
 
@@ -137,8 +141,9 @@ def tables_in_folder(root: Path, hints: Hints) -> Found | None:
         name, found = next(iter(usable.items()))
         remarks = (f"read from the table {name}", *found.remarks)
         return Found(found.root, found.layout, found.classes, found.tasks, remarks)
-    if len(refused) == 1:
-        raise refused[0]
+    doubtful = [error for error in refused if isinstance(error, AmbiguousPhotos)]
+    if len(refused) == 1 or doubtful:
+        raise (doubtful or refused)[0]
     return None
 
 
@@ -151,11 +156,15 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     where = root / next(iter(files)) if len(files) == 1 else root
     forms = {_form(root / file) for file in files}
     form = forms.pop() if len(forms) == 1 else "rows"
-    read = [read_rows(root / file, form) for file in files]
+    asked = "" if form == "rows" or hints.label_column == "none" else hints.label_column
+    if form != "rows":
+        hints = replace(hints, label_column="")  # of the tool, not of the rows made of its file
+    read = [read_rows(root / file, form, asked) for file in files]
     rows = [row for table in read for row in table.rows]
     names = list(dict.fromkeys(str(name) for table in read for name in table.columns))
     bases = [(root / file).parent for file in files]
-    path, placement = _placed(bases, read, names, hints, where)
+    path, placements = placed([root / file for file in files], read, names, hints, where)
+    placement = placements[0]
     holder = _holder(root, [text_of(row.get(path)) for row in rows], placement)
     columns = find_columns(names, hints, where, path)
     if form != "rows":
@@ -167,9 +176,12 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
     if not (columns.label or columns.captions or one_hot):
         raise no_columns(where, names, has_path=True)
     classes, remarks = _classes(rows, columns, one_hot, where, path)
+    if not classes:  # captions alone
+        columns, one_hot = replace(columns, label=""), []
+    remarks = [*remarks, *contradictions(files, placements)]
     if holder != root:
         remarks = [*remarks, f"the photos lie outside the folder of the table, in {holder}"]
-        placement = placement._replace(folder=_without_climbing(placement.folder))
+        placement = placement._replace(folder=without_climbing(placement.folder))
         lists = {}
     else:
         lists = _split_lists(root)
@@ -185,7 +197,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
         files=list(files),
         form=form,  # pyright: ignore[reportArgumentType]
         path=path,
-        label=columns.label,
+        label=columns.label and (read[0].label or columns.label),
         one_hot=one_hot,
         caption=list(columns.captions),
         split=columns.split,
@@ -194,6 +206,7 @@ def tables(root: Path, files: Mapping[str, Split | None], hints: Hints) -> Found
         split_lists={} if columns.split or split_of else lists,
         beside=beside,
         images=placement.folder,
+        images_of=images_of_files(list(files), placements, climbing=holder != root),
         strip=placement.strip,
         suffixes=list(placement.suffixes),
         unprefixed=placement.unprefixed,
@@ -211,10 +224,6 @@ def _holder(root: Path, texts: Sequence[str], placement: Placement) -> Path:
     return folder_of_all(root, texts) if placement == Placement() else root
 
 
-def _without_climbing(folder: str) -> str:
-    return folder.removeprefix("..").lstrip("/") or "."
-
-
 def _posix(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
@@ -223,34 +232,6 @@ def _form(file: Path) -> str:
     if file.suffix.lower() != ".json":
         return "rows"
     return form_of_export(read_json_text(file)) or "rows"
-
-
-def _placed(
-    bases: Sequence[Path], read: Sequence[TextTable], names: list[str], hints: Hints, where: Path
-) -> tuple[str, Placement]:
-    """Return the column of paths, and the rule by which the photos are found."""
-    if hints.path_column:
-        possible = [named(hints.path_column, names, where)]
-    else:
-        possible = candidates(names, PATHS)
-    first = ""
-    for column in possible:
-        for base, table in zip(bases, read):
-            texts = [text for row in table.rows if (text := text_of(row.get(column)))]
-            first = first or (texts[0] if texts else "")
-            placement = find_placement(base, texts) if texts else None
-            if placement is not None:
-                return column, placement
-    if not any(table.rows for table in read):
-        raise UserError(f"{where} has no rows.")
-    if not set(possible) - set(candidates(names, NUMBERS)):
-        raise no_columns(where, names, has_path=False)
-    if not first:
-        raise UserError(f"{where} has rows without a {possible[0]!r}.", "Fill or remove them.")
-    raise UserError(
-        f"None of the first images of {where} is there ({bases[0] / first}, …).",
-        "Paths are relative to the folder of the table; --path-column names another column.",
-    )
 
 
 def one_hot_columns(read: Sequence[TextTable], names: list[str]) -> list[str]:
@@ -281,10 +262,11 @@ def _classes(
             several.append((text_of(row.get(path)), labels))
     if several:
         raise several_labels(where, len(several), *several[0])
+    if not one_hot:
+        refuse_joined(where, counts)
     if not counts and (columns.label or one_hot):
-        what = columns.label or "class"
-        if not columns.captions:
-            raise UserError(f"{where} has only rows without a {what!r}.", "Fill them in.")
+        raise_without_labels(where, columns.label or "class", columns.captions)
+        return [], [f"no row has a {columns.label or 'class'!r}: captions alone"]
     return entries_of(counts, path=False)
 
 

@@ -22,14 +22,18 @@ from .text_tables import TextTable, decode, read_text_table
 ONE_OF_EACH = ("0", "0.0", "", "false")  # what a column that is named like a class says of others
 
 
-def read_rows(path: Path, form: str = "rows") -> TextTable:
+def read_rows(path: Path, form: str = "rows", label: str = "") -> TextTable:
     """Read a table whatever its format, as its suffix says.
+
+    Args:
+        path: the table. form: rows, or the export of a tool.
+        label: of an export, what holds its labels; they are in the column ``label``.
 
     Raises:
         UserError: the file is absent, damaged, or no table.
     """
     if form != "rows":
-        return rows_of_export(path, form)
+        return rows_of_export(path, form, label)
     if path.suffix.lower() in ARROW_SUFFIXES:
         table = read_arrow(path)
         return TextTable(table.column_names, table.to_pylist())
@@ -51,14 +55,16 @@ def read_table(root: Path, layout: Table, manifest: Manifest) -> Contents:
     listed = _listed_splits(root, layout)
     index = ClassIndex(manifest)
     missing = 0
+    label = layout.label
+    if layout.form != "rows":
+        layout = layout.model_copy(update={"label": "label"})
     for file in layout.files:
-        table = read_rows(root / file, layout.form)
+        table = read_rows(root / file, layout.form, label)
         photos.remarks += table.remarks
         _require(root / file, table, layout)
         base = (root / file).parent if layout.beside else root
-        placement = Placement(
-            layout.images, layout.strip, tuple(layout.suffixes), layout.unprefixed
-        )
+        folder = layout.images_of.get(file, layout.images)
+        placement = Placement(folder, layout.strip, tuple(layout.suffixes), layout.unprefixed)
         places = Places(base, placement, names, root)
         for row in table.rows:
             said = text_of(row.get(layout.path))

@@ -20,6 +20,7 @@ from typing import Any
 from ...counts import counted
 from ...errors import UserError
 from ...files import unreadable
+from .western import is_western
 
 DELIMITERS = (",", "\t", ";", "|")
 # a quoted cell may run over lines; a quote that is still open after so many is a stray one
@@ -35,13 +36,21 @@ _BYTE_ORDER_MARKS = (
 _TOKEN_LINE = re.compile(r"\s*(\S.*\.(?:jpe?g|png|gif|webp|bmp))#\d+\s+(.*)", re.IGNORECASE)
 
 
+# what Excel obeys, and some programs write for it
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*', re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class TextTable:
-    """The rows of a table, each a mapping from column to value, and what had to be mended."""
+    """The rows of a table, each a mapping from column to value, and what had to be mended.
+
+    ``label`` is the field of an export from which its labels were taken.
+    """
 
     columns: list[str]
     rows: list[dict[str, Any]]
     remarks: tuple[str, ...] = ()
+    label: str = ""
 
 
 def read_text_table(path: Path) -> TextTable:
@@ -66,10 +75,12 @@ def read_text_table(path: Path) -> TextTable:
 def decode(path: Path) -> str:
     """Return the text of a file: by its byte-order mark, else UTF-8, else Windows' Latin.
 
+    What is none of these, such as GBK or Shift JIS, is refused: names would become nonsense.
+
     Line ends become ``\\n``.
 
     Raises:
-        UserError: the file cannot be read or is no text.
+        UserError: the file cannot be read, is no text, or of another encoding.
     """
     try:
         content = path.read_bytes()
@@ -83,6 +94,11 @@ def decode(path: Path) -> str:
             continue
         if "\0" in text:
             break
+        if encoding in ("cp1252", "latin-1") and not is_western(text):
+            raise UserError(
+                f"{path} is neither UTF-8 nor Western text: its letters would be read wrongly.",
+                "Save it as UTF-8 (in a spreadsheet: CSV UTF-8).",
+            )
         return text.replace("\r\n", "\n").replace("\r", "\n")
     raise UserError(f"{path} is not a text file.", "Save it as CSV in UTF-8.")
 
@@ -145,13 +161,17 @@ def parse_delimited(text: str, path: Path, delimiter: str = "") -> TextTable:
     """Parse a table with a header; ``delimiter`` is the likeliest, others are tried too.
 
     A row with more cells than the header has bare delimiters in its last cell, which is joined
-    again; a shorter row lacks its last cells. Both are counted in the remarks.
+    again; a shorter row lacks its last cells. Both are counted in the remarks. A first line
+    ``sep=;`` says the delimiter.
 
     Raises:
         UserError: there is no header, or it names a column twice.
     """
     lines = text.strip("\n").split("\n")
-    delimiter = _choose_delimiter(lines, delimiter)
+    said = _SEPARATOR_LINE.fullmatch(lines[0])
+    if said:
+        lines = lines[1:]
+    delimiter = said.group(1) if said else _choose_delimiter(lines, delimiter)
     records = [record for record in _records(lines, delimiter) if any(record)]
     if not records:
         raise UserError(f"{path} is empty.")
