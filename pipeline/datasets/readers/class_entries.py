@@ -129,8 +129,16 @@ def numbered_entries(names: list[str], where: object) -> tuple[list[ClassEntry],
         seen.add(name)
         taken.add(folder)
         folders.append(folder)
-    entries, remarks = told_apart([entry_of(f, path=False) for f in folders], path=False)
+    # a name that occurs twice stays as it is: a number in it would go into the texts of the class
+    first = {name: folder for name, folder in zip(reversed(names), reversed(folders))}
+    unlike, remarks = told_apart([entry_of(first[n], path=False) for n in first], path=False)
+    called = {name: entry.name for name, entry in zip(first, unlike)}
+    entries = [
+        entry_of(folder, path=False).model_copy(update={"name": called[name]})
+        for name, folder in zip(names, folders)
+    ]
     twice = [name for name, n in Counter(names).items() if n > 1]
     return entries, remarks + [
-        f"several classes are called {name!r}: a number was added" for name in twice[:5]
+        f"several classes are called {name!r}, and are told apart by their numbers"
+        for name in twice[:5]
     ]

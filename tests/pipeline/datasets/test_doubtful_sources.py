@@ -302,7 +302,9 @@ def test_class_labels_without_or_with_equal_names(tmp_path: Path) -> None:
         add_dataset(file, "mine")
     file = parquet(tmp_path / "t.parquet", [0, 1] * 5, ["crane", "crane", "crane (2)"])
     added = add_dataset(file, "mine")
-    assert added.manifest.class_names == ["crane", "crane (3)", "crane (2)"]
+    assert added.manifest.class_names == ["crane", "crane", "crane (2)"]
+    folders = [entry.folder for entry in added.manifest.classes]
+    assert folders == ["crane", "crane (3)", "crane (2)"]
     assert "several classes are called 'crane'" in " ".join(added.remarks)
 
 
