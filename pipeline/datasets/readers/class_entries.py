@@ -130,7 +130,7 @@ def numbered_entries(names: list[str], where: object) -> tuple[list[ClassEntry],
         taken.add(folder)
         folders.append(folder)
     # a name that occurs twice stays as it is: a number in it would go into the texts of the class
-    first = {name: folder for name, folder in zip(reversed(names), reversed(folders))}
+    first = dict(zip(reversed(names), reversed(folders)))
     unlike, remarks = told_apart([entry_of(first[n], path=False) for n in first], path=False)
     called = {name: entry.name for name, entry in zip(first, unlike)}
     entries = [
