@@ -157,8 +157,8 @@ def _sessions(
         predictor = learn(upto, session)
         images = data.test.of(upto)
         classes = data.class_set(upto, seen=upto)
-        parts = pieces(torch.from_numpy(images.x), len(classes))
-        found = torch.cat([predictor.logits(x, classes).argmax(1) for x in parts]).numpy()
+        rows = pieces(torch.from_numpy(images.x), len(classes))
+        found = torch.cat([predictor.logits(x, classes).argmax(1) for x in rows]).numpy()
         right = found == images.y
         old = images.y < len(upto) - len(session)
         base = images.y < len(parts[0])

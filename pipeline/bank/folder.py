@@ -131,8 +131,7 @@ def _joined(folder: Path, files: list[BankFile], content_hash: str) -> Footer:
                     REMAKE,
                 )
             last = here
-            moved = dict(entry) | {"start": entry.start + start}
-            classes.append(ClassRows.model_construct(**moved))
+            classes.append(entry.model_copy(update={"start": entry.start + start}))
         groups += footer.groups
         start += footer.rows
     return Footer.model_construct(

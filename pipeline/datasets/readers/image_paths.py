@@ -211,7 +211,7 @@ def split_of_table(name: str) -> Split | None:
     ('train', 'train', None)
     """
     words = plain_column(name).split("_")
-    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    splits: set[Split] = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return splits.pop() if len(splits) == 1 else None
 
 
@@ -221,7 +221,8 @@ def split_of_folder(folder: str) -> Split | None:
     >>> split_of_folder("data/train_images"), split_of_folder("test/images"), split_of_folder(".")
     ('train', 'test', None)
     """
-    found = [split for part in folder.split("/") if (split := split_of_table(part))]
+    each = map(split_of_table, folder.split("/"))
+    found: list[Split] = [split for split in each if split is not None]
     return found[-1] if found else None
 
 

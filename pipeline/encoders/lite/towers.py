@@ -63,7 +63,7 @@ class ImageTower:
     def __init__(self, device: torch.device) -> None:
         state = torch.load(image_weights_path(), map_location="cpu", weights_only=True)
         with torch.device("meta"):  # no first weights: they are read
-            model = EfficientNetLite0()
+            model: Any = EfficientNetLite0()
         names = list(model.state_dict())
         shapes = [tensor.shape for tensor in model.state_dict().values()]
         if shapes != [tensor.shape for tensor in state.values()]:
