@@ -23,7 +23,7 @@ from ..config import Section
 from ..errors import UserError
 from ..files import atomic_folder, exclusive, hash_file, hash_value, read_json, write_json
 from .content import ContentHash
-from .format import REMAKE, BankFile, ClassRows, Footer, read_footer
+from .format import REMAKE, BankFile, Footer, read_footer
 from .schema import BankMetadata
 
 if TYPE_CHECKING:
