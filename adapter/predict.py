@@ -19,7 +19,6 @@ from ..pipeline.counts import counted
 from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
 from ..pipeline.embed.images import image_features, picture_features
 from ..pipeline.embed.left_out import say_left_out
-from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
 from ..pipeline.one_or_many import one_or_many
 from ..pipeline.pictures import PictureError, as_picture
@@ -27,13 +26,11 @@ from ..pipeline.progress import step
 from . import sort_photos
 from .arrays import texts_as_they_are
 from .asked_classes import AskedClass, asked_classes, say_untrained
-from .config import Config
 from .described_names import with_descriptions
-from .method.adapter import FittedAdapter
 from .method.pieces import pieces
-from .open_model import OpenModel, classification_weights
+from .open_model import OpenModel, classification_weights, open_encoder
 from .prediction_file import check_format, write_predictions
-from .run import RunFolder, own_weights
+from .run import RunFolder
 
 if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
@@ -121,32 +118,27 @@ def predict(
     """
     if out is not None:
         check_format(out)
-    if isinstance(run, OpenModel):
-        kept_open = run.predict(
-            _files(images), top, classes, also, strict=strict, min_confidence=min_confidence
-        )
-        if out is not None:
-            write_predictions(out, kept_open)
-        return kept_open
-    folder = RunFolder.open(run)
-    tensors, about = classification_weights(folder)
+    if top < 1:
+        raise UserError(f"top is {top}.", "Ask for one label or more.")
     given = _files(images)
-    asked = asked_classes(about, classes, also)
-    say_untrained(about, asked)
-    encoder = encoder or _encoder(folder, about, str(checkpoint), device)
-    if encoder.fingerprint != about["encoder"]:
-        raise UserError(
-            f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
-        )
-    fitted = FittedAdapter.load(tensors, about)
-    text = _class_texts(asked, encoder, tensors, about)
+    if isinstance(run, OpenModel):
+        model, asked = run, asked_classes(run.about, classes, also, say=False)
+        features, kept, errors = model.features_of(given, strict)
+    else:
+        folder = RunFolder.open(run)
+        tensors, about = classification_weights(folder)
+        asked = asked_classes(about, classes, also)
+        say_untrained(about, asked)
+        opened = encoder or open_encoder(folder, about, str(checkpoint), device)
+        model = OpenModel(folder, opened, tensors, about)
+        features, kept, errors = _features(opened, given, strict)
+    texts = model.texts_of(asked, cache=not isinstance(run, OpenModel)).texts
     if describe:
-        text = with_descriptions(text, asked, encoder, about)
-    classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
-    features, kept, errors = _features(encoder, given, strict)
+        text = with_descriptions(texts.template, asked, model.encoder, model.about)
+        texts = texts_as_they_are(text, texts.seen)
     tops = [
-        fitted.logits(rows, classes_asked).softmax(-1).topk(min(top, len(asked)), dim=-1)
-        for rows in pieces(torch.from_numpy(features), len(asked))
+        model.fitted.logits(rows, texts).softmax(-1).topk(min(top, len(asked)), dim=-1)
+        for rows in pieces(features, len(asked))
     ]
     numbers = [line for found in tops for line in found.indices.tolist()]
     shares = [line for found in tops for line in found.values.tolist()]
@@ -181,26 +173,6 @@ def _prediction(
     return Prediction(
         path, [entry.label for entry in classes], rounded, [entry.class_id for entry in classes]
     )
-
-
-def _class_texts(
-    asked: Sequence[AskedClass],
-    encoder: Encoder,
-    tensors: dict[str, Tensor],
-    about: dict[str, Any],
-) -> Tensor:
-    """Return the texts (c, d) that the adapter wants: kept ones, and for other names templates."""
-    ensemble = about.get("class_text", {}).get("base") == "ensemble"
-    templates = about["ensemble"] if ensemble else [about["template"]]
-    names = [entry.name for entry in asked]
-    text = torch.from_numpy(class_embeddings(encoder, names, templates))
-    kept = tensors.get("class_texts")
-    for i, entry in enumerate(asked):
-        if entry.seen >= 0:
-            text[i] = tensors["text"][entry.seen]
-        elif kept is not None and entry.class_id is not None:
-            text[i] = kept[entry.class_id]
-    return text
 
 
 def _files(images: Sequence[Any]) -> list[Any]:
@@ -256,7 +228,7 @@ def _matching(pattern: str) -> list[Path]:
 
 def _features(
     encoder: Encoder, asked: Sequence[Any], strict: bool
-) -> tuple[np.ndarray, list[int], dict[int, str]]:
+) -> tuple[Tensor, list[int], dict[int, str]]:
     """Return features (m, d) of what can be read, its places in ``asked``, and errors by place."""
     errors: dict[int, str] = {}
     parts, kept = [np.zeros((0, encoder.dim), np.float32)], []
@@ -280,15 +252,4 @@ def _features(
                 raise UserError(f"Image {place} cannot be read: {error}.") from error
             errors[place] = str(error)
     parts.append(picture_features(encoder, pictures))
-    return np.concatenate(parts), kept, errors
-
-
-def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str, device: str) -> Encoder:
-    """Open the encoder that the run was trained with."""
-    from ..pipeline.encoders import load_encoder
-
-    wanted = Config.from_yaml(folder.path / "config.yaml").encoder
-    name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(
-        name, own_weights(name, wanted.checkpoint, checkpoint), device or wanted.device
-    )
+    return torch.from_numpy(np.concatenate(parts)), kept, errors

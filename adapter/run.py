@@ -22,6 +22,7 @@ from ..pipeline.files import write_json, write_text, writing
 from ..pipeline.provenance import installed_versions
 from ..pipeline.settings import read_source
 from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
+from .run_classes import check_run_classes
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +203,8 @@ class RunFolder:
         """Read the same of a run that tells classes apart.
 
         Raises:
-            UserError: as :meth:`load_weights`, or the run does something else.
+            UserError: as :meth:`load_weights`, the run does something else, or the two do not
+                belong together.
         """
         tensors, about = self.load_weights()
         if about.get("kind") != "classification":
@@ -210,6 +212,7 @@ class RunFolder:
                 f"{self.path} has no adapter of classification.",
                 "Make one with: aape train --bank BANK --protocol fewshot.",
             )
+        check_run_classes(about, tensors)
         return tensors, about
 
 

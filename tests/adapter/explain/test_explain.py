@@ -17,9 +17,10 @@ from aape.adapter.compare import compare
 from aape.adapter.config import Config
 from aape.adapter.explain import explain
 from aape.adapter.explain.classes import ClassExplanation, shared_sentences
-from aape.adapter.explain.opened import Sentences, open_run, trained_positions
+from aape.adapter.explain.opened import Sentences, open_run
 from aape.adapter.explain.photo import PhotoExplanation, explain_features
 from aape.adapter.metrics.right_and_wrong import pack, unpack
+from aape.adapter.run_classes import trained_positions
 from aape.pipeline.errors import UserError
 from aape.pipeline.store import write_record
 
@@ -171,7 +172,9 @@ def test_shared_sentences_use_each_once() -> None:
 
 def test_names_that_repeat_keep_their_place() -> None:
     names = ["missile", "cat", "missile", "dog"]
-    assert trained_positions(names, ["missile", "cat"]).tolist() == [0, 1, -1, -1]
+    about = {"all_class_names": names, "class_names": ["missile", "cat"]}
+    assert trained_positions(about) == [0, 1, -1, -1]
+    assert trained_positions(about | {"class_ids": [2, 1]}) == [-1, 1, 0, -1]
 
 
 @pytest.mark.parametrize("kind", [".svg", ".png"])
