@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ..pipeline.counts import counted
-from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
+from ..pipeline.datasets.images import FolderImages, look_through
+from ..pipeline.datasets.patterns import matching_images
 from ..pipeline.embed.images import image_features, picture_features
 from ..pipeline.embed.left_out import say_left_out
 from ..pipeline.errors import UserError
 from ..pipeline.one_or_many import one_or_many
+from ..pipeline.paths import is_folder, is_there
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
 from . import sort_photos
@@ -182,10 +184,12 @@ def _files(images: Sequence[Any]) -> list[Any]:
         if not isinstance(given, str | Path):
             found.append(given)
             continue
+        if not str(given).strip():
+            raise UserError("The name of an image is empty.", "Name a file or a folder.")
         path = Path(given)
-        if path.is_dir():
+        if is_folder(path):
             found += _inside(path)
-        elif path.exists() or path.is_symlink():
+        elif is_there(path):
             found.append(path)
         elif glob.has_magic(str(given)):
             found += _matching(str(given))
@@ -209,21 +213,11 @@ def _say_skipped(inside: FolderImages) -> None:
 
 def _matching(pattern: str) -> list[Path]:
     """Return the images that match a pattern, and those in folders that do."""
-    found: list[Path] = []
-    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
-    matches = [Path(name) for name in names]
-    for path in matches:
-        if path.is_dir():
-            # with ** the folder's own images match by themselves
-            found += [] if "**" in pattern else look_through(path).images
-        elif is_image_name(path.name):
-            found.append(path)
-    if not found:
-        raise UserError(f"No image matches {pattern}.")
-    skipped = sum(not path.is_dir() for path in matches) - sum(path in matches for path in found)
-    if skipped:
-        step(f"{skipped:,} files that match {pattern} are no images by their names")
-    return found
+    found = matching_images(pattern)
+    if not found.images:
+        raise UserError(f"No image matches {pattern}.", "; ".join(found.remarks()))
+    _say_skipped(found)
+    return found.images
 
 
 def _features(
