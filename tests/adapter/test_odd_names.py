@@ -107,8 +107,8 @@ def test_a_photo_named_in_no_text_is_written_to_every_format(
 @pytest.mark.slow
 def test_names_that_are_too_long_end_the_command_in_words(aape, tmp_path: Path) -> None:
     for words in (
-        ("datasets", "add", LONG, "--name", "x"), ("predict", LONG, "a.png"), ("explain", LONG, "a.png"),
-        ("search", "--encoder", "lite", LONG, "dog"), ("report", LONG),
+        ("datasets", "add", LONG, "--name", "x"), ("predict", LONG, "a.png"),
+        ("explain", LONG, "a.png"), ("search", "--encoder", "lite", LONG, "dog"), ("report", LONG),
     ):  # fmt: skip
         done = aape(*words, cwd=tmp_path)
         assert done.returncode == 2, words
