@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -43,6 +44,22 @@ def read_shots(word: str) -> Shots | None:
     if not text.isdecimal():
         raise UserError(f"--shots takes a number of images a class, or all, not {word!r}.")
     return int(text)
+
+
+def shots_of(about: Mapping[str, Any]) -> Shots:
+    """Return the shots that an adapter's description names.
+
+    Raises:
+        UserError: it names neither a number nor all.
+
+    >>> shots_of({"shots": 4}), shots_of({"shots": "all"})
+    (4, 'all')
+    """
+    shots = about.get("shots")
+    try:
+        return _number_or_all(shots)
+    except ValueError:
+        raise UserError(f"The run was trained with {shots!r} shots, which is no number.") from None
 
 
 def in_names(shots: Shots) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UserError
 from ...pipeline.paths import is_file
+from ..shots import shots_of
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +120,7 @@ def training_photos(
     """Return features and labels of the training photos of all classes, or why there are none."""
     import torch
 
-    shots, seed = int(run.about["shots"]), int(run.about.get("seed", 1))
+    shots, seed = shots_of(run.about), int(run.about.get("seed", 1))
     try:
         if run.source is not None:
             train = run.source.draw(shots, seed).train

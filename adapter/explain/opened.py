@@ -23,6 +23,7 @@ from ..method.problem import ClassSet
 from ..open_model import open_encoder
 from ..run import RunFolder
 from ..run_classes import trained_positions
+from ..shots import shots_of
 
 if TYPE_CHECKING:
     from ...pipeline.bank import PromptBank
@@ -188,7 +189,7 @@ def _from_features(
     texts = source.texts
     trained = seen.tolist()
     order = sorted((i for i in range(len(names)) if trained[i] >= 0), key=lambda i: trained[i])
-    data = source.draw(int(about["shots"]), int(about.get("seed", 1)))
+    data = source.draw(shots_of(about), int(about.get("seed", 1)))
     classes = data.class_set(range(len(names)), seen=order)
     notes: list[str] = []
     if opened is not None:

@@ -82,6 +82,8 @@ class Guard:
                 error = Refused(503, f"The answer took more than {deadline:g} seconds.",
                                 "Try again later.", retry_after="5")  # fmt: skip
                 await _refuse(answer, error)
+        except asyncio.CancelledError:  # the server ends; uvicorn would print a traceback
+            pass
         finally:
             self.observed(_route(scope), status, time.monotonic() - started)
 
@@ -97,7 +99,7 @@ class Guard:
         if self.hosts and host not in self.hosts:  # a name that was bent to this address
             raise Refused(403, "The server does not go by this name.", "Use its address.")
         origin = headers.get(b"origin")
-        if origin and _host(urlsplit(origin).netloc) != host:  # a page of somebody else
+        if origin and _host_of(origin) != host:  # a page of somebody else
             raise Refused(403, "Pages of other sites may not ask this server.")
         if self.token and scope["path"] not in _OPEN:
             kind, _, given = headers.get(b"authorization", "").partition(" ")
@@ -142,6 +144,18 @@ def _host(netloc: str) -> str:
     if netloc.startswith("["):
         return netloc[1:].partition("]")[0].lower()
     return netloc.partition(":")[0].lower()
+
+
+def _host_of(origin: str) -> str:
+    """Return the name of an origin; of one that is no address, nothing, which no server is called.
+
+    >>> _host_of("http://[::1]:8000"), _host_of("http://["), _host_of("null")
+    ('::1', '', '')
+    """
+    try:
+        return _host(urlsplit(origin).netloc)
+    except ValueError:
+        return ""
 
 
 def _route(scope: Any) -> str:

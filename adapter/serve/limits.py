@@ -78,7 +78,7 @@ def check_size(photo: Path, limits: Limits) -> None:
             width, height = opened.size
     except UnidentifiedImageError as error:
         raise UserError("The photo is no picture of a format that is read.") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:  # Pillow's readers raise anything, see pipeline.pictures
         raise UserError(f"The photo cannot be read: {without_path(error, photo)}.") from error
     if width * height > limits.megapixels * 1e6:
         raise UserError(

@@ -15,7 +15,7 @@ from aape.adapter.bank_of_run import bank_of_run
 from aape.adapter.classification.run import run_classification
 from aape.adapter.compare import compare
 from aape.adapter.config import Config
-from aape.adapter.explain import explain
+from aape.adapter.explain import explain, training_photos
 from aape.adapter.explain.classes import ClassExplanation, shared_sentences
 from aape.adapter.explain.opened import Sentences, open_run
 from aape.adapter.explain.photo import PhotoExplanation, explain_features
@@ -76,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     feature_file(folder / "toy.safetensors")
     for recipe in ("default", "staged"):
         train(folder, recipe, recipe)
+    train(folder, "all-shots", shots="all", protocol="fewshot")
     return folder
 
 
@@ -330,3 +331,17 @@ def test_runs_of_nothing_in_common(folder: Path, tmp_path: Path, aape) -> None:
     assert "no table in common" in done.stderr
     done = aape("compare", folder / "default", folder / "staged", "--resamples", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_on_all_photos_explains_its_photos_and_classes(folder: Path) -> None:
+    """``all`` is what `aape train photos/` takes."""
+    run = open_run(folder / "all-shots")
+    x = torch.from_numpy(load_file(folder / "toy.safetensors")["test.features"])
+    assert explain_features(run, x[0], "test:0").classes[0].seen
+    photos, why = training_photos(run, None)
+    assert why == ""
+    assert photos is not None
+    assert len(photos[1]) == 6 * C
+    run.about["shots"] = "some"
+    with pytest.raises(UserError, match="'some' shots"):
+        training_photos(run, None)

@@ -21,7 +21,7 @@ from small_runs import NAMES, FakeCaptioner, FakePhotos, random_photo, small_run
 from aape.adapter.open_model import OpenModel, open_model
 from aape.adapter.predict import predict
 from aape.adapter.serve import check_access
-from aape.adapter.serve.limits import Allowance, Limits
+from aape.adapter.serve.limits import Allowance, Limits, check_size
 from aape.adapter.serve.service import Service
 from aape.pipeline.errors import UserError
 
@@ -227,12 +227,24 @@ def test_a_token_guards_all_but_page_and_health(home: Path, model: OpenModel) ->
         assert opened.post("/predict", files=files, headers=headers).status_code == 200
 
 
+def test_any_error_of_a_reader_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AVIF's reader raises RuntimeError at a damaged file."""
+
+    def fails(path: Path) -> None:
+        raise RuntimeError(f"Failed to decode {path}: truncated data")
+
+    monkeypatch.setattr("aape.adapter.serve.limits.open_raster", fails)
+    with pytest.raises(UserError, match=r"cannot be read: Failed to decode the photo: truncated"):
+        check_size(Path("/somewhere/x.avif"), Limits())
+
+
 def test_other_hosts_and_other_sites_are_refused(asked: TestClient) -> None:
     assert asked.get("/health", headers={"host": "evil.example:8000"}).status_code == 403
     assert asked.get("/health", headers={"host": "127.0.0.1:8000"}).status_code == 200
     assert asked.get("/health", headers={"origin": "http://evil.example"}).status_code == 403
     assert asked.get("/health", headers={"origin": "http://localhost:8000"}).status_code == 200
     assert asked.get("/health", headers={"origin": "null"}).status_code == 403
+    assert asked.get("/health", headers={"origin": "http://["}).status_code == 403
 
 
 def test_size_rate_and_time_have_limits(home: Path, model: OpenModel) -> None:
