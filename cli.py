@@ -171,9 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         status = _drop_output()
     except OSError as error:
-        if error.filename is not None or error.errno not in _NO_PLACE:
+        if error.errno == errno.ENAMETOOLONG:
+            shown = str(error.filename or "It")[:60]
+            _say(f"aape: {shown}… is longer than the name of a file may be.", error=True)
+            status = 2
+        elif error.filename is not None or error.errno not in _NO_PLACE:
             raise
-        status = _no_place(error)
+        else:
+            status = _no_place(error)
     except Exception as error:
         show = getattr(error, "show", None)  # a misspelt option; typer's own class of it varies
         if show is None:

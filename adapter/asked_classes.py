@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..pipeline.errors import UserError
+from ..pipeline.errors import UserError, require_text
 from ..pipeline.progress import step
+from .run_classes import trained_ids
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class AskedClass:
 
 
 def asked_classes(
-    about: Mapping[str, Any], classes: Sequence[str] = (), also: Sequence[str] = ()
+    about: Mapping[str, Any],
+    classes: Sequence[str] = (),
+    also: Sequence[str] = (),
+    *,
+    say: bool = True,
 ) -> list[AskedClass]:
     """Return the classes of a run that are asked for, each once.
 
@@ -40,9 +45,10 @@ def asked_classes(
         classes: names or class ids; a name that several classes share stands for all of them. By
             default all of the run's data set.
         also: further names, of which no photo was ever seen.
+        say: tell where a word is not exactly a name.
 
     Raises:
-        UserError: fewer than one class is left.
+        UserError: fewer than one class is left, or a name is empty or no text.
 
     >>> about = {"all_class_names": ["missile", "crane", "missile"], "class_names": ["missile"],
     ...          "class_ids": [2]}
@@ -52,10 +58,15 @@ def asked_classes(
     names: list[str] = list(about["all_class_names"])
     place = {class_id: i for i, class_id in enumerate(trained_ids(about))}
     found: dict[int | str, None] = {}
-    for word in classes or map(str, range(len(names))):
-        found |= dict.fromkeys(_meant(str(word), names))
+    tell = step if say else _silent
+    for word in [*classes, *also]:
+        _check_word(word)
+    if not classes:
+        found |= dict.fromkeys(range(len(names)))
+    for word in classes:
+        found |= dict.fromkeys(_meant(str(word), names, tell))
     for word in also:
-        found |= dict.fromkeys(_meant(str(word), names, ids=False))
+        found |= dict.fromkeys(_meant(str(word), names, tell, ids=False))
     if not found:
         raise UserError("There is no class to choose.", "Name some with --class or --also.")
     known = [key for key in found if isinstance(key, int)]
@@ -71,24 +82,6 @@ def asked_classes(
         else AskedClass(key, None, -1, key)
         for key in found
     ]
-
-
-def trained_ids(about: Mapping[str, Any]) -> list[int]:
-    """Return the class ids that were trained; of older runs by their names, in their order.
-
-    >>> trained_ids({"all_class_names": ["a", "b", "a"], "class_names": ["a", "a"]})
-    [0, 2]
-    """
-    if "class_ids" in about:
-        return [int(class_id) for class_id in about["class_ids"]]
-    found: list[int] = []
-    rest = list(enumerate(about["all_class_names"]))
-    for name in about["class_names"]:
-        chosen = next((i for i, other in rest if other == name and i not in found), None)
-        if chosen is None:
-            raise UserError(f"The run names a trained class {name!r} that its data set has not.")
-        found.append(chosen)
-    return found
 
 
 def say_untrained(about: Mapping[str, Any], asked: Sequence[AskedClass]) -> str:
@@ -112,7 +105,20 @@ def _loosely(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
 
 
-def _meant(word: str, names: Sequence[str], ids: bool = True) -> list[int] | list[str]:
+def _silent(_: str) -> None:
+    pass
+
+
+def _check_word(word: object) -> None:
+    text = str(word)
+    if not text.strip():
+        raise UserError("The name of a class is empty.", "Write what it is called.")
+    require_text(text, "The name of a class")
+
+
+def _meant(
+    word: str, names: Sequence[str], tell: Callable[[str], None], ids: bool = True
+) -> list[int] | list[str]:
     """Return the class ids that a word means, or the word itself where it is another class."""
     same = [i for i, name in enumerate(names) if name == word]
     if same:
@@ -121,8 +127,8 @@ def _meant(word: str, names: Sequence[str], ids: bool = True) -> list[int] | lis
         return [int(word)]
     alike = [i for i, name in enumerate(names) if _loosely(name) == _loosely(word)]
     if alike:
-        step(f"{word!r} is taken for the class {names[alike[0]]!r}.")
+        tell(f"{word!r} is taken for the class {names[alike[0]]!r}.")
         return alike
     if ids:
-        step(f"{word!r} is no class of the run's data set; it is judged by its name alone.")
+        tell(f"{word!r} is no class of the run's data set; it is judged by its name alone.")
     return [word]

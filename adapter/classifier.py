@@ -374,10 +374,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         from ..pipeline.encoders.base import pick_device
         from .method.adapter import FittedAdapter
         from .run import RunFolder
+        from .run_classes import check_run_classes
 
         tensors, about = RunFolder(folder).load_weights()
         if about.get("kind") not in (_KIND, "classification"):
             raise BadValue(f"{folder} has no classifier.", "Make one with Classifier.save.")
+        if about["kind"] == "classification":
+            check_run_classes(about, tensors)
         place = torch.device(str(pick_device(device)))
         tensors = {name: tensor.to(place) for name, tensor in tensors.items()}
         adapter = FittedAdapter.load(tensors, about)

@@ -1,7 +1,7 @@
 """Two runs side by side, and whether their difference would hold on other images and seeds.
 
 Images are paired where both runs kept right and wrong of each: the same test images in the same
-order, which equal labels of every test set say.
+order, which equal labels and equal photos (or features) of every test set say.
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ def compare_tables(first: Results, second: Results, *, resamples: int = 1000) ->
     reason = _why_unpaired(first, second)
     if reason:
         notes.append(f"No paired intervals: {reason}.")
+    elif _same_images(first, second) is None:
+        notes.append(
+            "Whether both were tested on the same images is known of their labels alone: the files"
+            " are not recorded in both."
+        )
     names = [m.name for m in first.methods if m.group != "published"]
     names += [m.name for m in second.methods if m.group != "published" and m.name not in names]
     rows = []
@@ -147,11 +152,25 @@ def _why_unpaired(first: Results, second: Results) -> str:
     a, b = first.details.get("labels_sha256"), second.details.get("labels_sha256")
     if not a or not b:
         return "a run kept no right and wrong of each image (only classification does)"
-    if a != b:
+    if a != b or _same_images(first, second) is False:
         return "the two were tested on other images"
     if len(first.details.get("seeds", [])) != len(second.details.get("seeds", [])):
         return "the runs have different numbers of seeds"
     return ""
+
+
+def _same_images(first: Results, second: Results) -> bool | None:
+    """Say whether the test images are the same ones; None where the two runs cannot tell.
+
+    Features say it for one encoder alone, and older runs recorded neither.
+    """
+    a, b = first.details.get("images_sha256"), second.details.get("images_sha256")
+    if not isinstance(a, dict) or not isinstance(b, dict) or a.keys() != b.keys():
+        return None
+    kinds = {str(told).partition(":")[0] for told in (*a.values(), *b.values())}
+    if kinds != {"photos"} and (kinds != {"features"} or first.encoder != second.encoder):
+        return None
+    return a == b
 
 
 def _intervals(

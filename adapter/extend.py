@@ -87,6 +87,7 @@ def extend(
         raise UserError(f"The seed {seed} is out of range.", "Give one from 0 to 4294967295.")
     folder = RunFolder.open(run)
     tensors, about = folder.load_classifier()
+    FittedAdapter.load(tensors, about)  # refuses what is not of one adapter
     statistics = _statistics(folder, tensors)
     source, config = _open(folder, about, str(bank), str(features), root, checkpoint)
     data = source.draw(max(shots, 1), seed)
@@ -100,10 +101,10 @@ def extend(
     names = list(data.texts.names)
     added = [name for name in dict.fromkeys(names) if name not in known]
     classes = known + added
-    choice = ClassText(**about.get("class_text", {}))
+    choice = ClassText(**(about.get("class_text") or {}))
     t = torch.cat([tensors["text"], _texts(data, choice)[[names.index(name) for name in added]]])
     grown = add_photos(statistics, data, classes, shots)
-    weight = about.get("gaussian", {})
+    weight = about.get("gaussian") or {}
     adapter = gaussian_adapter(
         grown, t, float(about["scale"]), choice,
         float(weight.get("weight", 0.1)), float(weight.get("temperature", 1.0)),
@@ -196,7 +197,7 @@ def _save(
     description = (
         adapter.config()
         | {name: value for name, value in kept.items() if value is not None}
-        | {"dataset": about["dataset"], "protocol": about["protocol"], "extended": True}
+        | {"dataset": about["dataset"], "protocol": about.get("protocol"), "extended": True}
         | {"class_names": classes, "all_class_names": classes}
     )
     with exclusive(target.path / "run", "extending into"):

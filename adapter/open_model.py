@@ -19,6 +19,8 @@ from ..pipeline.embed.texts import encode_texts
 from ..pipeline.errors import UserError
 from ..pipeline.one_or_many import one_or_many
 from ..pipeline.pictures import PictureError, as_picture, read_picture
+from .arrays import texts_as_they_are
+from .asked_classes import AskedClass, asked_classes
 from .config import Config
 from .method.adapter import FittedAdapter, total
 from .method.problem import ClassSet
@@ -34,10 +36,15 @@ _NAMES_KEPT = 4096  # texts of classes that were asked for by name
 
 @dataclass(frozen=True)
 class AskedClasses:
-    """The classes of a question: their names, and what the adapter is given of them."""
+    """The classes of a question, and what the adapter is given of them."""
 
-    names: tuple[str, ...]
+    asked: tuple[AskedClass, ...]
     texts: ClassSet
+
+    @property
+    def labels(self) -> list[str]:
+        """What they are called in an answer: the name, with the class id if it repeats."""
+        return [entry.label for entry in self.asked]
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,11 @@ class Answer:
     """One class of the answer for a photo.
 
     ``terms`` add up to ``logit``. ``trained`` is false for a class that is judged by its name.
+    ``class_id`` is that of the run's data set; a class that was only named has none.
     """
 
     label: str
+    class_id: int | None
     p: float
     logit: float
     trained: bool
@@ -76,7 +85,6 @@ class OpenModel:
         self.fitted = FittedAdapter.load(tensors, about)
         self.names = [str(name) for name in about["all_class_names"]]
         self._tensors = tensors
-        self._trained = trained_positions(self.names, about["class_names"])
         self._named: OrderedDict[str, Tensor] = OrderedDict()
         self._own: AskedClasses | None = None
 
@@ -92,39 +100,52 @@ class OpenModel:
         """Open a run; see :func:`open_model`."""
         folder = RunFolder.open(run)
         tensors, about = classification_weights(folder)
-        if encoder is None:
-            from ..pipeline.encoders import load_encoder
-
-            wanted = Config.from_yaml(folder.path / "config.yaml").encoder
-            name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-            weights = own_weights(name, wanted.checkpoint, checkpoint)
-            encoder = load_encoder(name, weights, device or wanted.device)
+        encoder = encoder or open_encoder(folder, about, checkpoint, device)
         return cls(folder, encoder, tensors, about)
 
     @one_or_many("classes", "also")
     def classes(
-        self, classes: str | Sequence[str] = (), also: str | Sequence[str] = ()
+        self,
+        classes: str | Sequence[str] = (),
+        also: str | Sequence[str] = (),
+        *,
+        say: bool = False,
     ) -> AskedClasses:
-        """Return the classes of a question: the run's, or those named, and any others by name.
+        """Return the classes of a question, as ``aape predict`` reads them: by name or by id.
+
+        Args:
+            classes: names or ids to choose from; by default all of the run's data set.
+            also: further names. say: tell how each was read.
 
         Raises:
-            UserError: a name is empty.
+            UserError: a name is empty, or is no text.
         """
-        if not classes and not also:
-            if self._own is None:
-                self._own = self._asked(range(len(self.names)), ())
-            return self._own
-        ids: list[int] = list(range(len(self.names))) if not classes else []
-        others: list[str] = []
-        for name in dict.fromkeys([*classes, *also]):
-            if not name.strip():
-                raise UserError("The name of a class is empty.", "Write what it is called.")
-            known = [i for i, own in enumerate(self.names) if own == name]
-            if known:
-                ids += [i for i in known if i not in ids]
-            else:
-                others.append(name)
-        return self._asked(ids, others)
+        if classes or also:
+            return self.texts_of(asked_classes(self.about, classes, also, say=say))
+        if self._own is None:
+            self._own = self.texts_of(asked_classes(self.about))
+        return self._own
+
+    def texts_of(self, asked: Sequence[AskedClass], *, cache: bool = False) -> AskedClasses:
+        """Return classes with the texts (c, d) that the adapter wants of them.
+
+        Those that the run keeps, and for other names the templates. ``cache`` keeps the latter on
+        the disk; otherwise in memory only, for names may be a stranger's.
+        """
+        kept, trained = self._tensors.get("class_texts"), self.fitted.text
+        rows: list[Tensor | None] = [
+            trained[entry.seen]
+            if entry.seen >= 0
+            else None
+            if kept is None or entry.class_id is None
+            else kept[entry.class_id]
+            for entry in asked
+        ]
+        lacking = [entry.name for entry, row in zip(asked, rows) if row is None]
+        by_name = iter(self._by_name(lacking, cache))
+        text = torch.stack([next(by_name) if row is None else row for row in rows])
+        seen = torch.tensor([entry.seen for entry in asked])
+        return AskedClasses(tuple(asked), texts_as_they_are(text, seen))
 
     def pixels(self, photo: Any) -> Tensor:
         """Return what the encoder wants of a photo, (3, h, w).
@@ -156,40 +177,40 @@ class OpenModel:
     ) -> list[Prediction]:
         """Label photos: what ``aape.predict`` returns, without opening anything again.
 
-        Classes are named by their names, not by ids.
+        Raises:
+            UserError: with ``strict``, a photo cannot be read; or as :meth:`classes`.
+        """
+        from .predict import predict
+
+        return predict(
+            self, images, top, classes, also, strict=strict, min_confidence=min_confidence
+        )
+
+    def features_of(
+        self, images: Sequence[Any], strict: bool = False
+    ) -> tuple[Tensor, list[int], dict[int, str]]:
+        """Return features (m, d) of the photos that can be read, their places, errors by place.
 
         Raises:
             UserError: with ``strict``, a photo cannot be read.
         """
-        from .predict import NONE, Prediction
-
-        asked = self.classes(classes, also)
-        found: list[Prediction] = []
+        parts = [torch.zeros(0, self.encoder.dim)]
+        kept: list[int] = []
+        errors: dict[int, str] = {}
         for start in range(0, len(images), _PHOTOS_AT_ONCE):
             pixels: list[Tensor] = []
-            errors: dict[int, str] = {}
-            part = images[start : start + _PHOTOS_AT_ONCE]
-            for place, image in enumerate(part):
+            for place, image in enumerate(images[start : start + _PHOTOS_AT_ONCE], start):
                 try:
                     pixels.append(self.pixels(image))
+                    kept.append(place)
                 except PictureError as error:
                     if strict:
-                        raise UserError(f"The image {image} cannot be read: {error}.") from error
+                        told = image if isinstance(image, str | Path) else place
+                        raise UserError(f"The image {told} cannot be read: {error}.") from error
                     errors[place] = str(error)
-            x = self.features(torch.stack(pixels)) if pixels else torch.zeros(0, 0)
-            answers = iter(self.answers(x, asked, top, terms=False) if pixels else [])
-            for place, image in enumerate(part):
-                path = Path(image) if isinstance(image, str | Path) else None
-                if place in errors:
-                    found.append(Prediction(path, [], [], error=errors[place]))
-                    continue
-                best = next(answers)
-                shares = [round(one.p, 4) for one in best]
-                if best[0].p < min_confidence:
-                    found.append(Prediction(path, [NONE], shares[:1]))
-                else:
-                    found.append(Prediction(path, [one.label for one in best], shares))
-        return found
+            if pixels:
+                parts.append(self.features(torch.stack(pixels)))
+        return torch.cat(parts), kept, errors
 
     @torch.no_grad()
     def answers(
@@ -204,18 +225,8 @@ class OpenModel:
         """Return what the encoder says by the class texts alone, without the adapter."""
         return _likeliest(self.fitted.scale * x @ asked.texts.template.T, asked, top)
 
-    def _asked(self, ids: Sequence[int], others: Sequence[str]) -> AskedClasses:
-        """Return classes of the run by id, then others by name."""
-        names = [*(self.names[i] for i in ids), *others]
-        kept = self._tensors.get("class_texts")
-        rows = [kept[i] for i in ids] if kept is not None else []
-        by_name = self._by_name(names[len(rows) :])
-        text = torch.stack([*rows, *by_name])
-        seen = torch.tensor([*(self._trained[i] for i in ids), *[-1] * len(others)])
-        return AskedClasses(tuple(names), ClassSet(text, text, text, None, seen, tuple(names)))
-
-    def _by_name(self, names: Sequence[str]) -> list[Tensor]:
-        """Return the text (d,) of each name; kept in memory only, for names may be a stranger's."""
+    def _by_name(self, names: Sequence[str], cache: bool = False) -> list[Tensor]:
+        """Return the text (d,) of each name; also kept on the disk with ``cache``."""
         ensemble = (self.about.get("class_text") or {}).get("base") == "ensemble"
         templates = self.about["ensemble"] if ensemble else [self.about["template"]]
         lacking = [name for name in dict.fromkeys(names) if name not in self._named]
@@ -224,7 +235,7 @@ class OpenModel:
         }
         if lacking:
             texts = [template.replace("{}", name) for name in lacking for template in templates]
-            rows = torch.from_numpy(encode_texts(self.encoder, texts, cache=False))
+            rows = torch.from_numpy(encode_texts(self.encoder, texts, cache=cache))
             means = F.normalize(rows.reshape(len(lacking), len(templates), -1).mean(1), dim=-1)
             found |= dict(zip(lacking, means))
         for name in names:
@@ -240,14 +251,15 @@ def _likeliest(
 ) -> list[list[Answer]]:
     """Return the ``top`` likeliest classes by logits (b, c), with what each term (b, c) added."""
     shares = logits.softmax(-1)
-    best = shares.topk(min(top, len(asked.names)), dim=-1).indices.tolist()
+    best = shares.topk(min(top, len(asked.asked)), dim=-1).indices.tolist()
     return [
         [
             Answer(
-                asked.names[i],
+                asked.asked[i].label,
+                asked.asked[i].class_id,
                 float(shares[row, i]),
                 float(logits[row, i]),
-                bool(asked.texts.seen[i] >= 0),
+                asked.asked[i].seen >= 0,
                 {name: float(part[row, i]) for name, part in (added or {}).items()},
             )
             for i in which
@@ -276,6 +288,22 @@ def open_model(
     return OpenModel.open(run, encoder=encoder, checkpoint=checkpoint, device=device)
 
 
+def open_encoder(
+    folder: RunFolder, about: dict[str, Any], checkpoint: str = "", device: str = ""
+) -> Encoder:
+    """Open the encoder that a run was trained with.
+
+    Raises:
+        UserError: the run was made with local weights, and none are given.
+    """
+    from ..pipeline.encoders import load_encoder
+
+    wanted = Config.from_yaml(folder.path / "config.yaml").encoder
+    name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
+    weights = own_weights(name, wanted.checkpoint, checkpoint)
+    return load_encoder(name, weights, device or wanted.device)
+
+
 def classification_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return tensors and description of a run that can label photos.
 
@@ -289,15 +317,3 @@ def classification_weights(folder: RunFolder) -> tuple[dict[str, Tensor], dict[s
             "Train on a bank: aape train --bank BANK.",
         )
     return tensors, about
-
-
-def trained_positions(names: Sequence[str], trained: Sequence[str]) -> list[int]:
-    """Return the place of each class among the trained ones, or -1; names may repeat.
-
-    >>> trained_positions(["missile", "cat", "missile"], ["missile", "missile"])
-    [0, -1, 1]
-    """
-    free: dict[str, list[int]] = {}
-    for position, name in enumerate(trained):
-        free.setdefault(name, []).append(position)
-    return [free[name].pop(0) if free.get(name) else -1 for name in names]

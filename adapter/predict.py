@@ -16,24 +16,23 @@ import torch
 from torch import Tensor
 
 from ..pipeline.counts import counted
-from ..pipeline.datasets.images import FolderImages, is_image_name, look_through
+from ..pipeline.datasets.images import FolderImages, look_through
+from ..pipeline.datasets.patterns import matching_images
 from ..pipeline.embed.images import image_features, picture_features
 from ..pipeline.embed.left_out import say_left_out
-from ..pipeline.embed.texts import class_embeddings
 from ..pipeline.errors import UserError
 from ..pipeline.one_or_many import one_or_many
+from ..pipeline.paths import is_folder, is_there
 from ..pipeline.pictures import PictureError, as_picture
 from ..pipeline.progress import step
 from . import sort_photos
 from .arrays import texts_as_they_are
 from .asked_classes import AskedClass, asked_classes, say_untrained
-from .config import Config
 from .described_names import with_descriptions
-from .method.adapter import FittedAdapter
 from .method.pieces import pieces
-from .open_model import OpenModel, classification_weights
+from .open_model import OpenModel, classification_weights, open_encoder
 from .prediction_file import check_format, write_predictions
-from .run import RunFolder, own_weights
+from .run import RunFolder
 
 if TYPE_CHECKING:
     from ..pipeline.encoders.base import Encoder
@@ -121,32 +120,27 @@ def predict(
     """
     if out is not None:
         check_format(out)
-    if isinstance(run, OpenModel):
-        kept_open = run.predict(
-            _files(images), top, classes, also, strict=strict, min_confidence=min_confidence
-        )
-        if out is not None:
-            write_predictions(out, kept_open)
-        return kept_open
-    folder = RunFolder.open(run)
-    tensors, about = classification_weights(folder)
+    if top < 1:
+        raise UserError(f"top is {top}.", "Ask for one label or more.")
     given = _files(images)
-    asked = asked_classes(about, classes, also)
-    say_untrained(about, asked)
-    encoder = encoder or _encoder(folder, about, str(checkpoint), device)
-    if encoder.fingerprint != about["encoder"]:
-        raise UserError(
-            f"The run was trained on features of {about['encoder']}, not of {encoder.fingerprint}."
-        )
-    fitted = FittedAdapter.load(tensors, about)
-    text = _class_texts(asked, encoder, tensors, about)
+    if isinstance(run, OpenModel):
+        model, asked = run, asked_classes(run.about, classes, also, say=False)
+        features, kept, errors = model.features_of(given, strict)
+    else:
+        folder = RunFolder.open(run)
+        tensors, about = classification_weights(folder)
+        asked = asked_classes(about, classes, also)
+        say_untrained(about, asked)
+        opened = encoder or open_encoder(folder, about, str(checkpoint), device)
+        model = OpenModel(folder, opened, tensors, about)
+        features, kept, errors = _features(opened, given, strict)
+    texts = model.texts_of(asked, cache=not isinstance(run, OpenModel)).texts
     if describe:
-        text = with_descriptions(text, asked, encoder, about)
-    classes_asked = texts_as_they_are(text, torch.tensor([entry.seen for entry in asked]))
-    features, kept, errors = _features(encoder, given, strict)
+        text = with_descriptions(texts.template, asked, model.encoder, model.about)
+        texts = texts_as_they_are(text, texts.seen)
     tops = [
-        fitted.logits(rows, classes_asked).softmax(-1).topk(min(top, len(asked)), dim=-1)
-        for rows in pieces(torch.from_numpy(features), len(asked))
+        model.fitted.logits(rows, texts).softmax(-1).topk(min(top, len(asked)), dim=-1)
+        for rows in pieces(features, len(asked))
     ]
     numbers = [line for found in tops for line in found.indices.tolist()]
     shares = [line for found in tops for line in found.values.tolist()]
@@ -183,26 +177,6 @@ def _prediction(
     )
 
 
-def _class_texts(
-    asked: Sequence[AskedClass],
-    encoder: Encoder,
-    tensors: dict[str, Tensor],
-    about: dict[str, Any],
-) -> Tensor:
-    """Return the texts (c, d) that the adapter wants: kept ones, and for other names templates."""
-    ensemble = about.get("class_text", {}).get("base") == "ensemble"
-    templates = about["ensemble"] if ensemble else [about["template"]]
-    names = [entry.name for entry in asked]
-    text = torch.from_numpy(class_embeddings(encoder, names, templates))
-    kept = tensors.get("class_texts")
-    for i, entry in enumerate(asked):
-        if entry.seen >= 0:
-            text[i] = tensors["text"][entry.seen]
-        elif kept is not None and entry.class_id is not None:
-            text[i] = kept[entry.class_id]
-    return text
-
-
 def _files(images: Sequence[Any]) -> list[Any]:
     """Return paths, with folders and patterns searched through, and open pictures as they are."""
     found: list[Any] = []
@@ -210,10 +184,12 @@ def _files(images: Sequence[Any]) -> list[Any]:
         if not isinstance(given, str | Path):
             found.append(given)
             continue
+        if not str(given).strip():
+            raise UserError("The name of an image is empty.", "Name a file or a folder.")
         path = Path(given)
-        if path.is_dir():
+        if is_folder(path):
             found += _inside(path)
-        elif path.exists() or path.is_symlink():
+        elif is_there(path):
             found.append(path)
         elif glob.has_magic(str(given)):
             found += _matching(str(given))
@@ -237,26 +213,16 @@ def _say_skipped(inside: FolderImages) -> None:
 
 def _matching(pattern: str) -> list[Path]:
     """Return the images that match a pattern, and those in folders that do."""
-    found: list[Path] = []
-    names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 (Path.glob takes no absolute one)
-    matches = [Path(name) for name in names]
-    for path in matches:
-        if path.is_dir():
-            # with ** the folder's own images match by themselves
-            found += [] if "**" in pattern else look_through(path).images
-        elif is_image_name(path.name):
-            found.append(path)
-    if not found:
-        raise UserError(f"No image matches {pattern}.")
-    skipped = sum(not path.is_dir() for path in matches) - sum(path in matches for path in found)
-    if skipped:
-        step(f"{skipped:,} files that match {pattern} are no images by their names")
-    return found
+    found = matching_images(pattern)
+    if not found.images:
+        raise UserError(f"No image matches {pattern}.", "; ".join(found.remarks()))
+    _say_skipped(found)
+    return found.images
 
 
 def _features(
     encoder: Encoder, asked: Sequence[Any], strict: bool
-) -> tuple[np.ndarray, list[int], dict[int, str]]:
+) -> tuple[Tensor, list[int], dict[int, str]]:
     """Return features (m, d) of what can be read, its places in ``asked``, and errors by place."""
     errors: dict[int, str] = {}
     parts, kept = [np.zeros((0, encoder.dim), np.float32)], []
@@ -280,15 +246,4 @@ def _features(
                 raise UserError(f"Image {place} cannot be read: {error}.") from error
             errors[place] = str(error)
     parts.append(picture_features(encoder, pictures))
-    return np.concatenate(parts), kept, errors
-
-
-def _encoder(folder: RunFolder, about: dict[str, Any], checkpoint: str, device: str) -> Encoder:
-    """Open the encoder that the run was trained with."""
-    from ..pipeline.encoders import load_encoder
-
-    wanted = Config.from_yaml(folder.path / "config.yaml").encoder
-    name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(
-        name, own_weights(name, wanted.checkpoint, checkpoint), device or wanted.device
-    )
+    return torch.from_numpy(np.concatenate(parts)), kept, errors

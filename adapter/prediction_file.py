@@ -50,12 +50,18 @@ def write_predictions(path: str | Path, predictions: Sequence[Prediction]) -> No
 
         head, *body = table_rows(predictions)
         columns = {
-            name: [None if row[i] == "" else row[i] for row in body] for i, name in enumerate(head)
+            name: [None if row[i] == "" else _spelled(row[i]) for row in body]
+            for i, name in enumerate(head)
         }
         with atomic_path(path) as temporary:
             pq.write_table(pa.table(columns), temporary)
     else:
         write_text(path, to_csv(predictions))
+
+
+def _spelled(cell: Any) -> Any:
+    """Return text with what is no character spelled out: a file's name may be any bytes."""
+    return cell.encode("utf-8", "backslashreplace").decode() if isinstance(cell, str) else cell
 
 
 def to_csv(predictions: Sequence[Prediction]) -> str:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import write_json, write_text, writing
+from ..pipeline.paths import is_there
 from ..pipeline.provenance import installed_versions
 from ..pipeline.settings import read_source
 from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
+from .run_classes import check_run_classes
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +81,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._to_begin: tuple[Section, Sequence[str]] | None = None
-        if self.path.exists() and not self.path.is_dir():
+        if is_there(self.path) and not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a run folder.", "Name a folder instead.")
 
     @classmethod
@@ -90,7 +92,7 @@ class RunFolder:
             UserError: there is no run at ``path``.
         """
         run = cls(path)
-        if not (run.path / "config.yaml").exists():
+        if not is_there(run.path / "config.yaml"):
             raise UserError(
                 f"{run.path} is not a run folder (it has no config.yaml).",
                 "Make one with: aape train --bank BANK --out FOLDER.",
@@ -202,7 +204,8 @@ class RunFolder:
         """Read the same of a run that tells classes apart.
 
         Raises:
-            UserError: as :meth:`load_weights`, or the run does something else.
+            UserError: as :meth:`load_weights`, the run does something else, or the two do not
+                belong together.
         """
         tensors, about = self.load_weights()
         if about.get("kind") != "classification":
@@ -210,6 +213,7 @@ class RunFolder:
                 f"{self.path} has no adapter of classification.",
                 "Make one with: aape train --bank BANK --protocol fewshot.",
             )
+        check_run_classes(about, tensors)
         return tensors, about
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..pipeline.errors import UserError
 from ..pipeline.files import atomic_path
+from ..pipeline.paths import is_there
 
 if TYPE_CHECKING:
     from .predict import Prediction
@@ -29,7 +30,7 @@ def sort_into(folder: str | Path, predictions: Sequence[Prediction]) -> dict[str
         UserError: ``folder`` is a file, or cannot be written.
     """
     root = Path(folder)
-    if root.exists() and not root.is_dir():
+    if is_there(root) and not root.is_dir():
         raise UserError(f"{root} is a file, not a folder.", "Name a folder to sort into.")
     counts: dict[str, int] = {}
     for row in predictions:

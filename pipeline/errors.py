@@ -26,6 +26,20 @@ class BadValue(UserError, ValueError):
     """Bad input to an estimator, which libraries such as scikit-learn expect as a ValueError."""
 
 
+def require_text(text: str, what: str) -> None:
+    r"""Refuse what is no text: bytes of a command line that are not UTF-8, or half a character.
+
+    >>> require_text("caf\udce9", "The question")
+    Traceback (most recent call last):
+        ...
+    aape.pipeline.errors.UserError: The question is no text in UTF-8: 'caf\udce9'. Write it anew.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} is no text in UTF-8: {text!r}.", "Write it anew.") from error
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], also: Iterable[str] = ()) -> UserError:
     """Build the error for a name that is not in a closed list: the nearest named, all listed.
 

@@ -168,9 +168,17 @@ def disk_error(error: OSError, path: Path) -> Exception:
         )
     if error.errno == errno.ENOTEMPTY:
         return UserError(f"{path} was filled by something else meanwhile.", "Look at what it is.")
-    if error.errno in _UNWRITABLE:
+    nowhere = error.errno == errno.ENOENT and _is_around(error.filename, path)
+    if error.errno in _UNWRITABLE or nowhere:
         return UserError(f"Cannot write {path}: {error.strerror}.", "Choose another place or name.")
     return error
+
+
+def _is_around(name: Any, path: Path) -> bool:
+    """Say whether a name is that of ``path``, or lies beside or above it: no other file lacks."""
+    if not isinstance(name, str | os.PathLike):
+        return False
+    return Path(name).parent == path.parent or path.is_relative_to(name)
 
 
 def _remove(path: Path | None) -> None:

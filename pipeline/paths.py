@@ -32,6 +32,28 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
+def is_there(path: str | Path) -> bool:
+    """Say whether there is something at a path; a link to nothing is something, too.
+
+    >>> is_there("."), is_there("a" * 300)
+    (True, False)
+    """
+    try:
+        return Path(path).exists() or Path(path).is_symlink()
+    except (OSError, ValueError):  # longer than a disk takes, or no path
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Say whether there is a folder at a path."""
+    return is_there(path) and Path(path).is_dir()
+
+
+def is_file(path: str | Path) -> bool:
+    """Say whether there is a regular file at a path."""
+    return is_there(path) and Path(path).is_file()
+
+
 def inside(root: Path, name: str) -> Path:
     """Return the path that a file names below ``root``; nothing outside can be named.
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import aape as package
 from aape import cli
-from aape.adapter.asked_classes import asked_classes, trained_ids
+from aape.adapter.asked_classes import asked_classes
 from aape.adapter.commands.print_comparison import print_comparison
 from aape.adapter.commands.print_results import print_results
 from aape.adapter.compare import ComparedMethod, Comparison
@@ -22,6 +22,7 @@ from aape.adapter.finish import _code
 from aape.adapter.predict import NONE, _prediction
 from aape.adapter.prediction_file import check_format, write_predictions
 from aape.adapter.results import MethodResult, Results
+from aape.adapter.run_classes import trained_ids
 from aape.pipeline import progress
 from aape.pipeline.commands.encoders import encoders_verb
 from aape.pipeline.commands.print_bank import print_table

@@ -16,7 +16,7 @@ import torch
 
 from ...pipeline.datasets import open_dataset
 from ...pipeline.encoders import load_encoder
-from ...pipeline.errors import UserError
+from ...pipeline.errors import UserError, require_text
 from ...pipeline.files import exclusive
 from ...pipeline.progress import step
 from ..run import RunFolder, own_weights
@@ -236,6 +236,7 @@ def ask(
     """
     if not question.strip():
         raise UserError("There is no question.", 'Ask one: "what colour is it?"')
+    require_text(question, "The question")
     paths = listed_photos([photos] if isinstance(photos, str | Path) else photos)
     opened = Describer.open(
         run, "vqa", dataset=dataset, train=train, language_model=language_model,

@@ -12,6 +12,7 @@ import numpy as np
 from ...pipeline.datasets.images import look_through
 from ...pipeline.embed.images import image_features
 from ...pipeline.errors import UserError
+from ...pipeline.paths import is_there
 from ...pipeline.pictures import PictureError, read_picture
 from ...pipeline.progress import step
 
@@ -43,8 +44,11 @@ def listed_photos(photos: Sequence[str | Path]) -> list[Path]:
         UserError: one does not exist, or a folder holds no image.
     """
     found: list[Path] = []
-    for given in map(Path, photos):
-        if not given.exists():
+    for name in photos:
+        given = Path(name)
+        if not str(name).strip():
+            raise UserError("The name of a photo is empty.", "Name a file or a folder.")
+        if not is_there(given):
             raise UserError(f"There is no photo or folder {given}.")
         inside = [given]
         if given.is_dir():

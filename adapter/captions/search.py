@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pipeline.encoders import load_encoder
-from ...pipeline.errors import UserError
+from ...pipeline.errors import UserError, require_text
 from ...pipeline.files import hash_file
+from ...pipeline.paths import is_file
 from ...pipeline.progress import step
 from ..run import RunFolder, own_weights
 from .choose_query import MixedFeature, PlainFeature, query_of_run
@@ -99,6 +100,7 @@ class PhotoSearch:
         """
         if not sentence.strip():
             raise UserError("There is nothing to search for.", 'Say it: "two dogs on a beach".')
+        require_text(sentence, "The sentence")
         index = self.by_text
         query = self.encoder.encode_text([sentence.strip()])[0]
         return [Hit(*found) for found in index.search(query, k)]
@@ -110,7 +112,7 @@ class PhotoSearch:
             UserError: the photo cannot be read, or there are no others.
         """
         path = Path(photo)
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"There is no photo {path}.")
         opened = open_photos(self.encoder, [path])
         if opened.unreadable:

@@ -145,10 +145,13 @@ class BankSource:
         labels = np.array([item.label for item in items], dtype=np.int64)[found.kept]
         photos = tuple(found.paths)
         if self.before is None:
-            return LabelledImages(found.x, labels, found.views, photos), found.unreadable
+            images = LabelledImages(found.x, labels, found.views, photos, contents=found.contents)
+            return images, found.unreadable
         after = self.before.features(found.x)
         after_views = None if found.views is None else self.before.features(found.views)
-        images = LabelledImages(after, labels, after_views, photos, found.x, found.views)
+        images = LabelledImages(
+            after, labels, after_views, photos, found.x, found.views, found.contents
+        )
         return images, found.unreadable
 
     @cached_property

@@ -32,6 +32,7 @@ class LabelledImages:
     """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any.
 
     ``before`` (n, e) and ``before_views`` (n, v, e) are features before CLIP's last projection.
+    ``contents`` are the SHA-256 of the photos' files, where there are files.
     """
 
     x: np.ndarray
@@ -40,6 +41,7 @@ class LabelledImages:
     paths: tuple[Path, ...] = ()
     before: np.ndarray | None = None
     before_views: np.ndarray | None = None
+    contents: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,6 +57,7 @@ class LabelledImages:
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
             before=None if self.before is None else self.before[keep],
             before_views=None if self.before_views is None else self.before_views[keep],
+            contents=tuple(self.contents[i] for i in keep) if self.contents else (),
         )
 
 

@@ -127,7 +127,7 @@ class Protocol:
             position = {class_id: i for i, class_id in enumerate(among)}
             labels = np.array([position[images_of[label]] for label in images.y], dtype=np.int64)
             classes = data.class_set(among, seen, new_classes, device)
-            moved = LabelledImages(images.x, labels, None, images.paths, images.before)
+            moved = replace(images, y=labels, views=None, before_views=None)
             return TestSet(name, moved, classes, [data.texts.names[i] for i in among])
 
         if self.name == "base2new":

@@ -84,11 +84,26 @@ def build_results(
             test.name: hashlib.sha256(test.images.y.astype("<i8").tobytes()).hexdigest()
             for test in tests
         },
+        "images_sha256": {test.name: _identity(test.images) for test in tests},
     }
     results.samples = examples(rows[0].outcomes[0], tests)
     if results.samples:
         results.details["samples"] = f"{rows[0].name}, seed {settings.seeds[0]}"
     return results
+
+
+def _identity(images: LabelledImages) -> str:
+    """Return which images these are, in their order: by their files, else by their features.
+
+    >>> x, y = np.zeros((1, 2), np.float32), np.zeros(1, np.int64)
+    >>> _identity(LabelledImages(x, y, contents=("ab",)))[:12]
+    'photos:fb8e2'
+    >>> _identity(LabelledImages(x, y))[:14]
+    'features:af557'
+    """
+    if images.contents:
+        return f"photos:{hashlib.sha256(''.join(images.contents).encode()).hexdigest()}"
+    return f"features:{hashlib.sha256(images.x.astype('<f4').tobytes()).hexdigest()}"
 
 
 def _images_a_class(protocol: Protocol, data: ClassificationData) -> float:

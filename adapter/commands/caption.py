@@ -34,7 +34,7 @@ AsJsonLines = Annotated[
 @app.command("caption")
 def caption_verb(
     run: CaptionRun,
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of them.")],
+    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of them.")],
     train: Train = False,
     dataset: OfDataset = "",
     strategy: Annotated[str, typer.Option(help="greedy, beam or sample.")] = "greedy",

@@ -17,7 +17,7 @@ app = typer.Typer()
 def predict_verb(
     run: Annotated[Path, typer.Argument(help="A run folder of aape train.")],
     images: Annotated[
-        list[Path], typer.Argument(help="Photos, folders of them, or quoted patterns.")
+        list[str], typer.Argument(help="Photos, folders of them, or quoted patterns.")
     ],
     top: Annotated[int, typer.Option(min=1, help="Labels for each photo.")] = 3,
     classes: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, print_json
 from ...pipeline.errors import UserError
+from ...pipeline.paths import is_file, is_there
 from ...pipeline.terminal import echo
 
 app = typer.Typer()
@@ -58,7 +59,7 @@ def search_verb(
 def parted(words: list[str], encoder: str, by_photo: bool) -> tuple[Path | None, list[str], str]:
     """Tell run, photos and text apart: a folder with config.yaml is a run, the text is last."""
     rest, run = list(words), None
-    if not encoder and (Path(rest[0]) / "config.yaml").is_file():
+    if not encoder and is_file(Path(rest[0]) / "config.yaml"):
         run = Path(rest.pop(0))
     text = "" if by_photo or not rest else rest.pop()
     if not rest:
@@ -66,16 +67,9 @@ def parted(words: list[str], encoder: str, by_photo: bool) -> tuple[Path | None,
             "Photos and what to look for are both needed.",
             'Write: aape search [RUN] PHOTOS "two dogs on a beach", or --like PHOTO.',
         )
-    if text and _is_there(text):
+    if text and is_there(text):
         raise UserError(
             f"{text} is a file or folder, not a sentence.",
             "Put the sentence last, or give a photo with --like.",
         )
     return run, rest, text
-
-
-def _is_there(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # longer than a name may be
-        return False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import UserError
+from ...pipeline.paths import is_file
 from ..shots import shots_of
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _features(run: OpenedRun, photo: str | Path) -> tuple[torch.Tensor, str]:
     if run.source is None:
         from ...pipeline.embed.images import image_features
 
-        if not Path(photo).is_file():
+        if not is_file(photo):
             raise UserError(f"There is no photo {photo}.")
         assert run.encoder is not None
         return torch.from_numpy(image_features(run.encoder, [Path(photo)]).x)[0], ""

@@ -5,7 +5,6 @@ n sentences, c classes, s trained classes, d embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,9 @@ from ..bank_of_run import bank_of_run
 from ..classification.feature_file import FileSource
 from ..method.adapter import FittedAdapter
 from ..method.problem import ClassSet
-from ..run import RunFolder, own_weights
+from ..open_model import open_encoder
+from ..run import RunFolder
+from ..run_classes import trained_positions
 from ..shots import shots_of
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def open_run(
     tensors, about = folder.load_classifier()
     adapter = FittedAdapter.load(tensors, about)
     names = [str(name) for name in about["all_class_names"]]
-    seen = trained_positions(names, about["class_names"])
+    seen = torch.tensor(trained_positions(about))
     if not about.get("template"):
         return _from_features(folder, about, adapter, names, seen, bank, features)
     opened = bank_of_run(folder.path, about, bank)
-    encoder = encoder or _encoder(about, folder, checkpoint)
+    encoder = encoder or open_encoder(folder, about, checkpoint)
     opened.check_encoder(encoder)
     if encoder.fingerprint != about["encoder"]:
         raise UserError(
@@ -128,30 +129,6 @@ def open_run(
     return OpenedRun(
         folder, about, adapter, names, classes, sentences, encoder=encoder, bank=opened
     )
-
-
-def trained_positions(names: Sequence[str], trained: Sequence[str]) -> Tensor:
-    """Return the place of each class among the trained ones (c,), or -1.
-
-    Names may repeat; then the first of a name among all is the first among the trained.
-
-    >>> trained_positions(["missile", "cat", "missile"], ["missile", "missile"]).tolist()
-    [0, -1, 1]
-    """
-    free: dict[str, list[int]] = {}
-    for position, name in enumerate(trained):
-        free.setdefault(name, []).append(position)
-    return torch.tensor([free[name].pop(0) if free.get(name) else -1 for name in names])
-
-
-def _encoder(about: dict[str, Any], folder: RunFolder, checkpoint: str) -> Encoder:
-    """Open the encoder that the run was trained with."""
-    from ...pipeline.encoders import load_encoder
-    from ..config import Config
-
-    wanted = Config.from_yaml(folder.path / "config.yaml").encoder
-    name = about["encoder"].split("@")[0] if wanted.name == "auto" else wanted.name
-    return load_encoder(name, own_weights(name, wanted.checkpoint, checkpoint), wanted.device)
 
 
 def _sentences_of(bank: PromptBank, dataset: str, classes: int) -> Sentences:

@@ -26,7 +26,7 @@ def model_card(run: RunFolder, about: dict[str, Any]) -> str:
     lines = ["---", *_yaml(head), "---", f"# {cell(about['dataset'])}: an adapter of aape", ""]
     lines += [
         f"It tells {len(names):,} classes apart, {len(trained):,} of them trained with"
-        f" {about['shots']} photos each, on image features of `{cell(about['encoder'])}`."
+        f" {cell(about.get('shots'))} photos each, on image features of `{cell(about['encoder'])}`."
         " Any other class can be named, and is judged by its name.",
         "",
         "```",
@@ -77,7 +77,10 @@ def _figures(run: RunFolder) -> list[str]:
 
 
 def _provenance(run: RunFolder, about: dict[str, Any]) -> str:
-    lines = ["## Origin", f"- Protocol: {cell(about.get('protocol', ''))}, seed {about['seed']}."]
+    lines = [
+        "## Origin",
+        f"- Protocol: {cell(about.get('protocol', ''))}, seed {cell(about.get('seed'))}.",
+    ]
     if about.get("bank_sha256"):
         lines.append(f"- Bank: SHA-256 `{cell(about['bank_sha256'])}`.")
     place = run.path / "environment.json"

@@ -136,7 +136,7 @@ def in_double(fitted: FittedAdapter) -> FittedAdapter:
         name: tensor.double() if tensor.is_floating_point() else tensor
         for name, tensor in fitted.tensors().items()
     }
-    return FittedAdapter.load(tensors, fitted.config())
+    return FittedAdapter.load(tensors, fitted.config(), try_out=False)
 
 
 def curved_terms(fitted: FittedAdapter) -> Sequence[AdaptedHead | AsQuery]:

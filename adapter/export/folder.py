@@ -13,6 +13,7 @@ from ...pipeline.errors import UserError
 from ...pipeline.files import write_text
 from ...pipeline.leftovers import sweep
 from ..config import Config
+from ..method.adapter import FittedAdapter
 from ..run import RunFolder
 from .card import model_card
 
@@ -27,7 +28,8 @@ def write_folder(run: str | Path, out: str | Path) -> Path:
         UserError: the run has no adapter, or ``out`` is the run, or holds something else.
     """
     source, target = RunFolder.open(run), RunFolder(out)
-    tensors, about = source.load_weights()
+    tensors, about = source.load_classifier()
+    FittedAdapter.load(tensors, about)  # refuses what is not of one adapter
     if target.path.exists():
         if target.path.resolve() == source.path.resolve():
             raise UserError(f"{out} is the run itself.", "Name another folder.")

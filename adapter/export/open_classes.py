@@ -17,8 +17,9 @@ from ...pipeline.encoders.photo_transforms import Evaluation
 from ...pipeline.errors import UserError
 from ..method.adapter import FittedAdapter
 from ..method.problem import ClassSet
-from ..open_model import OpenModel, trained_positions
+from ..open_model import OpenModel
 from ..run import RunFolder
+from ..run_classes import trained_positions
 from .folded import FoldedAdapter, PhotoToLogits
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def open_folded(
     tensors, about = folder.load_classifier()
     names = [str(name) for name in about["all_class_names"]]
     fitted = FittedAdapter.load(tensors, about)
-    seen = torch.tensor(trained_positions(names, about["class_names"]))
+    seen = torch.tensor(trained_positions(about))
     texts = kept_texts(tensors, seen)
     model = None
     if photo or texts is None:

@@ -5,7 +5,6 @@ b images, n images, c classes, d embedding width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,10 +15,13 @@ from torch import Tensor
 from ...pipeline.errors import UserError
 from .problem import ClassSet, ClassText
 from .recipe import Recipe
+from .sizes import KeptAdapter, check_sizes
 from .terms import TERMS, Frame, Term
 
 _PREDICT_ROWS = 4096
 _PREDICT_SCORES = 1 << 25
+# what tensors and numbers raise that do not belong together
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 Table = dict[str, tuple[float, float]]  # weights of a term: for a seen class, for a new one
 
 
@@ -79,6 +81,8 @@ class FittedAdapter:
             added[term.name] = weight * scores
             if rule != "none" and judges:
                 group_scores = group_scores + judges * scores
+        if not added:  # a table may have no weight for such classes
+            added["zero-shot"] = torch.zeros_like(group_scores)
         if rule != "none":
             added["group"] = group_shift(total(added), group_scores, seen)
         return added
@@ -113,17 +117,25 @@ class FittedAdapter:
         }
 
     @classmethod
-    def load(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> FittedAdapter:
+    def load(
+        cls, tensors: dict[str, Tensor], config: dict[str, Any], *, try_out: bool = True
+    ) -> FittedAdapter:
         """Rebuild an adapter from :meth:`tensors` and :meth:`config`, those of older runs too.
+
+        Args:
+            try_out: ask it once, by which sizes show that do not fit.
 
         Raises:
             UserError: the two are none of an adapter, or do not belong together.
         """
         try:
-            return cls._load(tensors, config)
+            fitted = cls._load(tensors, config)
+            if try_out:
+                fitted._try_out()
+            return fitted
         except UserError:
             raise
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise UserError(
                 "adapter_config.json and adapter.safetensors are not of one adapter, or damaged"
                 f" ({type(error).__name__}: {error}).",
@@ -132,20 +144,32 @@ class FittedAdapter:
 
     @classmethod
     def _load(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> FittedAdapter:
+        kept = KeptAdapter.parse(config, "adapter_config.json")
         recipe = Recipe.parse(config["recipe"], "the recipe in adapter_config.json")
-        text, scale = tensors["text"], float(config["scale"])
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale is {scale}")
-        frame = Frame(recipe, text, scale)
+        s, d = check_sizes(tensors)
+        if (kept.classes or s, kept.dim or d) != (s, d):
+            told = f"{kept.classes} classes and a width of {kept.dim}"
+            raise ValueError(f"{told} are named, and the texts have {s} and {d}")
+        text = tensors["text"]
+        frame = Frame(recipe, text, kept.scale)
         terms: list[Any] = [term for kind in TERMS if (term := kind.load(tensors, frame))]
         facts = {name: config[name] for name in ("alpha", "trust") if name in config}
-        if "table" in config:
-            table = {name: (float(a), float(b)) for name, (a, b) in config["table"].items()}
-        else:  # before version 0.2 the weights had names of their own
-            trust = config["trust"]
-            table = staged_table(terms, trust["head"], trust["query"], float(config["alpha"]))
-        chosen_text = ClassText(**config.get("class_text", {}))
-        return cls(recipe, text, terms, table, scale, chosen_text, facts)
+        if kept.table is not None:
+            table = dict(kept.table)
+        elif kept.trust is not None:  # before version 0.2 the weights had names of their own
+            table = staged_table(terms, kept.trust.head, kept.trust.query, kept.alpha)
+        else:
+            raise ValueError("no weights of its terms are named")
+        chosen_text = ClassText(**kept.class_text.model_dump()) if kept.class_text else ClassText()
+        return cls(recipe, text, terms, table, kept.scale, chosen_text, facts)
+
+    def _try_out(self) -> None:
+        """Ask once, the trained classes as such and as new ones: each term must have its sizes."""
+        text = self.text
+        for seen in (torch.arange(len(text)), torch.full((len(text),), -1)):
+            classes = ClassSet(text, text, text, None, seen.to(text.device))
+            if not bool(torch.isfinite(self.logits(text[:1], classes)).all()):
+                raise ValueError("its weights lead to logits that are not finite")
 
 
 def staged_table(terms: Sequence[Term], head: float, query: float, alpha: float) -> Table:

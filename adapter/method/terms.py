@@ -110,7 +110,9 @@ class AdaptedHead:
             return None
         d = frame.text.shape[1]
         adapter = Adapter(frame.recipe, torch.zeros(d), frame.text, frame.scale)
-        adapter.load_state_dict(state, strict=False)
+        lacking = set(adapter.load_state_dict(state, strict=False).missing_keys) - {"delta"}
+        if lacking:  # they would stay random
+            raise KeyError(min(lacking))
         return cls(adapter.eval())
 
 

@@ -16,6 +16,7 @@ class Label(BaseModel):
     """A class and its probability among those asked for."""
 
     label: str
+    class_id: int | None = Field(default=None, description="of the data set; none for other names")
     p: float = Field(ge=0, le=1.0001)
     trained: bool = Field(description="false for a class that is judged by its name alone")
 

@@ -258,7 +258,9 @@ def _opened(what: str, open_part: Callable[[], T]) -> T | None:
 
 
 def _label(one: Answer) -> Label:
-    return Label(label=one.label, p=min(1.0, max(0.0, one.p)), trained=one.trained)
+    return Label(
+        label=one.label, class_id=one.class_id, p=min(1.0, max(0.0, one.p)), trained=one.trained
+    )
 
 
 def _text(row: Any) -> Text | Exception:

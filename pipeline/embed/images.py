@@ -58,6 +58,8 @@ class Features:
     """(n,) positions of the images among those that were asked for."""
     unreadable: tuple[Unreadable, ...] = ()
     """The others, in order."""
+    contents: tuple[str, ...] = ()
+    """SHA-256 of each of the n files."""
 
 
 def image_features(
@@ -119,6 +121,7 @@ def image_features(
             computed=computed,
             kept=kept,
             unreadable=tuple(others),
+            contents=tuple(content for _, content in read),
         )
     raise UserError(f"The feature cache in {cache.folder} cannot be read.", "Delete that folder.")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, require_text
 from ..files import cache_folder, hash_value
 from ..progress import bar, step
 from .shards import SECONDS_AT_RISK, RowStore, row_key
@@ -35,6 +35,8 @@ def encode_texts(
     never encoded twice by the same weights, not even after a kill.
     """
     unique = sorted(dict.fromkeys(texts), key=lambda text: (len(text), text))
+    for text in unique:
+        require_text(text, "A text to encode")
     if not cache:
         rows = [
             encoder.encode_text(unique[start : start + batch_size])

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from ...errors import UserError
+from ...paths import is_file, is_folder
 from ..hints import Hints, split_word
 from ..images import has_image, is_image_name, list_images, subfolders
 from ..records import Split
@@ -41,9 +42,9 @@ def look_at(source: Path, hints: Hints | None = None) -> Found:
         UserError: it is absent or holds no images in a way that is known.
     """
     hints = hints or Hints()
-    if source.is_file():
+    if is_file(source):
         return _look_at_file(source, hints)
-    if not source.is_dir():
+    if not is_folder(source):
         raise UserError(f"{source} does not exist.")
     for look in (*_FORMATS, *_OTHERS):
         found = look(source, hints)

@@ -17,9 +17,10 @@ from aape.adapter.compare import compare
 from aape.adapter.config import Config
 from aape.adapter.explain import explain, training_photos
 from aape.adapter.explain.classes import ClassExplanation, shared_sentences
-from aape.adapter.explain.opened import Sentences, open_run, trained_positions
+from aape.adapter.explain.opened import Sentences, open_run
 from aape.adapter.explain.photo import PhotoExplanation, explain_features
 from aape.adapter.metrics.right_and_wrong import pack, unpack
+from aape.adapter.run_classes import trained_positions
 from aape.pipeline.errors import UserError
 from aape.pipeline.store import write_record
 
@@ -172,7 +173,9 @@ def test_shared_sentences_use_each_once() -> None:
 
 def test_names_that_repeat_keep_their_place() -> None:
     names = ["missile", "cat", "missile", "dog"]
-    assert trained_positions(names, ["missile", "cat"]).tolist() == [0, 1, -1, -1]
+    about = {"all_class_names": names, "class_names": ["missile", "cat"]}
+    assert trained_positions(about) == [0, 1, -1, -1]
+    assert trained_positions(about | {"class_ids": [2, 1]}) == [-1, 1, 0, -1]
 
 
 @pytest.mark.parametrize("kind", [".svg", ".png"])
@@ -289,6 +292,32 @@ def test_other_images_are_not_paired(folder: Path, tmp_path: Path) -> None:
     (table,) = compare(folder / "default", run)
     assert any("tested on other images" in note for note in table.notes)
     assert all(not method.intervals for method in table.methods)
+
+
+def test_images_of_equal_labels_are_not_paired_by_that(folder: Path, tmp_path: Path) -> None:
+    from aape.adapter.compare import compare_tables
+    from aape.adapter.results import Results
+
+    table = Results.load(folder / "default" / "results" / "classification.json")
+    assert set(table.details["images_sha256"]) == {"base", "new"}
+    feature_file(tmp_path / "toy.safetensors", seed=9)  # as many photos a class, others
+    other = Results.load(train(tmp_path, "run") / "results" / "classification.json")
+    assert other.details["labels_sha256"] == table.details["labels_sha256"]
+    found = compare_tables(table, other)
+    assert any("tested on other images" in note for note in found.notes)
+    assert all(not method.intervals for method in found.methods)
+    assert not compare_tables(table, table).notes
+    # photos say it whatever the encoder; an older run says nothing
+    photos = {"base": "photos:a", "new": "photos:b"}
+    table.details["images_sha256"], other.details["images_sha256"] = photos, dict(photos)
+    other.encoder = "another"
+    (note,) = compare_tables(table, other).notes
+    assert "encoder" in note
+    assert compare_tables(table, other).methods[0].intervals
+    del table.details["images_sha256"]
+    found = compare_tables(table, other)
+    assert any("known of their labels alone" in note for note in found.notes)
+    assert found.methods[0].intervals
 
 
 def test_runs_of_nothing_in_common(folder: Path, tmp_path: Path, aape) -> None:

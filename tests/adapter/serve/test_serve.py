@@ -72,6 +72,32 @@ def test_an_open_model_says_what_predict_says(home: Path, model: OpenModel) -> N
             assert one.probabilities == pytest.approx(other.probabilities, abs=2e-4)
 
 
+def test_names_are_read_in_one_way_by_all(home: Path, model: OpenModel, asked: TestClient) -> None:
+    path, upload = photo_of(home, 3)
+    for words in (["Red-Kite", "GREEN finch"], ["0", "3"], [NAMES[0], NAMES[3]]):
+        plain = predict(model.folder.path, [path], classes=words, encoder=model.encoder)[0]
+        kept = predict(model, [path], classes=words)[0]
+        assert (kept.labels, kept.class_ids) == (plain.labels, plain.class_ids)
+        assert set(plain.class_ids) == {0, 3}
+        assert model.predict([path], classes=words)[0] == kept
+        answer = asked.post("/predict", files=upload, data={"classes": words}).json()["labels"]
+        assert [one["label"] for one in answer] == plain.labels
+        assert [one["class_id"] for one in answer] == plain.class_ids
+        assert [one["trained"] for one in answer] == [i == 0 for i in plain.class_ids]
+    answer = asked.post("/predict", files=upload, data={"also": "Red Kite", "top": 9}).json()
+    assert len(answer["labels"]) == len(NAMES), "the trained class, not another beside it"
+
+
+def test_an_open_model_sorts_and_describes_too(
+    home: Path, model: OpenModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = random_photo(home / "a.png", 1)
+    (row,) = predict(model, [path], also="jay", describe=True, sort_into=home / "sorted")
+    assert "Nothing was described" in capsys.readouterr().err
+    assert len(list((home / "sorted").rglob("a.png"))) == 1
+    assert row.class_ids
+
+
 def test_an_open_model_takes_pictures_and_skips_what_is_damaged(
     home: Path, model: OpenModel
 ) -> None:
