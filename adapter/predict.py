@@ -122,12 +122,12 @@ def predict(
         check_format(out)
     if top < 1:
         raise UserError(f"top is {top}.", "Ask for one label or more.")
+    folder = run.folder if isinstance(run, OpenModel) else RunFolder.open(run)
     given = _files(images)
     if isinstance(run, OpenModel):
         model, asked = run, asked_classes(run.about, classes, also, say=False)
         features, kept, errors = model.features_of(given, strict)
     else:
-        folder = RunFolder.open(run)
         tensors, about = classification_weights(folder)
         asked = asked_classes(about, classes, also)
         say_untrained(about, asked)

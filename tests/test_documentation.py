@@ -173,7 +173,7 @@ def test_every_option_that_is_named_is_one(name: str) -> None:
             yield from options(child)
 
     known = {*options(typer.main.get_command(app)), "--help"}
-    for script in (REPOSITORY / "benchmarks").glob("*.py"):
+    for script in (REPOSITORY / "benchmarks").rglob("*.py"):
         known |= set(re.findall(r'"(--[a-z-]+)"', script.read_text(encoding="utf-8")))
     said = {word for span in _SPAN.findall(prose(text_of(name))) for word in span.split()[:1]}
     assert not {word for word in said if word.startswith("--")} - known
@@ -241,7 +241,6 @@ def test_every_page_is_in_the_site() -> None:
 def test_the_tree_of_files_is_the_present_one() -> None:
     import runpy
 
-    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
     module = runpy.run_path(str(REPOSITORY / "docs" / "tree_of_files.py"))
     page = text_of("CONTRIBUTING.md")
     assert module["written"](page) == page, "run: python docs/tree_of_files.py"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from aape.adapter.config import Config
-from aape.adapter.predict import _encoder as open_encoder
+from aape.adapter.open_model import open_encoder
 from aape.adapter.run import RunFolder, own_weights
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets.archives import extract

@@ -205,6 +205,9 @@ def _child(
         sys.argv = ["aape", *words]
         before()
         status = _main(words)
+    except KeyboardInterrupt:  # before the program began, or after its end: as the system does
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
