@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_bank import metadata_of, table_with
 
 DIM = 512
 CLASSES = 1000
@@ -91,26 +92,12 @@ class Timer:
 
 
 def bank_writes(folder: Path, n: int) -> dict[str, float]:
-    import pyarrow as pa
-
-    from aape.pipeline.bank import BankMetadata, arrow_schema, write_bank
-    from aape.pipeline.bank.schema import embedding_array
+    from aape.pipeline.bank import write_bank
 
     data, vectors = columns(n), np.load(folder / "vectors.npy")
-    defaults = {"dataset": "synthetic", "query_template": "", "sampling": None, "created_at": None}
-    arrays = []
-    for field in list(arrow_schema(DIM))[:-1]:
-        value = defaults.get(field.name, "" if pa.types.is_string(field.type) else 0)
-        arrays.append(pa.array(data.get(field.name, [value] * n), field.type))
-    table = pa.table([*arrays, embedding_array(vectors)], schema=arrow_schema(DIM))
-    del data, arrays
-    metadata = BankMetadata(
-        dataset="synthetic",
-        class_names=[f"class {label}" for label in range(CLASSES)],
-        encoder_id="none",
-        encoder_fingerprint="none@0",
-        dim=DIM,
-    )
+    table = table_with(data, vectors)
+    del data
+    metadata = metadata_of(CLASSES, DIM)
     timer = Timer()
     timer.memory("memory before writing, GiB")
     timer("write", lambda: write_bank(folder / "b.bank.parquet", table, metadata))

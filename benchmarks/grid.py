@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from class_texts import FourPhotos
+from marked_page import write_between
 
 from aape.adapter.classification.draws import Source
 from aape.adapter.classification.evaluate import evaluate_classification
@@ -31,7 +32,6 @@ from aape.adapter.run import RunFolder
 BASELINES = (
     "zero-shot,mean-of-prompts,staged,clip-adapter,taskres,lp++,proker,timo,clap,gda,tip-adapter-f"
 )
-MARKS = ("<!-- grid -->", "<!-- end of grid -->")
 REPORTED = ("zero-shot template", "staged recipe")
 NAME = re.compile(r"(?P<data>.+)-(?P<protocol>[a-z0-9]+)-(?P<shots>\d+)-(?P<recipe>[^-]+)")
 
@@ -155,9 +155,7 @@ def main() -> None:
     table = tables(runs, options.recipe)
     print(f"\n{table}")
     if options.write:
-        before, rest = options.write.read_text().split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        options.write.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
+        write_between(options.write, "grid", ["", table, ""])
 
 
 if __name__ == "__main__":

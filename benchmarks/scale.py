@@ -23,10 +23,10 @@ from pathlib import Path
 import scale_banks
 import scale_features
 import scale_heads
+from marked_page import write_between
 from scale_memory import Figures, apart
 from scale_model import table
 
-BEGIN, END = "<!-- scale -->", "<!-- end of scale -->"
 # how seconds and memory grow, by the beginning of a figure's name; all else grows like n
 _BANKS = {
     "index ivf, s": "n^1.5",
@@ -95,14 +95,6 @@ class Log:
         return {size: self.known[f"{what} {size}"] for size in sizes}
 
 
-def write_page(page: Path, lines: list[str]) -> None:
-    """Replace what is between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure the sizes asked for; print the tables, or write them into a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
@@ -140,7 +132,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if words.page:
-        write_page(words.page, lines)
+        write_between(words.page, "scale", lines)
 
 
 def command(words: argparse.Namespace) -> str:

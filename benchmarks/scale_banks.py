@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scale_memory import Figures, Watch
+from synthetic_bank import metadata_of, table_with
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,11 +36,6 @@ def vectors_of(first: int, classes: int) -> np.ndarray:
 
 def table_of(first: int, classes: int) -> pa.Table:
     """Return the rows of classes from number ``first``."""
-    import pyarrow as pa
-
-    from aape.pipeline.bank import arrow_schema
-    from aape.pipeline.bank.schema import embedding_array
-
     n = classes * PROMPTS
     random = np.random.default_rng([1, first])
     words = [f"w{number:04}" for number in range(5000)]
@@ -51,13 +47,7 @@ def table_of(first: int, classes: int) -> pa.Table:
         "text": [" ".join(words[w] for w in line) for line in random.integers(0, 5000, (n, 20))],
         "verdict": ["kept" if row % 10 else "duplicate" for row in range(n)],
     }
-    usual = {"dataset": "synthetic", "query_template": "", "sampling": None, "created_at": None}
-    arrays = []
-    for field in list(arrow_schema(DIM))[:-1]:
-        value = usual.get(field.name, "" if pa.types.is_string(field.type) else 0)
-        arrays.append(pa.array(known.get(field.name, [value] * n), field.type))
-    vectors = embedding_array(vectors_of(first, classes))
-    return pa.table([*arrays, vectors], schema=arrow_schema(DIM))
+    return table_with(known, vectors_of(first, classes))
 
 
 def pieces(classes: int) -> Iterator[pa.Table]:
@@ -67,19 +57,11 @@ def pieces(classes: int) -> Iterator[pa.Table]:
 
 
 def write(path: Path, classes: int) -> Figures:
-    from aape.pipeline.bank import BankMetadata
     from aape.pipeline.bank.folder import write_folder
 
-    metadata = BankMetadata(
-        dataset="synthetic",
-        class_names=[f"class {number}" for number in range(classes)],
-        encoder_id="none",
-        encoder_fingerprint="none@0",
-        dim=DIM,
-    )
     watch = Watch()
     with watch("write"):
-        write_folder(path, pieces(classes), metadata)
+        write_folder(path, pieces(classes), metadata_of(classes, DIM))
     return watch.figures
 
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..marked_page import write_between
 from .cell import Verdict
-
-BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 
 
 def write_page(path: Path, verdicts: Sequence[Verdict], seed: int, disk: str) -> None:
     """Replace what is between the marks by the counts of these injections."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     command = f"python -m benchmarks.faults --count {len(verdicts)} --seed {seed}"
     lines = [
         f"`{command}`, each on {disk}.",
@@ -23,7 +19,7 @@ def write_page(path: Path, verdicts: Sequence[Verdict], seed: int, disk: str) ->
         "",
         *_table("to which command", verdicts, lambda verdict: f"`{verdict.command}`"),
     ]
-    path.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    write_between(path, "faults", lines)
 
 
 def _table(title: str, verdicts: Sequence[Verdict], name: Callable[[Verdict], str]) -> list[str]:

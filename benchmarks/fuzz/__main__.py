@@ -25,13 +25,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..marked_page import write_between
 from .mutate import mutate
 from .readers import Reader, readers
 
 _AT_ONCE = 400  # inputs of one forked process
 _SECONDS = 10
 _MEMORY = 6 << 30
-BEGIN, END = "<!-- fuzz -->", "<!-- end of fuzz -->"
 
 
 class _TooSlow(BaseException):
@@ -179,9 +179,6 @@ def _check_sound(reader: Reader, scratch: Path) -> None:
 
 def write_page(path: Path, counts: Counter[str], findings: int, seed: int) -> None:
     """Replace what is between the marks by the counts."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     lines = [
         f"`python -m benchmarks.fuzz --count {sum(counts.values())} --seed {seed}`: "
         f"{sum(counts.values()):,} inputs, {findings} that ended in anything but a sentence.",
@@ -190,7 +187,7 @@ def write_page(path: Path, counts: Counter[str], findings: int, seed: int) -> No
         "|---|---|",
         *(f"| {name} | {number:,} |" for name, number in counts.items()),
     ]
-    path.write_text(f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{after}", encoding="utf-8")
+    write_between(path, "fuzz", lines)
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- mutants -->", "<!-- end of mutants -->"
+from ..marked_page import write_between
+
 REASONS = Path(__file__).with_name("equivalent.json")
 
 
@@ -29,9 +30,6 @@ def write_page(
         before: those of an earlier run, or none.
         seed: by which they were drawn.
     """
-    text = path.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
     known = reasons()
     places = [*dict.fromkeys(record["place"] for record in records), ""]
     lines = [
@@ -48,7 +46,7 @@ def write_page(
             if r["ended"] == "passed"
         ),
     ]
-    path.write_text(f"{head}{BEGIN}\n{chr(10).join(lines)}\n{END}{tail}", encoding="utf-8")
+    write_between(path, "mutants", lines)
 
 
 def _row(place: str, records: Sequence[dict], before: Sequence[dict]) -> str:
