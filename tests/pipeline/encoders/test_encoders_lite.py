@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image
 from places import REPOSITORY
+from transformers import BertConfig, BertModel
 
 from aape.pipeline.embedded_packages import EMBEDDED_PACKAGES
 from aape.pipeline.encoders import load_encoder
@@ -21,6 +22,7 @@ from aape.pipeline.encoders.lite import _imagenet_names
 from aape.pipeline.encoders.lite import alignment as lite_alignment
 from aape.pipeline.encoders.lite import towers as lite_towers
 from aape.pipeline.encoders.lite.efficientnet import EfficientNetLite0, fold_batch_norms
+from aape.pipeline.encoders.lite.minilm import MiniLM
 from aape.pipeline.errors import UserError
 
 
@@ -66,14 +68,33 @@ def test_the_network_is_the_one_that_timm_builds(size: tuple[int, int]) -> None:
         assert torch.equal(ours.forward_features(pixels), theirs.forward_features(pixels))
 
 
-def test_one_photo_imports_neither_timm_nor_torchvision() -> None:
-    """They import torch's compiler, which is most of the seconds of a cold start."""
+@pytest.mark.parametrize("lengths", [[9], [7, 7], [12, 3, 1]])
+def test_the_network_is_the_one_that_transformers_builds(lengths: list[int]) -> None:
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
+    theirs = BertModel(config, add_pooling_layer=False).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+    ours = MiniLM().eval()
+    ours.load_state_dict(theirs.state_dict())
+    ids = torch.randint(0, 30522, (len(lengths), max(lengths)))
+    mask = torch.tensor([[1] * n + [0] * (max(lengths) - n) for n in lengths])
+    with torch.inference_mode():
+        hidden = theirs(input_ids=ids, attention_mask=mask).last_hidden_state
+        assert torch.equal(ours(ids, mask), hidden)
+
+
+def test_a_photo_and_a_sentence_import_neither_timm_torchvision_nor_transformers() -> None:
+    """They, or torch's compiler with them, are most of the seconds of a cold start."""
     pytest.importorskip(lite_towers.IMAGE_PACKAGE, reason="embedded packages are not installed")
     program = (
         "import sys; from PIL import Image; from aape.pipeline.encoders import load_encoder; "
         "one = load_encoder('lite', device='cpu'); "
         "one.encode_images(one.transform(Image.new('RGB', (64, 64), 'red'))[None]); "
-        "print(sorted({'timm', 'torchvision', 'torch._dynamo', 'transformers'} & set(sys.modules)))"
+        "one.encode_text(['a red thing']); "
+        "heavy = {'timm', 'torchvision', 'torch._dynamo', 'transformers', 'sympy'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
