@@ -132,6 +132,19 @@ def test_colours_are_for_terminals_that_want_them(capfd, monkeypatch):
     assert "\033" not in ran(capfd, "options", "nothing")[2]
 
 
+def test_a_log_says_every_half_a_minute_how_far_the_work_is(capfd, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    assert list(progress.track(range(3), "Encoding photos")) == [0, 1, 2]
+    with progress.bar() as shown:
+        shown.advance(shown.add_task("Reading", total=None), 2)
+    lines = capfd.readouterr().err.splitlines()
+    assert "Reading 2, 0:00:00 elapsed" in lines
+    assert sum(line.startswith("Encoding photos ") and "3/3" in line for line in lines) == 1
+    monkeypatch.setattr(progress, "_LINE_EVERY", 30.0)
+    assert list(progress.track(range(3), "Encoding photos")) == [0, 1, 2]
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
 def test_quiet_and_verbose_stand_anywhere(capfd):
     assert cli._first(["bank", "-q", "stats", "--", "-v"]) == [
         "--quiet",
