@@ -36,6 +36,8 @@ CONTROL_NOTES = {
     "no-seen-terms": "no parameters for seen classes: one generator and head for all classes",
 }
 
+LANGUAGE_NOTES = {CONTROL_NOTES[name] for name in PROMPT_CONTROLS}
+
 
 @dataclass(frozen=True)
 class Method:

@@ -19,6 +19,7 @@ from ..results import MethodResult, Results
 from ..shots import in_words
 from .data import ClassificationData, LabelledImages
 from .examples import examples
+from .methods import LANGUAGE_NOTES
 from .outcomes import Outcome
 from .protocols import Protocol, TestSet
 
@@ -65,7 +66,7 @@ def build_results(
         best=protocol.best,
         title=f"{data.dataset}, {protocol.id}, {in_words(settings.shots)}",
         units=dict.fromkeys(metrics, "%"),
-        notes=_notes(protocol, settings, draws, skipped),
+        notes=_notes(protocol, settings, draws, skipped) + _unread_descriptions(rows),
     )
     if settings.resamples:
         results.intervals = _intervals(protocol, settings, draws, rows)
@@ -264,6 +265,21 @@ def _notes(
         )
     notes += [f"{name} is left out: {reason}" for name, reason in skipped.items()]
     return notes
+
+
+def _unread_descriptions(rows: Sequence[Row]) -> list[str]:
+    """Say why language controls equal ours, where the training photos chose no descriptions."""
+    chosen = [outcome.facts.chosen.get("class text") for outcome in rows[0].outcomes]
+    if not any(row.note in LANGUAGE_NOTES for row in rows) or not all(chosen):
+        return []
+    without = sum(not one["share"] for one in chosen)
+    if not without:
+        return []
+    whole = "every seed" if without == len(chosen) else f"{without} of {len(chosen)} seeds"
+    return [
+        f"On {whole} the training photos gave the descriptions no share of the class texts "
+        "(β = 0): there language is not at work, and controls have nothing to take away."
+    ]
 
 
 def _same_images(draws: Draws) -> bool:

@@ -84,7 +84,26 @@ def test_the_bank_reaches_new_classes_and_the_papers_rule_has_a_row(features):
     )
     assert [m.name for m in alone.methods] == ["ours"]
     assert [row["new"] for row in alone.methods[0].seeds] == [row["new"] for row in named.seeds]
-    assert "class text" in ours.details["chosen"][0]
+    without = [one["class text"]["share"] for one in ours.details["chosen"]].count(0)
+    said = [note for note in results.notes if "language is not at work" in note]
+    assert [note.split(" the ")[0] for note in said] == {
+        0: [],
+        1: ["On 1 of 2 seeds"],
+        2: ["On every seed"],
+    }[without]
+
+
+def test_it_is_said_where_descriptions_have_no_share_of_the_class_texts(features):
+    silent = DEFAULT.model_copy(
+        update={"class_text": DEFAULT.class_text.model_copy(update={"shares": [0.0]})}
+    )
+    asked = settings(controls=["shuffled"], baselines=["none"])
+    results = evaluate_classification(FileSource(features), silent, asked)
+    assert [n for n in results.notes if n.startswith("On every seed")]
+    rows = [results.method(name).seeds for name in ("ours", "ours, shuffled")]
+    assert rows[0] == rows[1]
+    without = evaluate_classification(FileSource(features), silent, settings(baselines=["none"]))
+    assert not any("language is not at work" in note for note in without.notes)
 
 
 def test_controls_swap_the_texts_of_new_classes_too(features):
