@@ -33,15 +33,21 @@ def demo(
 @app.command("suites")
 def suites(as_json: AsJson = False) -> None:
     """List the suites that `aape eval all --suite NAME` runs, and what is in them."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from ...pipeline.terminal import output
     from ..suite import verbs
 
     known = verbs.suites()
     if as_json:
         print_json({name: item.model_dump(mode="json") for name, item in known.items()})
         return
+    console = output(highlight=False)
     for name, item in known.items():
+        console.print(Text(f"{name}: {item.title}"))
         jobs = "; ".join(f"{job.folder} ({', '.join(job.tasks)})" for job in item.jobs)
-        echo(f"{name}: {item.title}\n    {jobs}")
+        console.print(Padding(Text(jobs), (0, 0, 0, 4), expand=False))
 
 
 def run_and_show(

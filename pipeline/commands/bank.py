@@ -66,7 +66,7 @@ def bank_show(
     if as_json:
         print_json(rows)
     else:
-        print_bank.print_table(verbs.SHOWN, [list(row.values()) for row in rows])
+        print_bank.print_prompts(verbs.SHOWN, [list(row.values()) for row in rows])
 
 
 @bank_app.command("search")

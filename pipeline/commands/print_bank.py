@@ -45,6 +45,13 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
     out.print(table)
 
 
+def print_prompts(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print the prompts of classes; data set and class stand above where they are all the same."""
+    same = 3 if rows and all(row[:3] == rows[0][:3] for row in rows) else 0
+    title = "  ".join(visible(cell) for cell in rows[0][:same]) if same else ""
+    print_table(head[same:], [row[same:] for row in rows], title)
+
+
 def print_info(info: dict[str, Any]) -> None:
     """Print what :func:`.statistics.bank_info` returns."""
     rows = [(name.replace("_", " "), value) for name, value in info.items() if name != "data_sets"]
