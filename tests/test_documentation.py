@@ -124,7 +124,7 @@ def problem_of(line: str, whole: bool) -> str:
             command.make_context("", list(rest), parent=context.parent)
             return ""
         known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-        options = [word.split("=")[0] for word in rest if word.startswith("-")]
+        options = [word.split("=")[0] for word in rest if word.startswith("-") and word != "-"]
         unknown = [word for word in options if word not in known]
         return f"no option {unknown[0]}" if unknown else ""
     except AssertionError as error:
