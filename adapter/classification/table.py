@@ -269,8 +269,9 @@ def _notes(
 
 def _unread_descriptions(rows: Sequence[Row]) -> list[str]:
     """Say why language controls equal ours, where the training photos chose no descriptions."""
-    chosen = [outcome.facts.chosen.get("class text") for outcome in rows[0].outcomes]
-    if not any(row.note in LANGUAGE_NOTES for row in rows) or not all(chosen):
+    ours = [outcome.facts.chosen for outcome in rows[0].outcomes]
+    chosen = [facts["class text"] for facts in ours if "class text" in facts]
+    if not any(row.note in LANGUAGE_NOTES for row in rows):
         return []
     without = sum(not one["share"] for one in chosen)
     if not without:
