@@ -73,9 +73,9 @@ class ChosenPrefix(Section):
             best[row.kind] = min(row.loss, best.get(row.kind, np.inf))
         others = [f"{NAMES[kind]} {loss:.3f}" for kind, loss in best.items() if kind != self.kind]
         beside = f"; {', '.join(others)}" if others else ""
-        return (
-            f"{name}, as validation chose: loss {best[self.kind]:.3f} on {self.judged_on}{beside}."
-        )
+        able = [row for row in self.losses if row.kind in _CHOICES]
+        why = "as validation chose" if len(able) > 1 else "the only one trained"
+        return f"{name}, {why}: loss {best[self.kind]:.3f} on {self.judged_on}{beside}."
 
 
 class PrefixChoice:

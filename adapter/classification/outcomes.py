@@ -88,7 +88,7 @@ def predict(predictor: Predictor, tests: list[TestSet], device: str, facts: Fact
 
 
 def chosen_temperature(chosen: dict[str, Any], classes: ClassSet) -> float | None:
-    """Return the factor that validation gave all logits; None where two mix, or none was chosen.
+    """Return the factor that training gave all logits; None where two mix, or none was chosen.
 
     Seen and new classes have one each, so that the logits of both at once have no single one.
     """

@@ -11,9 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ... import __version__
+from ...pipeline.errors import UserError
 from ...pipeline.files import hash_value
 from ..method.adapter import FittedAdapter
 from ..method.recipe import Recipe
@@ -22,6 +24,7 @@ from ..results import Results
 from .data import ClassificationData
 from .draws import Source
 from .outcomes import Outcome, say_what_was_reused
+from .photo_pool import without
 from .protocols import SEMI, UNLABELLED, TestSet
 from .table import Row, build_results
 from .unlabelled_rows import Work, rows_of, verdict
@@ -94,10 +97,13 @@ def _evaluate(
     draws: list[tuple[ClassificationData, list[TestSet]]] = []
     outcomes: dict[str, list[Outcome]] = {}
     verdicts = []
-    of_pool = hashlib.sha256(pool.numpy().tobytes()).hexdigest()
+    given, of_pool = len(pool), ""
     for seed in settings.seeds:
         data = source.draw(settings.shots if semi else 1, seed)
         tests = protocol.test_sets(data)
+        if not draws:
+            pool = _without_test_photos(pool, tests)
+            of_pool = hashlib.sha256(pool.numpy().tobytes()).hexdigest()
         draws.append((data, tests))
         problem = data.few_shot(list(range(len(data.texts.names))))
         decided = [
@@ -114,8 +120,27 @@ def _evaluate(
         for name, found in outcomes.items()
     ]
     results = build_results(protocol, settings, draws, table, {})
-    results.notes += [f"{len(pool)} photos without labels.", *dict.fromkeys(verdicts)]
+    alike = f" {given - len(pool)} more are test photos and were left out."
+    photos = f"{len(pool)} photos without labels.{alike if given > len(pool) else ''}"
+    results.notes += [photos, *dict.fromkeys(verdicts)]
     return results, draws[0][0]
+
+
+def _without_test_photos(pool: Tensor, tests: list[TestSet]) -> Tensor:
+    """Return the photos of a pool (n, d) that no table is going to be judged by.
+
+    Raises:
+        UserError: there is no other.
+    """
+    left = pool
+    for test in tests:
+        left = without(left, torch.from_numpy(test.images.x))
+    if len(pool) and not len(left):
+        raise UserError(
+            f"All {len(pool)} photos without labels are test photos of the data set.",
+            "Name others, or --unlabelled train.",
+        )
+    return left
 
 
 _NOTES = {

@@ -103,8 +103,8 @@ def explain_class_of(
             notes.append(why_none)
         if not share:
             notes.append(
-                "Validation chose a class text without descriptions (β = 0), so no sentence changes"
-                " a logit of this run; effects are those that they would have at β = 1."
+                "The class texts of this run hold no descriptions (β = 0), so no sentence changes"
+                " a logit of it; effects are those that they would have at β = 1."
             )
         effects = sentence_effects(run, class_id, own, photos, share or 1.0)
     found = _results(run.folder.path)

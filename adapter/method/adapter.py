@@ -33,7 +33,7 @@ class FittedAdapter:
         recipe: how it was trained. text: (c, d) class texts of the trained classes.
         terms: what the logits are a sum of. table: their weights.
         scale: s, the factor of cosines. class_text: what stands for a class.
-        facts: settings that the model card shows. chosen: those that validation chose.
+        facts: settings that the model card shows. chosen: those that photos chose.
         seconds: training time. history: one dict an epoch.
     """
 

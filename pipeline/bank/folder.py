@@ -58,8 +58,16 @@ class Listing(Section):
 
 
 def is_folder_bank(path: str | Path) -> bool:
-    """Say whether a folder claims to be a bank in parts, be it sound or damaged."""
-    return (Path(path) / LISTING).is_file()
+    """Say whether a folder claims to be a bank in parts, be it sound or damaged.
+
+    The folder of a bank's answers keeps the recipe of the bank under the same name.
+    """
+    listing = Path(path) / LISTING
+    if not listing.is_file():
+        return False
+    with listing.open("rb") as stream:
+        beginning = stream.read(4096)
+    return b'"parts"' in beginning or b'"recipe"' not in beginning
 
 
 def bank_digest(path: str | Path) -> str:

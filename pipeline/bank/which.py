@@ -28,12 +28,13 @@ def bank_path(bank: str | Path = "") -> Path:
     Raises:
         UserError: none is named, and the current folder has none or several.
     """
-    from .folder import LISTING
+    from .folder import LISTING, is_folder_bank
 
     if str(bank):
         return Path(bank)
     here = [path for path in sorted(Path().glob("*.parquet")) if looks_like_bank(path)]
-    here += [path.parent for path in sorted(Path().glob(f"*/{LISTING}"))]
+    folders = (path.parent for path in sorted(Path().glob(f"*/{LISTING}")))
+    here += [folder for folder in folders if is_folder_bank(folder)]
     if len(here) != 1:
         found = f"{len(here)} banks: {', '.join(map(str, here))}" if here else "no bank"
         raise UserError(

@@ -211,5 +211,4 @@ def bank_card(
     from . import which_bank
 
     text = verbs.bank_card(which_bank.split_words(words or [], bank)[0], out)
-    if out is None:
-        echo(text)
+    echo(text if out is None else f"Wrote {out}.")

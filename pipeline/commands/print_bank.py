@@ -15,6 +15,7 @@ from ..bank.schema import KEPT
 from ..bank.search import SearchHit
 from ..bank.statistics import BankStatistics, ClassStatistics
 from ..bank.verify import VerifyReport
+from ..counts import counted
 
 _FEW = 20
 
@@ -136,7 +137,8 @@ def print_verify(report: VerifyReport) -> None:
         out.print(Text(visible(problem), style="red"))
     if not report.problems:
         out.print(
-            f"{report.rows} rows in {report.row_groups} row groups: every checksum agrees.",
+            f"{report.rows} rows in {counted(report.row_groups, 'row group', 'row groups')}:"
+            " every checksum agrees.",
             highlight=False,
         )
     out.print(Text(f"Index: {report.index}"))
@@ -146,10 +148,11 @@ def print_verify(report: VerifyReport) -> None:
 
 def merged_line(summary: dict[str, Any]) -> str:
     """Say in one sentence what was merged into what."""
+    banks = counted(len(summary["banks"]), "bank", "banks")
     return (
         f"Wrote {summary['bank']} and its index: {summary['prompts']:,} prompts"
         f" ({summary['kept']:,} kept) of {summary['classes']:,} classes"
-        f" ({', '.join(summary['datasets'])}), from {len(summary['banks'])} banks."
+        f" ({', '.join(summary['datasets'])}), from {banks}."
     )
 
 

@@ -22,12 +22,12 @@ def split_words(words: Sequence[str], bank: str, wanted: str = "") -> tuple[str,
     >>> split_words(["cars.bank.parquet", "a red car"], "", "The text")
     ('cars.bank.parquet', 'a red car')
     """
-    from ..bank.folder import LISTING
+    from ..bank.folder import is_folder_bank
 
     words = list(words)
     asked = words.pop() if wanted and words else ""
     only_a_bank = not (words or bank) and (
-        (asked.endswith(".parquet") and Path(asked).is_file()) or (Path(asked) / LISTING).is_file()
+        (asked.endswith(".parquet") and Path(asked).is_file()) or is_folder_bank(asked)
     )
     if wanted and (not asked or only_a_bank):
         raise UserError(f"{wanted} is missing.", "See the command's --help.")

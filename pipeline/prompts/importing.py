@@ -51,7 +51,7 @@ class ImportReport(Section):
         if self.missing:
             lines.append(f"Classes without texts, {len(self.missing)}: {_list(self.missing)}.")
         counts = ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.items())
-        lines.append(f"Wrote {self.bank}: {self.prompts:,} prompts ({counts}).")
+        lines.append(f"{self.bank} holds {self.prompts:,} prompts ({counts}).")
         return "\n".join(lines)
 
 

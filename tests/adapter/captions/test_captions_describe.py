@@ -286,6 +286,11 @@ def test_the_sentence_names_the_best_of_each_row() -> None:
         "Prefix: image tokens + AAPE, seed 1, as validation chose: loss 2.300 on 9 validation"
         " captions; image tokens 2.400, no image 3.000."
     )
+    alone = chosen.model_copy(update={"losses": losses[2:]})
+    assert alone.sentence() == (
+        "Prefix: image tokens + AAPE, seed 1, the only one trained: loss 2.300 on 9 validation"
+        " captions; no image 3.000."
+    )
 
 
 def test_a_prefix_is_not_trained_on_what_validates_it(place: Path) -> None:

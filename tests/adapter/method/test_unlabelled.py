@@ -26,6 +26,7 @@ from aape.adapter.method.unlabelled import (
     classless,
     fit_unlabelled,
 )
+from aape.pipeline.errors import UserError
 
 SCALE = 100.0
 
@@ -256,6 +257,22 @@ def test_some_labels_and_more_photos(tmp_path: Path) -> None:
 def test_labelled_photos_are_not_counted_twice() -> None:
     pool = F.normalize(torch.randn(9, 8), dim=-1)
     assert torch.equal(without(pool, pool[[0, 4]]), pool[[1, 2, 3, 5, 6, 7, 8]])
+
+
+def test_a_pool_holds_no_test_photos(tmp_path: Path) -> None:
+    source = FileSource(write_file(tmp_path / "a.safetensors"))
+    train = read_pool("train", source, None)
+    tests = torch.from_numpy(source.split("test").x)
+    settings = EvaluationConfig(shots=1, seeds=[0], baselines=["none"], resamples=0)
+    alone, (_, first), _ = evaluate_unlabelled(source, train, DEFAULT, settings)
+    mixed = torch.cat([tests[:40], train, tests[40:]])
+    both, (_, second), _ = evaluate_unlabelled(source, mixed, DEFAULT, settings)
+    assert torch.equal(first.statistics.mean, second.statistics.mean)
+    assert both.method("ours").mean("accuracy") == alone.method("ours").mean("accuracy")
+    assert f"{len(tests)} more are test photos and were left out." in " ".join(both.notes)
+    assert "left out" not in " ".join(alone.notes)
+    with pytest.raises(UserError, match="are test photos"):
+        evaluate_unlabelled(source, tests, DEFAULT, settings)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from aape.pipeline.bank.statistics import bank_info, bank_statistics
 from aape.pipeline.bank.verify import verify_bank
 from aape.pipeline.commands.bank import bank_app
 from aape.pipeline.errors import UserError
+from aape.pipeline.store import write_record
 
 
 @pytest.fixture
@@ -75,7 +76,8 @@ def test_commands_take_a_folder(
     again = aape("merge", str(one.path), "--out", "toy.bank", "--parts", "2")
     assert again == said, "a merge can be asked for again"
     one.path.unlink()
-    assert "150" in aape("info"), "the only bank in the current folder"
+    write_record(tmp_path / "toy.bank.parquet.answers" / LISTING, {"recipe": "r", "content": "c"})
+    assert "150" in aape("info"), "the only bank in the current folder; its answers are none"
     assert json.loads(aape("stats", "toy.bank", "--json"))["rows"] == 150
     assert len(json.loads(aape("show", "toy.bank", "dog", "--json"))) == 50
     assert json.loads(aape("sql", "toy.bank", "SELECT count(*) AS n FROM bank", "--json")) == [

@@ -9,6 +9,7 @@ import pytest
 from fakes import FakeEncoder
 
 from aape.pipeline.bank import PromptBank
+from aape.pipeline.bank.which import bank_path
 from aape.pipeline.config import GenerationConfig
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.datasets.manifest import Manifest
@@ -116,7 +117,7 @@ def test_an_exact_name_is_not_taken_by_a_looser_one() -> None:
     assert match.ids == {"crane (bird)": [1], "crane": [0]}
 
 
-def test_a_bank_of_published_texts(tmp_path: Path) -> None:
+def test_a_bank_of_published_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = toy("hen", "owl", "owl")
     path = write(tmp_path, {"Hen": ["A hen is a brown bird.", "A hen is a brown bird."],
                             "owl": ["An owl is a grey bird. It flies at night."]})  # fmt: skip
@@ -130,6 +131,8 @@ def test_a_bank_of_published_texts(tmp_path: Path) -> None:
     # word for word: both sentences
     assert bank.prompts(1) == bank.prompts(2) == ["An owl is a grey bird. It flies at night."]
     assert {row["engine"] for row in bank.table.to_pylist()} == {"import"}
+    monkeypatch.chdir(tmp_path)
+    assert bank_path() == Path("b.parquet"), "the folder of its answers is no second bank"
 
 
 def test_unmatched_names_stop_the_import(tmp_path: Path) -> None:
