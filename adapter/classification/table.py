@@ -246,7 +246,10 @@ def _notes(
     skipped: dict[str, str],
 ) -> list[str]:
     data, tests = draws[0]
-    counts = ", ".join(f"{test.name} {len(test.images):,}" for test in tests)
+    counts = ", ".join(
+        f"{'' if test.name == 'accuracy' else f'{test.name} '}{len(test.images):,}"
+        for test in tests
+    )
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
     notes.append(f"Test images: {counts}.")
     if _same_images(draws):

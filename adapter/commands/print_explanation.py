@@ -73,7 +73,8 @@ def _print_class(found: ClassExplanation) -> None:
     console.print(f"[bold]{escape(found.name)}[/bold] (class {found.class_id}, {kind})")
     for test, values in found.accuracy.items():
         told = ", ".join(f"{method} {value:.1f} %" for method, value in values.items())
-        console.print(f"accuracy on {escape(test)}: {escape(told)}")
+        where = "" if test == "accuracy" else f" on {test}"  # a single test set is called so
+        console.print(f"accuracy{escape(where)}: {escape(told)}")
     if found.sentences:
         console.print("\n[bold]What its sentences carry[/bold] (lost without each)")
     for each in found.sentences:

@@ -124,9 +124,11 @@ class Hub:
             if not is_of_hub(error):
                 raise
             reason = " ".join(str(error).split())[:200]
+            remedy = "Is HF_ENDPOINT right, and the hub within reach?"
+            if "/xet-" in reason:  # a mirror that takes large files by plain HTTP alone
+                remedy = "If this hub has no Xet storage: HF_HUB_DISABLE_XET=1 in the environment."
             raise UserError(
-                f"The hub cannot give or take {self.repository}: {reason}",
-                "Is HF_ENDPOINT right, and the hub within reach?",
+                f"The hub cannot give or take {self.repository}: {reason}", remedy
             ) from error
 
 

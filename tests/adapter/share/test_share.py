@@ -47,6 +47,16 @@ def pushed_run(hub: SmallHub, home: Path) -> tuple[Path, PixelEncoder]:
     return run, encoder
 
 
+def test_a_hub_without_xet_is_told_how(
+    hub: SmallHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    run = small_run(tmp_path / "run", PixelEncoder()).path
+    with pytest.raises(UserError, match="HF_HUB_DISABLE_XET=1"):
+        push(run, "me/birds")
+
+
 def test_a_run_comes_back_and_predicts_the_same(hub: SmallHub, tmp_path: Path) -> None:
     run, encoder = pushed_run(hub, tmp_path)
     assert "PUT /lfs" in hub.asked, "the weights went as a large file"
