@@ -200,11 +200,12 @@ def _hub() -> str:
     from huggingface_hub import constants, get_token
 
     folder = Path(constants.HF_HUB_CACHE)
-    token = "a token" if get_token() else "no token"
+    token = "a token is set" if get_token() else "no token is set"
     state = "offline by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "not asked now"
     if not folder.is_dir():
         raise _Absent(
-            f"No cache at {folder}, {token}.", "It is made at the first download; nothing to mend."
+            f"There is no cache at {folder} yet, and {token}.",
+            "It is made at the first download; nothing to mend.",
         )
     models = [path for path in folder.iterdir() if path.name.startswith(("models--", "datasets--"))]
     return f"{len(models)} repositories in {folder}, {token}, {state}"

@@ -19,7 +19,8 @@ def serve_verb(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     token: Annotated[str, typer.Option(envvar="AAPE_TOKEN", help="Wanted of every request.")] = "",
     captions: Annotated[
-        Path | None, typer.Option(help="A run trained on captions, for caption and ask.")
+        Path | None,
+        typer.Option(help="A run trained on captions, for caption and ask; RUN itself if it is."),
     ] = None,
     photos: Annotated[Path | None, typer.Option(help="A folder that may be searched.")] = None,
     bank: Annotated[Path | None, typer.Option(help="The run's bank, where it moved.")] = None,

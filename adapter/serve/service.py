@@ -197,7 +197,8 @@ def open_service(
     """Open a run for all that it can be asked; what it cannot is said once, at the start.
 
     Args:
-        run: a run of classification, or of captions. captions: a run of captions beside it.
+        run: a run of classification, or of captions. captions: a run of captions beside it, by
+            default the run itself where it has them.
         photos: a folder that may be searched. bank: of the run, where it moved.
 
     Raises:
@@ -216,6 +217,8 @@ def open_service(
         service.model = OpenModel.open(run, encoder=encoder, checkpoint=checkpoint, device=device)
         encoder = service.model.encoder
         service.explained = _opened("sentences", lambda: open_run(run, bank=bank, encoder=encoder))
+        if captions is None and _has_prefix(folder.path):
+            captions = run
     if captions is not None:
         _open_captions(service, captions, encoder, checkpoint)
     if photos is not None:
@@ -228,6 +231,14 @@ def open_service(
     if not service.offers:
         raise UserError(f"{run} can be asked nothing here.", "The lines above say why.")
     return service
+
+
+def _has_prefix(folder: Path) -> bool:
+    """Say whether a run of classification was trained on captions too, as those of suites are."""
+    from ..captions.choose_prefix import FILE
+
+    places = [f"{where}{task}/{FILE}" for task in ("captioning", "vqa") for where in ("", "*/")]
+    return any(next(folder.glob(place), None) is not None for place in places)
 
 
 def _open_captions(

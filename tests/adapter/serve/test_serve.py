@@ -20,9 +20,9 @@ from small_runs import NAMES, FakeCaptioner, FakePhotos, random_photo, small_run
 
 from aape.adapter.open_model import OpenModel, open_model
 from aape.adapter.predict import predict
-from aape.adapter.serve import check_access
+from aape.adapter.serve import check_access, service
 from aape.adapter.serve.limits import Allowance, Limits, check_size
-from aape.adapter.serve.service import Service
+from aape.adapter.serve.service import Service, open_service
 from aape.pipeline.errors import UserError
 
 pytest.importorskip("fastapi")
@@ -323,6 +323,21 @@ def test_search_and_caption_are_wired_and_tell_no_folder(home: Path, model: Open
         reply = opened.post("/caption", files={"photo": ("x", wide)})
         assert reply.status_code == 400
         assert "aape-" not in reply.text
+
+
+def test_a_run_with_captions_of_its_own_needs_no_other(
+    home: Path, model: OpenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(service, "_open_captions", lambda _, run, *rest: opened.append(Path(run)))
+    run = model.folder.path
+    open_service(run, encoder=model.encoder)
+    assert opened == []
+    (run / "vqa").mkdir()
+    (run / "vqa" / "chosen.json").write_text("{}")
+    open_service(run, encoder=model.encoder)
+    open_service(run, captions=home / "other", encoder=model.encoder)
+    assert opened == [run, home / "other"]
 
 
 def test_the_page_asks_nobody_else(asked: TestClient) -> None:
