@@ -345,3 +345,12 @@ def test_a_run_on_all_photos_explains_its_photos_and_classes(folder: Path) -> No
     run.about["shots"] = "some"
     with pytest.raises(UserError, match="'some' shots"):
         training_photos(run, None)
+
+
+def test_a_single_test_set_has_no_name_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    from aape.adapter.commands.print_explanation import print_explanation
+
+    for test, said in [("accuracy", "accuracy: ours 75.0 %"), ("new", "accuracy on new: ours 75")]:
+        found = ClassExplanation("cat", 0, True, 0.0, {test: {"ours": 75.0}}, [], [])
+        print_explanation(found)
+        assert said in capsys.readouterr().out
