@@ -6,11 +6,20 @@ import pytest
 import torch
 from toy_shots import C, D, unit
 
+from aape.adapter.method.convex_problem import Solution
 from aape.adapter.method.model import Adapter
 from aape.adapter.method.problem import ClassSet
 from aape.adapter.method.query import Query
 from aape.adapter.method.recipe import STAGED
-from aape.adapter.method.terms import AdaptedHead, AsQuery, Frame, ZeroShot, for_seen
+from aape.adapter.method.terms import (
+    AdaptedHead,
+    AsQuery,
+    Frame,
+    OwnWeights,
+    SharedMap,
+    ZeroShot,
+    for_seen,
+)
 
 W = unit(C, D, seed=1)
 FRAME = Frame(STAGED.model_copy(update={"width": 5, "rank": 3}), W, 20.0)
@@ -67,3 +76,24 @@ def test_a_query_counts_its_map_and_is_found_again():
     assert again is not None
     torch.testing.assert_close(again(x, CLASSES), term(x, CLASSES), rtol=0, atol=0)
     assert AsQuery.load({"query.mean_text": torch.ones(D)}, FRAME) is None
+
+
+def test_a_problem_without_a_map_gives_no_term():
+    shift, mean = unit(D, seed=1), unit(D, seed=2)
+    weight, bias, matrix = unit(D, C, seed=3), unit(C, seed=4), unit(D, D, seed=5)
+    assert SharedMap.of(Solution(weight, bias, None, shift, mean)) is None
+    term = SharedMap.of(Solution(weight, bias, matrix, shift, mean))
+    assert term is not None
+    again = SharedMap.load(term.tensors(), FRAME)
+    assert again is not None
+    for found in (term, again):
+        assert found.matrix is matrix
+        assert found.shift is shift
+        assert found.mean_text is mean
+    assert SharedMap.load({"own.bias": bias}, FRAME) is None
+
+
+def test_biases_are_trained_values_too():
+    """Of seven numbers a photo and three classes."""
+    assert OwnWeights(torch.zeros(7, 3), torch.zeros(3)).parameters == 24
+    assert SharedMap(torch.zeros(7, 7), torch.zeros(7), torch.zeros(7)).parameters == 56
