@@ -210,12 +210,15 @@ def sure_gain(gains: Tensor, owners: Tensor, classes: int, doubt: float) -> floa
     """Return the sum of gains (n,) less ``doubt`` standard errors of it, over classes.
 
     Over classes, not images: other classes must gain as well, and images of one class are alike.
+    One class alone says nothing of others: no gain of it is sure.
 
     >>> round(sure_gain(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]), 2, 1.0), 3)
     4.0
     """
     by_class = gains.new_zeros(classes).index_add_(0, owners, gains)
     by_class = by_class[torch.bincount(owners, minlength=classes) > 0]
+    if len(by_class) < 2:
+        return -math.inf
     return float(by_class.sum()) - doubt * float(by_class.std()) * math.sqrt(len(by_class))
 
 

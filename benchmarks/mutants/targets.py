@@ -7,6 +7,9 @@ _CAPTIONS = "tests/adapter/metrics/test_metrics_captions.py"
 _CONVEX = "tests/adapter/method/test_adapter_convex.py"
 _CHOICES = "tests/adapter/method/test_convex_choices.py"
 _MODEL = "tests/adapter/method/test_adapter_model.py"
+_PROBLEM = "tests/adapter/method/test_convex_problem.py"
+_RACE = "tests/adapter/method/test_convex_race.py"
+_TERMS = "tests/adapter/method/test_terms.py"
 _TRAIN = "tests/adapter/method/test_adapter_train.py"
 _QUERY = "tests/adapter/method/test_adapter_query.py"
 _RULES = "tests/adapter/classification/test_protocols_rules.py"
@@ -15,6 +18,9 @@ _BANK = "tests/pipeline/bank/test_bank_file.py"
 _SCHEMA = "tests/pipeline/bank/test_bank_schema.py"
 _DAMAGE = "tests/pipeline/bank/test_bank_damage.py"
 _SEARCH = "tests/pipeline/bank/test_bank_search.py"
+_INDEX = "tests/pipeline/bank/test_bank_index.py"
+_HASH = "tests/pipeline/bank/test_content_hash.py"
+_FOLDER = "tests/pipeline/bank/test_bank_folder.py"
 
 _NO_JAVA = tuple(  # a minute; they are about another module
     f"--deselect={_CAPTIONS}::{name}"
@@ -53,16 +59,16 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "bank": {
         "pipeline/bank/schema.py": (_SCHEMA, _BANK),
         "pipeline/bank/format.py": (_BANK, _DAMAGE),
-        "pipeline/bank/verify.py": (_DAMAGE,),
-        "pipeline/bank/content.py": (_BANK, _DAMAGE),
-        "pipeline/bank/search.py": (_SEARCH,),
-        "pipeline/bank/index.py": (_SEARCH, _DAMAGE),
+        "pipeline/bank/verify.py": (_DAMAGE, _FOLDER),
+        "pipeline/bank/content.py": (_HASH, _BANK, _DAMAGE),
+        "pipeline/bank/search.py": (_INDEX, _SEARCH),
+        "pipeline/bank/index.py": (_INDEX, _SEARCH, _DAMAGE),
     },
     "method": {
-        "adapter/method/convex.py": (_CHOICES, _CONVEX),
-        "adapter/method/convex_problem.py": (_CHOICES, _CONVEX),
-        "adapter/method/convex_folds.py": (_CHOICES, _CONVEX),
-        "adapter/method/terms.py": (_CHOICES, _MODEL, _TRAIN),
+        "adapter/method/convex.py": (_PROBLEM, _CHOICES, _CONVEX),
+        "adapter/method/convex_problem.py": (_PROBLEM, _CHOICES, _CONVEX),
+        "adapter/method/convex_folds.py": (_RACE, _PROBLEM, _CHOICES, _CONVEX),
+        "adapter/method/terms.py": (_TERMS, _CHOICES, _TRAIN),
         "adapter/method/model.py": (_MODEL, _TRAIN),
     },
 }

@@ -102,7 +102,7 @@ def exact_search(
         candidates = np.concatenate(
             [best_rows, np.broadcast_to(part, (len(queries), len(part)))], 1
         )
-        top = np.argpartition(-cosines, min(k, cosines.shape[1] - 1), axis=1)[:, :k]
+        top = np.argpartition(-cosines, k, axis=1)[:, :k]  # of k and at least one more
         best = np.take_along_axis(cosines, top, axis=1)
         best_rows = np.take_along_axis(candidates, top, axis=1)
     order = np.lexsort((best_rows, -best), axis=1)

@@ -77,6 +77,64 @@ def test_chunks_change_neither_logits_nor_gradients(monkeypatch):
         torch.testing.assert_close(once, chunked, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("elements", "classes", "images"),
+    [(7 * 5 * 4, [4, 4, 4, 1], [2, 2, 2, 1]), (1, [1] * 13, [1] * 7), (10**6, [13], [7])],
+)
+def test_chunks_are_as_large_as_memory_allows(elements, classes, images, monkeypatch):
+    """Of (b, c', r) hidden units: some classes of all images in training, else some images."""
+    held: list[torch.Size] = []
+    cosines = model._cosines
+
+    def note(dot: Tensor, *rest: Tensor) -> Tensor:
+        held.append(dot.shape)
+        return cosines(dot, *rest)
+
+    monkeypatch.setattr(model, "_cosines", note)
+    monkeypatch.setattr(model, "_TRAINING_ELEMENTS", elements)
+    monkeypatch.setattr(model, "_INFERENCE_ELEMENTS", elements)
+    head = randomised(Head(17, 5, residual=True), 3)
+    x, w, h = unit(7, 17), unit(13, 17, seed=1), unit(7, 17, seed=2)
+    head(x, w, h)
+    assert held == [(7, some) for some in classes]
+    held.clear()
+    with torch.no_grad():
+        head(x, w, h)
+    assert held == [(some, 13) for some in images]
+
+
+def test_weights_of_length_zero_have_no_cosine_rather_than_nan():
+    head = Head(8, 3)
+    for parameter in head.parameters():
+        parameter.data.zero_()
+    x, w = unit(4, 8), unit(5, 8, seed=1)
+    assert torch.equal(head(x, w, x), torch.zeros(4, 5))
+
+
+def test_a_head_goes_without_a_prompt():
+    head = randomised(Head(8, 3, residual=True), 1)
+    x, w = unit(4, 8), unit(5, 8, seed=1)
+    expected = F.cosine_similarity(x[:, None], head.weights(w, None), dim=-1)
+    torch.testing.assert_close(head(x, w, None), expected)
+
+
+def test_a_skip_moves_the_image_by_the_gap_of_the_means():
+    x, w = unit(5, 16), unit(7, 16, seed=1)
+    generator = Generator(16, 8, True, w.mean(0), x.mean(0), skip=True)
+    torch.testing.assert_close(generator(x), x - x.mean(0) + w.mean(0))
+
+
+def test_queries_start_as_they_say():
+    torch.manual_seed(0)
+    assert float(Aggregator(400, query="free").offset.detach().norm()) == pytest.approx(1, abs=0.15)
+    assert not Aggregator(16, query="literal").offset.any()
+    by_image = Aggregator(16, query="image")
+    assert not by_image.offset.any()
+    assert not by_image.from_image.weight.any()
+    with pytest.raises(ValueError, match="needs x"):
+        by_image(unit(4, 6, 16), torch.ones(4, 6, dtype=torch.bool))
+
+
 def test_no_tensor_of_b_c_d_is_made():
     head, b, c, d = randomised(Head(64, 4, residual=True), 0), 30, 20, 64
     shapes: list[tuple[int, ...]] = []

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,19 @@ def test_a_directory_without_its_last_class_is_not_sound(tmp_path: Path, monkeyp
     assert verify_bank(bank.path).problems == ["The directory has 27 of 40 rows."]
 
 
+def test_of_many_wrong_classes_five_are_named(tmp_path: Path, monkeypatch) -> None:
+    names = [f"class {number}" for number in range(7)]
+    made = [replace(row, class_id=i % 7, class_name=names[i % 7]) for i, row in enumerate(rows(70))]
+    bank = write_bank(tmp_path / "b.parquet", made, metadata(class_names=names))
+    assert verify_bank(bank.path).sound
+    lying = [entry.model_copy(update={"kept": entry.kept + 1}) for entry in bank.footer.classes]
+    footer = bank.footer.model_copy(update={"classes": lying})
+    monkeypatch.setattr(PromptBank, "open", lambda path: PromptBank(bank.path, footer))
+    assert verify_bank(bank.path).problems == [
+        f"The directory is wrong about the rows of toy class {number}." for number in range(5)
+    ]
+
+
 def test_a_class_of_one_row_is_sound(tmp_path: Path) -> None:
     assert verify_bank(write_bank(tmp_path / "b.parquet", rows(4), metadata()).path).sound
 
@@ -270,6 +284,15 @@ def test_a_footer_lies_between_the_two_marks(
     path = tmp_path / "b.parquet"
     path.write_bytes(b"PAR1" + bytes(8) + struct.pack("<I", length) + end)
     with pytest.raises(UserError, match=message):
+        PromptBank.open(path)
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 8, 11, 12])
+def test_a_stump_of_a_bank_is_truncated(tmp_path: Path, size: int) -> None:
+    """Shorter than a footer's length and mark, or than two marks."""
+    path = tmp_path / "b.parquet"
+    path.write_bytes(b"PAR1\0\0\0PAR1\0"[:size])
+    with pytest.raises(UserError, match="is truncated: its end is missing"):
         PromptBank.open(path)
 
 
