@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.errors import UserError
 from ..pipeline.files import write_json, write_text, writing
 from ..pipeline.paths import is_there
+from ..pipeline.progress import step
 from ..pipeline.provenance import installed_versions
 from ..pipeline.settings import read_source
 from ..pipeline.store import read_record, read_tensors, write_record, write_tensors
@@ -122,6 +123,11 @@ class RunFolder:
         (config, tasks), self._to_begin = self._to_begin, None
         known, text = self.path / "config.yaml", config.to_yaml()
         if known.exists() and _without_marks(known) != _without_marks(text):
+            if self._has_work():
+                step(
+                    f"{self.path} held a run of another configuration: its results and report"
+                    " are replaced. Finished trainings stay; --out FOLDER keeps both runs."
+                )
             for name in _SUMMARIES:
                 (self.path / name).unlink(missing_ok=True)
             for task in tasks:

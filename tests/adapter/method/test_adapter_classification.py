@@ -479,3 +479,16 @@ def test_sweep_repeats_nothing_and_averages(tmp_path):
     for one, other in zip(alone.methods, tables[0].methods, strict=True):
         for first, second in zip(one.seeds, other.seeds, strict=True):
             assert first == (second if exact else pytest.approx(second, abs=1e-4))
+
+
+def test_it_is_said_that_a_run_of_another_configuration_is_replaced(tmp_path, capfd):
+    run = RunFolder(tmp_path / "run")
+    run.start(Config())
+    (run.path / "adapter.safetensors").touch()
+    run.start(Config())
+    run.begin()
+    assert "another configuration" not in capfd.readouterr().err
+    run.start(Config(evaluation=EvaluationConfig(shots=2)))
+    assert "another configuration" not in capfd.readouterr().err, "nothing is replaced yet"
+    run.begin()
+    assert "another configuration" in capfd.readouterr().err
