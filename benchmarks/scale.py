@@ -40,11 +40,13 @@ _BANKS = {
 }
 _HEADS = {"train, s": "n²"}
 _FEW_PHOTOS = 600
+_LOAD = "machine after "  # the load of five minutes, under this and the size's key
 
 
 def bank(scratch: Path, rows: int) -> Figures:
     """Measure the life of a bank."""
     folder, classes = scratch / "scale.bank", rows // scale_banks.PROMPTS
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         figures: Figures = apart(scale_banks.write, folder, classes)
         size = sum(file.stat().st_size for file in folder.iterdir())
@@ -62,6 +64,7 @@ def bank(scratch: Path, rows: int) -> Figures:
 def features(scratch: Path, rows: int) -> Figures:
     """Measure the life of a cache of photo features."""
     folder = scratch / "scale-features"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         figures: Figures = apart(scale_features.write, folder, rows)
         return figures | apart(scale_features.read, folder, rows)
@@ -86,13 +89,19 @@ class Log:
         for size in sizes:
             key = f"{what} {size}"
             if key not in self.known:
-                self.known[key] = measure(size)
-                line = json.dumps({key: self.known[key]})
+                new = {key: measure(size), _LOAD + key: {"load": os.getloadavg()[1]}}
+                self.known |= new
+                line = json.dumps(new)
                 print(line, flush=True)
                 if self.path:
                     with self.path.open("a") as stream:
                         stream.write(line + "\n")
         return {size: self.known[f"{what} {size}"] for size in sizes}
+
+    def machine(self) -> str:
+        """Say how busy the machine was."""
+        loads = [figures["load"] for key, figures in self.known.items() if key.startswith(_LOAD)]
+        return f"Load of the machine after each size, this work included: {spread(loads)}."
 
 
 def main() -> None:
@@ -118,9 +127,10 @@ def main() -> None:
         for n, figures in heads.items()
     }
     lines = [
-        f"`{command(words)}`, {os.cpu_count()} cores, one thread; seconds of the processor. "
-        "Memory is what a process holds itself; in brackets with the pages of mapped files, which "
-        "the system takes back when others need them.",
+        f"`{command(words)}`, {os.cpu_count()} cores, one thread. Seconds are those of the "
+        "processor, in brackets those of the clock. Memory is what a process holds itself, in "
+        "brackets with the pages of mapped files, which the system takes back when others need "
+        f"them. {log.machine()}",
         "",
         *table("a bank", banks, _BANKS, 5_000_000, "prompts"),
         "",
@@ -133,6 +143,16 @@ def main() -> None:
     print("\n".join(lines))
     if words.page:
         write_between(words.page, "scale", lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the least and the most of some numbers, as they are read.
+
+    >>> spread([2.04, 1.2, 7.96]), spread([3.0])
+    ('1.2 to 8.0', '3.0')
+    """
+    ends = dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values)))
+    return " to ".join(ends)
 
 
 def command(words: argparse.Namespace) -> str:

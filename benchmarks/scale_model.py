@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_OWN, _RESIDENT = " own GiB", " resident GiB"
+# the end of a figure's name: what stands beside it in brackets, and how the row is called
+_BESIDE = {", own GiB": (", resident GiB", ", memory, GiB"), ", s": (", clock s", ", s")}
 GROWTHS: dict[str, Callable[[float], float]] = {
     "1": lambda n: 0.0,
     "√n": lambda n: n**0.5,
@@ -97,17 +98,26 @@ def table(
         "|---" * (len(head) + 3) + "|",
     ]
     for name in measured[check]:
-        if name.endswith(_RESIDENT):
+        if name.endswith(tuple(second for second, _ in _BESIDE.values())):
             continue  # stands in brackets
-        names = [name, name.replace(_OWN, _RESIDENT)] if name.endswith(_OWN) else [name]
+        names, called = _together(name, measured[check])
         growth = growth_of(name, growths)
         cells = [_cells(measured[n].get(each) for each in names) for n in sizes]
         for n, known in ((check, sizes[:-1]), (target, sizes)):
             points = [{size: measured[size][each] for size in known} for each in names]
             cells.append(_cells(fitted(growth, each)(n) for each in points))
         cells.insert(-1, growth)
-        lines.append("| " + " | ".join([name.replace(_OWN, " memory, GiB"), *cells]) + " |")
+        lines.append("| " + " | ".join([called, *cells]) + " |")
     return lines
+
+
+def _together(name: str, figures: Mapping[str, float]) -> tuple[list[str], str]:
+    """Return the figures of one row, and what the row is called."""
+    for end, (second, called) in _BESIDE.items():
+        beside = name.removesuffix(end) + second
+        if name.endswith(end) and beside in figures:
+            return [name, beside], name.removesuffix(end) + called
+    return [name], name
 
 
 def _cells(values: Iterable[float | None]) -> str:

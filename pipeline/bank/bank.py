@@ -146,6 +146,11 @@ class PromptBank:
         empty = ClassRows(dataset=part.dataset, class_id=class_id, start=0, rows=0, kept=0)
         return self._directory.get((part.dataset, class_id), empty)
 
+    def kept_counts(self, dataset: str = "") -> list[int]:
+        """Return how many kept prompts each class has, by the footer alone: no row is read."""
+        classes = range(len(self.metadata.of(dataset).class_names))
+        return [self.class_rows(class_id, dataset).kept for class_id in classes]
+
     def find_class(self, name: str, dataset: str = "") -> list[ClassRows]:
         """Return the classes with this id or name, over all data sets unless one is named.
 

@@ -49,6 +49,7 @@ class RowStore:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Path] = []
+        self._written: list[int] = []  # rows of each, as written
         # shard and row as one number: a tuple of two would double the memory of ten million rows
         self._places: dict[bytes, int] = {}
         self._checked: set[int] = set()
@@ -62,7 +63,7 @@ class RowStore:
 
     def refresh(self) -> None:
         """Read the keys of all shards again; a damaged shard is removed and said so."""
-        self._shards, self._places, self._checked = [], {}, set()
+        self._shards, self._written, self._places, self._checked = [], [], {}, set()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 shape = read_shapes(path).get("rows")
@@ -121,7 +122,8 @@ class RowStore:
 
     def merge(self) -> None:
         """Join small shards when there are many of them. Call it within :meth:`writing`."""
-        if len(self._shards) < _MANY_SHARDS:
+        # of large ones there may be thousands: to touch them for each new photo would take minutes
+        if sum(rows < _SMALL_SHARD for rows in self._written) < _MANY_SHARDS:
             return
         counts = np.zeros(len(self._shards), dtype=int)
         for place in self._places.values():
@@ -141,6 +143,7 @@ class RowStore:
     def _append(self, path: Path, keys: list[bytes]) -> None:
         first = len(self._shards) * _SHARD_ROWS
         self._shards.append(path)
+        self._written.append(len(keys))
         self._places.update((key, first + row) for row, key in enumerate(keys))
 
     def _rows(self, number: int) -> np.ndarray:
