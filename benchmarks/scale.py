@@ -52,6 +52,7 @@ def bank(scratch: Path, rows: int) -> Figures:
         size = sum(file.stat().st_size for file in folder.iterdir())
         figures["bank on disk, GiB"] = size / 2**30
         figures |= apart(scale_banks.read, folder, classes)
+        figures |= apart(scale_banks.texts, folder)
         figures |= apart(scale_banks.verify, folder)
         for kind in ("ivf", "ivfpq"):
             figures |= apart(scale_banks.index, folder, kind)

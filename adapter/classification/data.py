@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ...pipeline.encoders.prompt_tower import PromptTower
     from .best_names import OtherTexts
 
+_CLASSES_A_PIECE = 1000
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -101,7 +103,10 @@ class ClassTexts:
     @cached_property
     def described(self) -> np.ndarray:
         """(c, d): mean prompt of each class, unit length; the template where it has none."""
-        total = (self.prompts * self.mask[..., None]).sum(1)
+        total = np.zeros(self.template.shape, self.prompts.dtype)
+        for start in range(0, len(total), _CLASSES_A_PIECE):  # the product is as large as prompts
+            rows = slice(start, start + _CLASSES_A_PIECE)
+            total[rows] = (self.prompts[rows] * self.mask[rows, :, None]).sum(1)
         norm = np.linalg.norm(total, axis=-1, keepdims=True)
         mean = total / np.maximum(norm, 1e-12)
         some = np.any(self.mask, axis=1, keepdims=True)
@@ -240,6 +245,11 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        prompts = self.texts.prompts
+        # those of all classes may be gigabytes: they are not copied
+        if ids != list(range(len(prompts))) or not prompts.flags.writeable:
+            prompts = prompts[ids]
+
         def some(array: np.ndarray | None) -> Tensor | None:
             return None if array is None else tensor(array)
 
@@ -248,7 +258,7 @@ class ClassificationData:
             y=tensor(train.y),
             views=some(train.views),
             classes=self.class_set(ids, seen=ids, device=device),
-            prompts=tensor(self.texts.prompts[ids]),
+            prompts=tensor(prompts),
             mask=tensor(self.texts.mask[ids]),
             val_x=tensor(val.x),
             val_y=tensor(val.y),

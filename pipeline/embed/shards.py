@@ -10,7 +10,6 @@ n rows of shape (...) in a shard, beside their n keys of 16 bytes.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import exclusive, writing
+from ..large_array import large_zeros
 from ..progress import step
 from ..store import damaged, read_shapes, read_tensors, write_tensors
 
@@ -30,7 +30,6 @@ BYTES_AT_RISK = 128 << 20
 _MANY_SHARDS = 128
 _SMALL_SHARD = 4096  # rows
 _SHARD_ROWS = 1 << 32  # more than any shard has
-_IN_MEMORY = 1 << 30  # bytes; larger results live in an unnamed file beside the store
 
 
 def row_key(*parts: object) -> bytes:
@@ -107,10 +106,12 @@ class RowStore:
     def gather(self, keys: Sequence[bytes]) -> np.ndarray:
         """Return the rows of ``keys`` as (n, ...); one shard is in memory at a time.
 
+        More than a gigabyte of rows lies in an unnamed file beside the store.
+
         Raises:
             KeyError: a key is not in the store, or its shard turned out to be damaged.
         """
-        result = self._result(len(keys))
+        result = large_zeros((len(keys), *self.shape), self.dtype, self.folder)
         places = np.fromiter((self._places[key] for key in keys), np.int64, len(keys))
         shards = places // _SHARD_ROWS
         order = np.argsort(shards, kind="stable")
@@ -164,10 +165,3 @@ class RowStore:
         if path.exists():  # otherwise another process has merged it meanwhile
             step(f"{error.message} It is removed, and what it held is computed again.")
             path.unlink(missing_ok=True)
-
-    def _result(self, count: int) -> np.ndarray:
-        shape = (count, *self.shape)
-        if int(np.prod(shape)) * self.dtype.itemsize < _IN_MEMORY:
-            return np.empty(shape, dtype=self.dtype)
-        with tempfile.TemporaryFile(dir=self.folder) as unnamed:
-            return np.memmap(unnamed, dtype=self.dtype, mode="w+", shape=shape)
