@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import scale_banks
@@ -109,38 +109,40 @@ def main() -> None:
     """Measure the sizes asked for; print the tables, or write them into a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add = parser.add_argument
-    add("--rows", type=int, nargs="+", default=[125_000, 250_000, 500_000, 1_000_000])
-    add("--classes", type=int, nargs="+", default=[2_500, 5_000, 10_000, 20_000])
-    add("--many", type=int, nargs="+", default=[10_000, 30_000, 100_000])
-    add("--photos", type=int, nargs="+", default=[300_000, 400_000, 500_000, 1_000_000])
+    add("--rows", type=int, nargs="*", default=[125_000, 250_000, 500_000, 1_000_000])
+    add("--many", type=int, nargs="*", default=[10_000, 30_000, 100_000])
+    add("--photos", type=int, nargs="*", default=[300_000, 400_000, 500_000, 1_000_000])
+    add("--classes", type=int, nargs="*", default=[2_500, 5_000, 10_000, 20_000])
     add("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     add("--log", type=Path, default=None, help="figures that are there, and those that come")
     add("--page", type=Path, default=None, help="a page with the marks of the tables")
     words = parser.parse_args()
-    step, scratch, log = scale_heads.train_and_predict, words.scratch, Log(words.log)
-    banks = log.measured("bank", words.rows, lambda n: bank(scratch, n))
-    photos = log.measured("features", words.photos, lambda n: features(scratch, n))
-    heads = log.measured("train", words.classes, lambda n: apart(step, n, n))
-    few = min(_FEW_PHOTOS, *words.many)
-    many = log.measured("many", words.many, lambda n: apart(step, n, few))
-    heads = {
-        n: {name: value for name, value in figures.items() if "GiB" not in name}
-        for n, figures in heads.items()
-    }
-    lines = [
-        f"`{command(words)}`, {os.cpu_count()} cores, one thread. Seconds are those of the "
+    asked = {name: getattr(words, name) for name in ("rows", "many", "photos", "classes")}
+    if short := [name for name, sizes in asked.items() if len(sizes) == 1]:
+        parser.error(f"--{short[0]}: none, or two sizes at least: a model is fitted and checked.")
+    scratch, log = words.scratch, Log(words.log)
+    train, few = scale_heads.train_and_predict, min([_FEW_PHOTOS, *words.many])
+    tables = [
+        ("a bank", "bank", words.rows, lambda n: bank(scratch, n), _BANKS, 5_000_000, "prompts"),
+        (f"{few} photos in all", "many", words.many, lambda n: apart(train, n, few), {}, 100_000,
+         "classes"),
+        ("photo features", "features", words.photos, lambda n: features(scratch, n), {}, 10_000_000,
+         "photos"),
+        ("one photo a class", "train", words.classes, lambda n: apart(train, n, n), _HEADS, 100_000,
+         "classes"),
+    ]  # fmt: skip
+    lines: list[str] = []
+    for title, what, sizes, measure, growths, target, unit in tables:
+        if sizes:
+            figures = log.measured(what, sizes, measure)
+            lines += ["", *table(title, figures, growths, target, unit)]
+    lines.insert(
+        0,
+        f"`{command(asked)}`, {os.cpu_count()} cores, one thread. Seconds are those of the "
         "processor, in brackets those of the clock. Memory is what a process holds itself, in "
         "brackets with the pages of mapped files, which the system takes back when others need "
         f"them. {log.machine()}",
-        "",
-        *table("a bank", banks, _BANKS, 5_000_000, "prompts"),
-        "",
-        *table("photo features", photos, {}, 10_000_000, "photos"),
-        "",
-        *table("one photo a class", heads, _HEADS, 100_000, "classes"),
-        "",
-        *table(f"{few} photos in all", many, {}, 100_000, "classes"),
-    ]
+    )
     print("\n".join(lines))
     if words.page:
         write_between(words.page, "scale", lines)
@@ -156,10 +158,9 @@ def spread(values: Sequence[float]) -> str:
     return " to ".join(ends)
 
 
-def command(words: argparse.Namespace) -> str:
+def command(asked: Mapping[str, Sequence[int]]) -> str:
     """Return the command that repeats the figures."""
-    given = {name: getattr(words, name) for name in ("rows", "classes", "many", "photos")}
-    said = [f"--{name} {' '.join(map(str, sizes))}" for name, sizes in given.items()]
+    said = [" ".join([f"--{name}", *map(str, sizes)]) for name, sizes in asked.items()]
     return f"python benchmarks/scale.py {' '.join(said)}"
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import UserError
+from ..arrays import all_finite
 from ..method.problem import ClassSet, FewShot, no_random_words, other_classes
 from ..shots import ALL, Shots
 
@@ -49,16 +50,24 @@ class LabelledImages:
         return len(self.y)
 
     def of(self, class_ids: Sequence[int]) -> LabelledImages:
-        """Keep the images of some classes; labels become positions in ``class_ids``."""
+        """Keep the images of some classes; labels become positions in ``class_ids``.
+
+        Where all are kept no feature is copied: there may be gigabytes of them.
+        """
         position = {class_id: i for i, class_id in enumerate(class_ids)}
         keep = np.flatnonzero(np.isin(self.y, np.asarray(class_ids, dtype=np.int64)))
+
+        def kept(array: np.ndarray) -> np.ndarray:
+            whole = len(keep) == len(self.y) and array.flags.writeable
+            return array if whole else array[keep]
+
         return LabelledImages(
-            x=self.x[keep],
+            x=kept(self.x),
             y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
-            views=None if self.views is None else self.views[keep],
+            views=None if self.views is None else kept(self.views),
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
-            before=None if self.before is None else self.before[keep],
-            before_views=None if self.before_views is None else self.before_views[keep],
+            before=None if self.before is None else kept(self.before),
+            before_views=None if self.before_views is None else kept(self.before_views),
             contents=tuple(self.contents[i] for i in keep) if self.contents else (),
         )
 
@@ -206,7 +215,7 @@ class ClassificationData:
                 f"The {name} labels of {self.dataset} run from {split.y.min()} to {split.y.max()},"
                 f" but there are {c} classes: 0 to {c - 1}."
             )
-        if not np.isfinite(split.x).all():
+        if not all_finite(split.x):
             raise UserError(
                 f"The {name} features of {self.dataset} have values that are not finite."
             )

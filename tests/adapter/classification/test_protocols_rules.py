@@ -93,6 +93,15 @@ def test_new_classes_need_no_prompts_but_trained_ones_do():
         bare.few_shot(bare.base_ids)
 
 
+def test_features_of_all_classes_are_not_copied() -> None:
+    images = make().test
+    assert images.of([4, 2, 0, 1, 3]).x is images.x
+    assert images.of([4, 2, 0, 1, 3]).y[:5].tolist() == [2, 3, 1, 4, 0]
+    assert not np.shares_memory(images.of([1, 2]).x, images.x)
+    images.x.setflags(write=False)
+    assert images.of(range(5)).x.flags.writeable, "torch wants arrays that it may write to"
+
+
 def test_prompts_of_all_classes_are_not_copied_and_their_means_come_in_pieces(monkeypatch) -> None:
     data = make()
     shared = data.few_shot(range(5)).prompts.numpy()
