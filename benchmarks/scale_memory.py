@@ -30,22 +30,24 @@ class Watch:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        done, peaks = threading.Event(), [0.0, 0.0]
+        done, peaks, watching = threading.Event(), [0.0, 0.0], [0.0]
 
         def sample() -> None:
             while not done.wait(_EVERY):
                 peaks[:] = map(max, peaks, memory())
+            watching[0] = time.thread_time()  # is no part of the work
 
         thread = threading.Thread(target=sample, daemon=True)
         peaks[:] = memory()
-        thread.start()
         start, clock = time.process_time(), time.perf_counter()
+        thread.start()
         try:
             yield
         finally:
-            seconds, waited = time.process_time() - start, time.perf_counter() - clock
+            waited = time.perf_counter() - clock
             done.set()
             thread.join()
+            seconds = time.process_time() - start - watching[0]
             own, resident = map(max, peaks, memory())
             self.figures |= {f"{name}, s": seconds, f"{name}, clock s": waited}
             self.figures[f"{name}, own GiB"] = own

@@ -100,6 +100,8 @@ def test_the_kind_is_chosen_by_size(clustered, monkeypatch):
     assert clustered.reindex().kind == "flat"
     monkeypatch.setattr(index, "FLAT_BELOW", 20_000)
     assert clustered.reindex().kind == "ivf"
+    monkeypatch.setattr(index, "CODES_FROM", 20_000)
+    assert clustered.reindex().kind == "ivfpq"
     with pytest.raises(UserError, match="Unknown kind of index 'tree'"):
         clustered.reindex("tree")
 
