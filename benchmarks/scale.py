@@ -25,7 +25,7 @@ import scale_features
 import scale_heads
 from marked_page import write_between
 from scale_memory import Figures, apart
-from scale_model import table
+from scale_model import NOT_MODELLED, table
 
 # how seconds and memory grow, by the beginning of a figure's name; all else grows like n
 _BANKS = {
@@ -38,7 +38,9 @@ _BANKS = {
     "index ivfpq, candidates": "1",
     "20 searches": "√n",
 }
-_HEADS = {"train, s": "n²"}
+# what a training remembers of its steps has a limit, and so have the scores that are held at once
+_MANY = {"train, own": NOT_MODELLED, "predict, own": NOT_MODELLED}
+_HEADS = {"train, s": "n²", **_MANY}
 _FEW_PHOTOS = 600
 _LOAD = "machine after "  # the load of five minutes, under this and the size's key
 
@@ -124,7 +126,8 @@ def main() -> None:
     train, few = scale_heads.train_and_predict, min([_FEW_PHOTOS, *words.many])
     tables = [
         ("a bank", "bank", words.rows, lambda n: bank(scratch, n), _BANKS, 5_000_000, "prompts"),
-        (f"{few} photos in all", "many", words.many, lambda n: apart(train, n, few), {}, 100_000,
+        (f"{few} photos in all", "many", words.many, lambda n: apart(train, n, few), _MANY,
+         100_000,
          "classes"),
         ("photo features", "features", words.photos, lambda n: features(scratch, n), {}, 10_000_000,
          "photos"),
