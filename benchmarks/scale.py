@@ -29,6 +29,8 @@ from scale_model import NOT_MODELLED, table
 
 # how seconds and memory grow, by the beginning of a figure's name; all else grows like n
 _BANKS = {
+    "write, own": NOT_MODELLED,  # one part and the one that is being made
+    "all classes, own": NOT_MODELLED,  # more than a gigabyte goes to a file
     "index ivf, s": "n^1.5",
     "index ivfpq, s": "n^1.5",
     "index ivf, lists": "1",
