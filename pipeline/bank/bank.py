@@ -247,11 +247,15 @@ class PromptBank:
         if class_ids is None:
             class_ids = range(len(self.metadata.of(dataset).class_names))
         counts = np.array([self.class_rows(int(i), dataset).kept for i in class_ids], np.int64)
+        wrong = UserError(f"The directory of {self.path} is wrong about its classes.", REMAKE)
+        size = sum(file.path.stat().st_size for file in self.files)
+        if counts.max(initial=0) * 4 * self.metadata.dim > size:  # a stranger's number
+            raise wrong
         mask = np.arange(counts.max(initial=0)) < counts[:, None]
         padded = large_zeros((*mask.shape, self.metadata.dim))  # (c, k, d)
         for number, vectors in enumerate(self._kept_embeddings(class_ids, dataset)):
             if len(vectors) != counts[number]:
-                raise UserError(f"The directory of {self.path} is wrong about its classes.", REMAKE)
+                raise wrong
             padded[number, : len(vectors)] = vectors
         return padded, mask
 
