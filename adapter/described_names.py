@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..pipeline.files import cache_folder, hash_value
 from ..pipeline.progress import step
-from .arrays import unit_length
 from .asked_classes import AskedClass
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def describe_names(
 ) -> tuple[np.ndarray, list[bool]]:
     """Return the mean description (c, d) of each name, unit length, and which names have any.
 
+    A name without a kept description has zeros.
+
     Answers are kept by what was asked, so the same names are described once.
     """
     from ..pipeline.bank import PromptBank
@@ -94,9 +95,10 @@ def describe_names(
     bank = cache_folder("banks", "named") / f"{key}.bank.parquet"
     config = config or GenerationConfig(samples=2)
     generate_prompts(manifest, bank, config, encoder=encoder, engine=engine)
-    prompts, mask = PromptBank.open(bank).reference_embeddings()
-    mean = unit_length((prompts * mask[..., None]).sum(1))
-    some = [bool(row.any()) for row in mask]
+    opened = PromptBank.open(bank)
+    some = [kept > 0 for kept in opened.kept_counts()]
+    mean = np.zeros((len(names), opened.metadata.dim), np.float32)
+    mean[some] = opened.mean_embeddings(np.flatnonzero(some).tolist())
     for name, known in zip(names, some):
         if not known:
             step(f"No description of {name!r} was worth keeping; it is judged by its name.")

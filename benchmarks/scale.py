@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import scale_banks
@@ -25,10 +25,12 @@ import scale_features
 import scale_heads
 from marked_page import write_between
 from scale_memory import Figures, apart
-from scale_model import table
+from scale_model import NOT_MODELLED, table
 
 # how seconds and memory grow, by the beginning of a figure's name; all else grows like n
 _BANKS = {
+    "write, own": NOT_MODELLED,  # one part and the one that is being made
+    "all classes, own": NOT_MODELLED,  # more than a gigabyte goes to a file
     "index ivf, s": "n^1.5",
     "index ivfpq, s": "n^1.5",
     "index ivf, lists": "1",
@@ -38,18 +40,23 @@ _BANKS = {
     "index ivfpq, candidates": "1",
     "20 searches": "√n",
 }
-_HEADS = {"train, s": "n²"}
+# what a training remembers of its steps has a limit, and so have the scores that are held at once
+_MANY = {"train, own": NOT_MODELLED, "predict, own": NOT_MODELLED}
+_HEADS = {"train, s": "n²", **_MANY}
 _FEW_PHOTOS = 600
+_LOAD = "machine after "  # the load of five minutes, under this and the size's key
 
 
 def bank(scratch: Path, rows: int) -> Figures:
     """Measure the life of a bank."""
     folder, classes = scratch / "scale.bank", rows // scale_banks.PROMPTS
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         figures: Figures = apart(scale_banks.write, folder, classes)
         size = sum(file.stat().st_size for file in folder.iterdir())
         figures["bank on disk, GiB"] = size / 2**30
         figures |= apart(scale_banks.read, folder, classes)
+        figures |= apart(scale_banks.texts, folder)
         figures |= apart(scale_banks.verify, folder)
         for kind in ("ivf", "ivfpq"):
             figures |= apart(scale_banks.index, folder, kind)
@@ -62,6 +69,7 @@ def bank(scratch: Path, rows: int) -> Figures:
 def features(scratch: Path, rows: int) -> Figures:
     """Measure the life of a cache of photo features."""
     folder = scratch / "scale-features"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     try:
         figures: Figures = apart(scale_features.write, folder, rows)
         return figures | apart(scale_features.read, folder, rows)
@@ -86,59 +94,78 @@ class Log:
         for size in sizes:
             key = f"{what} {size}"
             if key not in self.known:
-                self.known[key] = measure(size)
-                line = json.dumps({key: self.known[key]})
+                new = {key: measure(size), _LOAD + key: {"load": os.getloadavg()[1]}}
+                self.known |= new
+                line = json.dumps(new)
                 print(line, flush=True)
                 if self.path:
                     with self.path.open("a") as stream:
                         stream.write(line + "\n")
         return {size: self.known[f"{what} {size}"] for size in sizes}
 
+    def machine(self) -> str:
+        """Say how busy the machine was."""
+        loads = [figures["load"] for key, figures in self.known.items() if key.startswith(_LOAD)]
+        return f"Load of the machine after each size, this work included: {spread(loads)}."
+
 
 def main() -> None:
     """Measure the sizes asked for; print the tables, or write them into a page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add = parser.add_argument
-    add("--rows", type=int, nargs="+", default=[125_000, 250_000, 500_000, 1_000_000])
-    add("--classes", type=int, nargs="+", default=[2_500, 5_000, 10_000, 20_000])
-    add("--many", type=int, nargs="+", default=[10_000, 30_000, 100_000])
-    add("--photos", type=int, nargs="+", default=[300_000, 400_000, 500_000, 1_000_000])
+    add("--rows", type=int, nargs="*", default=[125_000, 250_000, 500_000, 1_000_000])
+    add("--many", type=int, nargs="*", default=[10_000, 30_000, 100_000])
+    add("--photos", type=int, nargs="*", default=[300_000, 400_000, 500_000, 1_000_000])
+    add("--classes", type=int, nargs="*", default=[2_500, 5_000, 10_000, 20_000])
     add("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     add("--log", type=Path, default=None, help="figures that are there, and those that come")
     add("--page", type=Path, default=None, help="a page with the marks of the tables")
     words = parser.parse_args()
-    step, scratch, log = scale_heads.train_and_predict, words.scratch, Log(words.log)
-    banks = log.measured("bank", words.rows, lambda n: bank(scratch, n))
-    photos = log.measured("features", words.photos, lambda n: features(scratch, n))
-    heads = log.measured("train", words.classes, lambda n: apart(step, n, n))
-    few = min(_FEW_PHOTOS, *words.many)
-    many = log.measured("many", words.many, lambda n: apart(step, n, few))
-    heads = {
-        n: {name: value for name, value in figures.items() if "GiB" not in name}
-        for n, figures in heads.items()
-    }
-    lines = [
-        f"`{command(words)}`, {os.cpu_count()} cores, one thread; seconds of the processor. "
-        "Memory is what a process holds itself; in brackets with the pages of mapped files, which "
-        "the system takes back when others need them.",
-        "",
-        *table("a bank", banks, _BANKS, 5_000_000, "prompts"),
-        "",
-        *table("photo features", photos, {}, 10_000_000, "photos"),
-        "",
-        *table("one photo a class", heads, _HEADS, 100_000, "classes"),
-        "",
-        *table(f"{few} photos in all", many, {}, 100_000, "classes"),
-    ]
+    asked = {name: getattr(words, name) for name in ("rows", "many", "photos", "classes")}
+    if short := [name for name, sizes in asked.items() if len(sizes) == 1]:
+        parser.error(f"--{short[0]}: none, or two sizes at least: a model is fitted and checked.")
+    scratch, log = words.scratch, Log(words.log)
+    train, few = scale_heads.train_and_predict, min([_FEW_PHOTOS, *words.many])
+    tables = [
+        ("a bank", "bank", words.rows, lambda n: bank(scratch, n), _BANKS, 5_000_000, "prompts"),
+        (f"{few} photos in all", "many", words.many, lambda n: apart(train, n, few), _MANY,
+         100_000,
+         "classes"),
+        ("photo features", "features", words.photos, lambda n: features(scratch, n), {}, 10_000_000,
+         "photos"),
+        ("one photo a class", "train", words.classes, lambda n: apart(train, n, n), _HEADS, 100_000,
+         "classes"),
+    ]  # fmt: skip
+    lines: list[str] = []
+    for title, what, sizes, measure, growths, target, unit in tables:
+        if sizes:
+            figures = log.measured(what, sizes, measure)
+            lines += ["", *table(title, figures, growths, target, unit)]
+    lines.insert(
+        0,
+        f"`{command(asked)}`, {os.cpu_count()} cores, one thread. Seconds are those of the "
+        "processor, in brackets those of the clock. Memory is what a process holds itself, in "
+        "brackets with the pages of mapped files, which the system takes back when others need "
+        f"them. {log.machine()}",
+    )
     print("\n".join(lines))
     if words.page:
         write_between(words.page, "scale", lines)
 
 
-def command(words: argparse.Namespace) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Return the least and the most of some numbers, as they are read.
+
+    >>> spread([2.04, 1.2, 7.96]), spread([3.0])
+    ('1.2 to 8.0', '3.0')
+    """
+    ends = dict.fromkeys(f"{value:.1f}" for value in (min(values), max(values)))
+    return " to ".join(ends)
+
+
+def command(asked: Mapping[str, Sequence[int]]) -> str:
     """Return the command that repeats the figures."""
-    given = {name: getattr(words, name) for name in ("rows", "classes", "many", "photos")}
-    said = [f"--{name} {' '.join(map(str, sizes))}" for name, sizes in given.items()]
+    said = [" ".join([f"--{name}", *map(str, sizes)]) for name, sizes in asked.items()]
     return f"python benchmarks/scale.py {' '.join(said)}"
 
 

@@ -79,6 +79,20 @@ def read(path: Path, classes: int) -> Figures:
     return watch.figures
 
 
+def texts(path: Path) -> Figures:
+    """What a training reads of a bank: the embeddings of all kept prompts, and class means."""
+    from aape.adapter.classification.data import ClassTexts
+    from aape.pipeline.bank import PromptBank
+
+    bank, watch = PromptBank.open(path), Watch()
+    with watch("all classes"):
+        prompts, mask = bank.reference_embeddings()
+        names, plain = bank.metadata.class_names, prompts[:, 0]
+        mean = ClassTexts(names, plain, plain, prompts, mask).described
+    assert mean.shape == (len(names), DIM)
+    return watch.figures
+
+
 def verify(path: Path) -> Figures:
     from aape.pipeline.bank.verify import verify_bank
 

@@ -1,6 +1,7 @@
 """One step of a benchmark in a process of its own: seconds, and the most memory that it had.
 
 Seconds are those of the processor, of all threads: other work on the machine changes them little.
+Those of the clock, which it changes much, and waiting for the disk too, are kept beside them.
 """
 
 from __future__ import annotations
@@ -29,24 +30,27 @@ class Watch:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        done, peaks = threading.Event(), [0.0, 0.0]
+        done, peaks, watching = threading.Event(), [0.0, 0.0], [0.0]
 
         def sample() -> None:
             while not done.wait(_EVERY):
                 peaks[:] = map(max, peaks, memory())
+            watching[0] = time.thread_time()  # is no part of the work
 
         thread = threading.Thread(target=sample, daemon=True)
         peaks[:] = memory()
+        start, clock = time.process_time(), time.perf_counter()
         thread.start()
-        start = time.process_time()
         try:
             yield
         finally:
-            seconds = time.process_time() - start
+            waited = time.perf_counter() - clock
             done.set()
             thread.join()
+            seconds = time.process_time() - start - watching[0]
             own, resident = map(max, peaks, memory())
-            self.figures |= {f"{name}, s": seconds, f"{name}, own GiB": own}
+            self.figures |= {f"{name}, s": seconds, f"{name}, clock s": waited}
+            self.figures[f"{name}, own GiB"] = own
             self.figures[f"{name}, resident GiB"] = resident
 
 

@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_OWN, _RESIDENT = " own GiB", " resident GiB"
+# the end of a figure's name: what stands beside it in brackets, how the row is called, and whether
+# the second is modelled, too: other work on the machine decides what a clock says
+_BESIDE = {
+    ", own GiB": (", resident GiB", ", memory, GiB", True),
+    ", s": (", clock s", ", s", False),
+}
+NOT_MODELLED = "–"
 GROWTHS: dict[str, Callable[[float], float]] = {
     "1": lambda n: 0.0,
     "√n": lambda n: n**0.5,
@@ -85,7 +91,8 @@ def table(
 
     Args:
         measured: figures by size; the largest checks the model of the others.
-        growths: how figures grow, by the beginning of their names.
+        growths: how figures grow, by the beginning of their names; ``NOT_MODELLED`` where a
+            limit is reached beyond the measured sizes.
         target: the size that is only modelled.
         unit: what is counted.
     """
@@ -97,22 +104,33 @@ def table(
         "|---" * (len(head) + 3) + "|",
     ]
     for name in measured[check]:
-        if name.endswith(_RESIDENT):
+        if name.endswith(tuple(second for second, *_ in _BESIDE.values())):
             continue  # stands in brackets
-        names = [name, name.replace(_OWN, _RESIDENT)] if name.endswith(_OWN) else [name]
+        names, called, modelled = _together(name, measured[check])
         growth = growth_of(name, growths)
         cells = [_cells(measured[n].get(each) for each in names) for n in sizes]
         for n, known in ((check, sizes[:-1]), (target, sizes)):
-            points = [{size: measured[size][each] for size in known} for each in names]
-            cells.append(_cells(fitted(growth, each)(n) for each in points))
+            points = [{size: measured[size][each] for size in known} for each in modelled]
+            lines_through = [fitted(growth, each)(n) for each in points if growth in GROWTHS]
+            cells.append(_cells(lines_through) if lines_through else NOT_MODELLED)
         cells.insert(-1, growth)
-        lines.append("| " + " | ".join([name.replace(_OWN, " memory, GiB"), *cells]) + " |")
+        lines.append("| " + " | ".join([called, *cells]) + " |")
     return lines
+
+
+def _together(name: str, figures: Mapping[str, float]) -> tuple[list[str], str, list[str]]:
+    """Return the figures of one row, how the row is called, and which of them are modelled."""
+    for end, (second, called, both) in _BESIDE.items():
+        beside = name.removesuffix(end) + second
+        if name.endswith(end) and beside in figures:
+            names = [name, beside]
+            return names, name.removesuffix(end) + called, names if both else [name]
+    return [name], name, [name]
 
 
 def _cells(values: Iterable[float | None]) -> str:
     """Return a figure, with a second one in brackets."""
-    first, *second = ["" if value is None else shown(value) for value in values]
+    first, *second = ["–" if value is None else shown(value) for value in values]
     return first + "".join(f" ({value})" for value in second)
 
 

@@ -60,3 +60,15 @@ def test_a_model_is_fitted_to_small_sizes_and_checked_by_the_largest() -> None:
         "| work, memory, GiB | 0.500 (0.510) | 0.500 (0.520) | 0.500 (0.540) | 0.500 (0.540) | n "
         "| 0.500 (1.5) |"
     )
+
+
+def test_what_a_clock_says_and_what_has_a_limit_is_measured_alone() -> None:
+    model = loaded("scale_model", "scale_model.py")
+    measured = {
+        n: {"work, s": n / 1e3, "work, clock s": n / 1e2, "work, own GiB": 1.0}
+        for n in (10_000, 20_000, 40_000)
+    }
+    growths = {"work, own": model.NOT_MODELLED}
+    *_, seconds, memory = model.table("bank", measured, growths, 10**6, "rows")
+    assert seconds == "| work, s | 10 (100) | 20 (200) | 40 (400) | 40 | n | 1,000 |"
+    assert memory == "| work, own GiB | 1 | 1 | 1 | – | – | – |"

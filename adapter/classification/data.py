@@ -19,12 +19,15 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import UserError
+from ..arrays import all_finite
 from ..method.problem import ClassSet, FewShot, no_random_words, other_classes
 from ..shots import ALL, Shots
 
 if TYPE_CHECKING:
     from ...pipeline.encoders.prompt_tower import PromptTower
     from .best_names import OtherTexts
+
+_CLASSES_A_PIECE = 1000
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,24 @@ class LabelledImages:
         return len(self.y)
 
     def of(self, class_ids: Sequence[int]) -> LabelledImages:
-        """Keep the images of some classes; labels become positions in ``class_ids``."""
+        """Keep the images of some classes; labels become positions in ``class_ids``.
+
+        Where all are kept no feature is copied: there may be gigabytes of them.
+        """
         position = {class_id: i for i, class_id in enumerate(class_ids)}
         keep = np.flatnonzero(np.isin(self.y, np.asarray(class_ids, dtype=np.int64)))
+
+        def kept(array: np.ndarray) -> np.ndarray:
+            whole = len(keep) == len(self.y) and array.flags.writeable
+            return array if whole else array[keep]
+
         return LabelledImages(
-            x=self.x[keep],
+            x=kept(self.x),
             y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
-            views=None if self.views is None else self.views[keep],
+            views=None if self.views is None else kept(self.views),
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
-            before=None if self.before is None else self.before[keep],
-            before_views=None if self.before_views is None else self.before_views[keep],
+            before=None if self.before is None else kept(self.before),
+            before_views=None if self.before_views is None else kept(self.before_views),
             contents=tuple(self.contents[i] for i in keep) if self.contents else (),
         )
 
@@ -101,7 +112,10 @@ class ClassTexts:
     @cached_property
     def described(self) -> np.ndarray:
         """(c, d): mean prompt of each class, unit length; the template where it has none."""
-        total = (self.prompts * self.mask[..., None]).sum(1)
+        total = np.zeros(self.template.shape, self.prompts.dtype)
+        for start in range(0, len(total), _CLASSES_A_PIECE):  # the product is as large as prompts
+            rows = slice(start, start + _CLASSES_A_PIECE)
+            total[rows] = (self.prompts[rows] * self.mask[rows, :, None]).sum(1)
         norm = np.linalg.norm(total, axis=-1, keepdims=True)
         mean = total / np.maximum(norm, 1e-12)
         some = np.any(self.mask, axis=1, keepdims=True)
@@ -201,7 +215,7 @@ class ClassificationData:
                 f"The {name} labels of {self.dataset} run from {split.y.min()} to {split.y.max()},"
                 f" but there are {c} classes: 0 to {c - 1}."
             )
-        if not np.isfinite(split.x).all():
+        if not all_finite(split.x):
             raise UserError(
                 f"The {name} features of {self.dataset} have values that are not finite."
             )
@@ -240,6 +254,11 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        prompts = self.texts.prompts
+        # those of all classes may be gigabytes: they are not copied
+        if ids != list(range(len(prompts))) or not prompts.flags.writeable:
+            prompts = prompts[ids]
+
         def some(array: np.ndarray | None) -> Tensor | None:
             return None if array is None else tensor(array)
 
@@ -248,7 +267,7 @@ class ClassificationData:
             y=tensor(train.y),
             views=some(train.views),
             classes=self.class_set(ids, seen=ids, device=device),
-            prompts=tensor(self.texts.prompts[ids]),
+            prompts=tensor(prompts),
             mask=tensor(self.texts.mask[ids]),
             val_x=tensor(val.x),
             val_y=tensor(val.y),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.errors import UserError
+from ..arrays import all_finite
 
 _PROMPTS = "prompt_text.features"
 
@@ -52,7 +53,7 @@ def _check_tensor(path: Path, name: str, tensor: np.ndarray) -> None:
                 f"{path}: {name} has shape {tensor.shape} of {tensor.dtype}; {shape} of floating"
                 " point numbers is wanted."
             )
-        if not np.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise UserError(f"{path}: {name} has values that are not finite.")
     elif name.endswith(".labels"):
         numbers = np.issubdtype(tensor.dtype, np.number)

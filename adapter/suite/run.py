@@ -210,9 +210,8 @@ def _check_described(banks: dict[str, PromptBank], trained: list[str]) -> None:
     """
     bare: dict[str, list[str]] = {}
     for name in dict.fromkeys(trained):
-        found = [bool(kept.any()) for kept in banks[name].reference_embeddings()[1]]
-        names = banks[name].metadata.class_names
-        if lacking := [title for title, kept in zip(names, found) if not kept]:
+        names, counts = banks[name].metadata.class_names, banks[name].kept_counts()
+        if lacking := [title for title, kept in zip(names, counts) if not kept]:
             bare[name] = lacking
     if bare:
         said = "; ".join(

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from ..large_array import large_zeros
 from .folder import INDEX, read_folder
-from .format import BankFile, ClassRows, Footer, read_footer
+from .format import REMAKE, BankFile, ClassRows, Footer, read_footer
 from .schema import COLUMNS, KEPT, OTHER_NAME, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
 
@@ -146,6 +147,11 @@ class PromptBank:
         empty = ClassRows(dataset=part.dataset, class_id=class_id, start=0, rows=0, kept=0)
         return self._directory.get((part.dataset, class_id), empty)
 
+    def kept_counts(self, dataset: str = "") -> list[int]:
+        """Return how many kept prompts each class has, by the footer alone: no row is read."""
+        classes = range(len(self.metadata.of(dataset).class_names))
+        return [self.class_rows(class_id, dataset).kept for class_id in classes]
+
     def find_class(self, name: str, dataset: str = "") -> list[ClassRows]:
         """Return the classes with this id or name, over all data sets unless one is named.
 
@@ -233,18 +239,24 @@ class PromptBank:
 
         Returns:
             ``(c, k_max, d)`` float32, padded with zeros, and the mask ``(c, k_max)`` that is True
-            where a prompt is.
+            where a prompt is. More than a gigabyte lies in an unnamed file of the cache folder.
 
         Raises:
-            UserError: a class has no kept prompt, or its rows are damaged.
+            UserError: a class has no kept prompt, its rows are damaged, or the disk is full.
         """
-        per_class = list(self._kept_embeddings(class_ids, dataset))
-        widest = max((len(vectors) for vectors in per_class), default=0)
-        padded = np.zeros((len(per_class), widest, self.metadata.dim), np.float32)  # (c, k, d)
-        mask = np.zeros((len(per_class), widest), bool)
-        for index, vectors in enumerate(per_class):
-            padded[index, : len(vectors)] = vectors
-            mask[index, : len(vectors)] = True
+        if class_ids is None:
+            class_ids = range(len(self.metadata.of(dataset).class_names))
+        counts = np.array([self.class_rows(int(i), dataset).kept for i in class_ids], np.int64)
+        wrong = UserError(f"The directory of {self.path} is wrong about its classes.", REMAKE)
+        size = sum(file.path.stat().st_size for file in self.files)
+        if counts.max(initial=0) * 4 * self.metadata.dim > size:  # a stranger's number
+            raise wrong
+        mask = np.arange(counts.max(initial=0)) < counts[:, None]
+        padded = large_zeros((*mask.shape, self.metadata.dim))  # (c, k, d)
+        for number, vectors in enumerate(self._kept_embeddings(class_ids, dataset)):
+            if len(vectors) != counts[number]:
+                raise wrong
+            padded[number, : len(vectors)] = vectors
         return padded, mask
 
     def mean_embeddings(

@@ -109,6 +109,9 @@ def read_folder(folder: Path) -> tuple[Footer, list[BankFile]]:
         footer = read_footer(folder / part.name)
         if footer.seal != part.seal:
             raise UserError(f"{folder / part.name} is not the part that belongs here.", REMAKE)
+        if files and footer.metadata == files[0].footer.metadata:
+            # each part knows the names of all classes: of n parts, n times n / parts would be held
+            footer = footer.model_copy(update={"metadata": files[0].footer.metadata})
         files.append(BankFile(folder / part.name, footer))
     return _joined(folder, files, listing.content_hash), files
 

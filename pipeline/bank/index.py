@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KINDS = ("auto", "flat", "ivf", "ivfpq", "hnsw")
 
 FLAT_BELOW = 200_000
+CODES_FROM = 1_000_000  # prompts, whose vectors would fill memory while an index holds them
 _MAGIC = b"AAPEIDX2"
 _DIGEST = 32  # bytes of a SHA-256
 _LISTS = ("ivf", "ivfpq")  # kinds that look at some lists of rows, mapped from the disk
@@ -75,8 +76,8 @@ class IndexReport(Section):
 def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
     """Build the index of the bank's kept prompts and write it beside the bank, atomically.
 
-    ``auto`` takes exact search (``flat``) below 200,000 prompts and ``ivf`` above. ``ivfpq``, by
-    name, keeps codes of 64 bytes a prompt, whose candidates are ranked again by the bank's own
+    ``auto`` takes exact search (``flat``) below 200,000 prompts, ``ivf`` below a million, else
+    ``ivfpq``: codes of 64 bytes a prompt, whose candidates are ranked again by the bank's own
     vectors. Both are mapped from the disk, so that a single search opens at once. ``hnsw``, by
     name, answers faster once it is loaded as a whole, and takes longer to build.
 
@@ -92,7 +93,7 @@ def build_index(bank: PromptBank, kind: str = "auto") -> IndexReport:
     if not len(rows):
         raise UserError(f"{bank.path} has no kept prompt to search.", "Look at: aape bank stats.")
     if kind == "auto":
-        kind = "flat" if len(rows) < FLAT_BELOW else "ivf"
+        kind = "flat" if len(rows) < FLAT_BELOW else "ivf" if len(rows) < CODES_FROM else "ivfpq"
     index = _empty_index(bank, rows, kind)
     with exclusive(bank.index_path, "building"):
         parts = list(parts_of(rows))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
+from .schema import KEPT
 
 if TYPE_CHECKING:
     from .bank import PromptBank
@@ -111,8 +112,16 @@ def exact_search(
 
 def kept_rows(bank: PromptBank) -> np.ndarray:
     """Return the row numbers of all kept prompts, ascending."""
-    parts = [bank.kept_rows(entry.class_id, entry.dataset) for entry in bank.footer.classes]
-    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+    import pyarrow.compute as pc
+
+    if sum(entry.kept for entry in bank.footer.classes) == len(bank):
+        return np.arange(len(bank))
+    found = []
+    for group in range(len(bank.footer.groups)):  # not class by class: there may be 100,000
+        start, stop = bank.vectors.start(group), bank.vectors.start(group + 1)
+        verdicts = bank.rows(start, stop, ["verdict"]).column("verdict")
+        found.append(start + np.flatnonzero(pc.equal(verdicts, KEPT).to_numpy()))
+    return np.concatenate(found)
 
 
 def parts_of(rows: np.ndarray, size: int = 16_384) -> Iterator[np.ndarray]:

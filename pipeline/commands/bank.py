@@ -188,7 +188,10 @@ def bank_reindex(
     bank: BankOption = "",
     kind: Annotated[
         str,
-        typer.Option(help="auto (flat below 200,000 prompts, else ivf), flat, ivf, ivfpq or hnsw."),
+        typer.Option(
+            help="auto (flat below 200,000 prompts, ivf below a million, else ivfpq), flat, ivf, "
+            "ivfpq or hnsw."
+        ),
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:

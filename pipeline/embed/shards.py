@@ -10,7 +10,6 @@ n rows of shape (...) in a shard, beside their n keys of 16 bytes.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import exclusive, writing
+from ..large_array import large_zeros
 from ..progress import step
 from ..store import damaged, read_shapes, read_tensors, write_tensors
 
@@ -30,7 +30,6 @@ BYTES_AT_RISK = 128 << 20
 _MANY_SHARDS = 128
 _SMALL_SHARD = 4096  # rows
 _SHARD_ROWS = 1 << 32  # more than any shard has
-_IN_MEMORY = 1 << 30  # bytes; larger results live in an unnamed file beside the store
 
 
 def row_key(*parts: object) -> bytes:
@@ -49,6 +48,7 @@ class RowStore:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._shards: list[Path] = []
+        self._written: list[int] = []  # rows of each, as written
         # shard and row as one number: a tuple of two would double the memory of ten million rows
         self._places: dict[bytes, int] = {}
         self._checked: set[int] = set()
@@ -62,7 +62,7 @@ class RowStore:
 
     def refresh(self) -> None:
         """Read the keys of all shards again; a damaged shard is removed and said so."""
-        self._shards, self._places, self._checked = [], {}, set()
+        self._shards, self._written, self._places, self._checked = [], [], {}, set()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 shape = read_shapes(path).get("rows")
@@ -106,10 +106,12 @@ class RowStore:
     def gather(self, keys: Sequence[bytes]) -> np.ndarray:
         """Return the rows of ``keys`` as (n, ...); one shard is in memory at a time.
 
+        More than a gigabyte of rows lies in an unnamed file beside the store.
+
         Raises:
             KeyError: a key is not in the store, or its shard turned out to be damaged.
         """
-        result = self._result(len(keys))
+        result = large_zeros((len(keys), *self.shape), self.dtype, self.folder)
         places = np.fromiter((self._places[key] for key in keys), np.int64, len(keys))
         shards = places // _SHARD_ROWS
         order = np.argsort(shards, kind="stable")
@@ -121,7 +123,8 @@ class RowStore:
 
     def merge(self) -> None:
         """Join small shards when there are many of them. Call it within :meth:`writing`."""
-        if len(self._shards) < _MANY_SHARDS:
+        # of large ones there may be thousands: to touch them for each new photo would take minutes
+        if sum(rows < _SMALL_SHARD for rows in self._written) < _MANY_SHARDS:
             return
         counts = np.zeros(len(self._shards), dtype=int)
         for place in self._places.values():
@@ -141,6 +144,7 @@ class RowStore:
     def _append(self, path: Path, keys: list[bytes]) -> None:
         first = len(self._shards) * _SHARD_ROWS
         self._shards.append(path)
+        self._written.append(len(keys))
         self._places.update((key, first + row) for row, key in enumerate(keys))
 
     def _rows(self, number: int) -> np.ndarray:
@@ -161,10 +165,3 @@ class RowStore:
         if path.exists():  # otherwise another process has merged it meanwhile
             step(f"{error.message} It is removed, and what it held is computed again.")
             path.unlink(missing_ok=True)
-
-    def _result(self, count: int) -> np.ndarray:
-        shape = (count, *self.shape)
-        if int(np.prod(shape)) * self.dtype.itemsize < _IN_MEMORY:
-            return np.empty(shape, dtype=self.dtype)
-        with tempfile.TemporaryFile(dir=self.folder) as unnamed:
-            return np.memmap(unnamed, dtype=self.dtype, mode="w+", shape=shape)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_engine import FakeEngine
 from fakes import FakeEncoder
 
 from aape.adapter.asked_classes import asked_classes, say_untrained
-from aape.adapter.described_names import with_descriptions
+from aape.adapter.described_names import describe_names, with_descriptions
 from aape.adapter.predict import Prediction
 from aape.adapter.sort_photos import sort_into
 from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.engines.base import Answer
+from aape.pipeline.prompts.requests import Request
 
 ABOUT = {
     "all_class_names": ["T-shirt", "bow tie", "hat"],
@@ -68,3 +72,21 @@ def test_named_classes_get_their_share_of_descriptions(
     assert float(out[1].norm()) == pytest.approx(1, abs=1e-5)
     none = {**ABOUT, "class_text": {"share": 0.0}}
     assert torch.equal(with_descriptions(text, asked, encoder, none, FakeEngine()), text)
+
+
+class SilentAbout(FakeEngine):
+    """Has nothing worth keeping to say of one class."""
+
+    def _answer(self, request: Request) -> Answer:
+        text = "" if request.class_name == "scarf" else super()._answer(request).text
+        return replace(super()._answer(request), text=text)
+
+
+def test_a_name_that_cannot_be_described_is_judged_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path))
+    mean, some = describe_names(["scarf", "hat"], FakeEncoder(), SilentAbout())
+    assert some == [False, True]
+    assert np.linalg.norm(mean, axis=1) == pytest.approx([0, 1], abs=1e-5)
+    assert "No description of 'scarf' was worth keeping" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 from fakes import unit_rows
 
+from aape.adapter.classification import data as classification
 from aape.adapter.classification.data import ClassificationData, ClassTexts, LabelledImages
 from aape.adapter.classification.protocols import PROTOCOLS, SEMI, UNLABELLED, load_protocol
 from aape.adapter.method.problem import ClassText
@@ -90,6 +91,30 @@ def test_new_classes_need_no_prompts_but_trained_ones_do():
     bare = replace(data, texts=replace(data.texts, mask=mask))
     with pytest.raises(UserError, match="'toy 1'"):
         bare.few_shot(bare.base_ids)
+
+
+def test_features_of_all_classes_are_not_copied() -> None:
+    images = make().test
+    assert images.of([4, 2, 0, 1, 3]).x is images.x
+    assert images.of([4, 2, 0, 1, 3]).y[:5].tolist() == [2, 3, 1, 4, 0]
+    assert not np.shares_memory(images.of([1, 2]).x, images.x)
+    images.x.setflags(write=False)
+    assert images.of(range(5)).x.flags.writeable, "torch wants arrays that it may write to"
+
+
+def test_prompts_of_all_classes_are_not_copied_and_their_means_come_in_pieces(monkeypatch) -> None:
+    data = make()
+    shared = data.few_shot(range(5)).prompts.numpy()
+    assert np.shares_memory(shared, data.texts.prompts)
+    assert not np.shares_memory(data.few_shot(data.base_ids).prompts.numpy(), data.texts.prompts)
+    data.texts.prompts.setflags(write=False)
+    assert data.few_shot(range(5)).prompts.numpy().flags.writeable
+    mask = np.arange(3) < np.array([3, 1, 0, 2, 3])[:, None]
+    texts = replace(data.texts, mask=mask)
+    np.testing.assert_allclose(texts.described[1], texts.prompts[1, 0], atol=1e-6)
+    np.testing.assert_array_equal(texts.described[2], texts.template[2])
+    monkeypatch.setattr(classification, "_CLASSES_A_PIECE", 2)
+    np.testing.assert_array_equal(replace(texts).described, texts.described)
 
 
 def test_targets_of_cross_dataset_are_new_and_of_domain_are_matched_by_name():

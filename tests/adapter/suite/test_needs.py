@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from random_bank import metadata, rows
 
 import aape as public
 from aape.adapter.config import EvaluationConfig
 from aape.adapter.suite.costs import DatasetWork, Rates, suite_work
 from aape.adapter.suite.needs import suite_needs
 from aape.adapter.suite.plan import SUITES, Job, Suite
-from aape.adapter.suite.run import _Work, run_suite
+from aape.adapter.suite.run import _check_described, _Work, run_suite
+from aape.pipeline.bank import write_bank
 from aape.pipeline.config import EncoderConfig, GenerationConfig
 from aape.pipeline.datasets import load_manifest
 from aape.pipeline.errors import UserError
@@ -155,3 +157,9 @@ def test_a_recipe_of_a_job_decides_its_key(data, tmp_path):
         work = _Work(pets_suite(recipe=recipe), tmp_path / "out", False)
         keys.add(work.keys.key(work.jobs[0], "classification"))
     assert len(keys) == 2
+
+
+def test_classes_without_a_prompt_are_named_before_anything_is_encoded(tmp_path: Path) -> None:
+    bank = write_bank(tmp_path / "toy.bank.parquet", rows(30), metadata())
+    with pytest.raises(UserError, match="in their bank: 1 of toy: 'no prompts'"):
+        _check_described({"toy": bank}, ["toy"])

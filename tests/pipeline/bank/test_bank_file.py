@@ -92,6 +92,15 @@ def test_prompts_by_verdict(bank):
     assert len(bank.prompts(0, verdict="")) == 10
 
 
+@pytest.mark.parametrize("more", [1, 10**9])
+def test_a_directory_that_lies_about_kept_prompts_is_refused(bank, more):
+    first, *others = bank.footer.classes
+    lie = first.model_copy(update={"kept": first.kept + more})
+    liar = PromptBank(bank.path, bank.footer.model_copy(update={"classes": [lie, *others]}))
+    with pytest.raises(UserError, match=r"directory of .* is wrong about its classes"):
+        liar.reference_embeddings([0])
+
+
 def test_a_class_without_prompts_is_an_error_that_names_it(bank):
     with pytest.raises(UserError, match=r"Class 3 \('no prompts'\) of toy has no kept prompt"):
         bank.reference_embeddings()

@@ -38,6 +38,8 @@ def test_a_folder_says_what_one_file_says(one: PromptBank, parts: PromptBank) ->
     assert parts.content_hash == one.content_hash
     assert parts.metadata == one.metadata
     assert parts.table.equals(one.table)
+    names = {id(file.footer.metadata) for file in parts.files}
+    assert names == {id(parts.metadata)}, "the names of all classes are in memory once"
     assert bank_statistics(parts) == bank_statistics(one)
     for mine, other in zip(
         parts.reference_embeddings([2, 0]), one.reference_embeddings([2, 0]), strict=True

@@ -7,7 +7,7 @@ import pytest
 from random_bank import DIM, metadata, random_unit, rows
 
 from aape.pipeline.bank import KEPT, PromptBank, PromptRow, index, write, write_bank
-from aape.pipeline.bank.search import parts_of
+from aape.pipeline.bank.search import kept_rows, parts_of
 from aape.pipeline.errors import UserError
 
 
@@ -100,6 +100,8 @@ def test_the_kind_is_chosen_by_size(clustered, monkeypatch):
     assert clustered.reindex().kind == "flat"
     monkeypatch.setattr(index, "FLAT_BELOW", 20_000)
     assert clustered.reindex().kind == "ivf"
+    monkeypatch.setattr(index, "CODES_FROM", 20_000)
+    assert clustered.reindex().kind == "ivfpq"
     with pytest.raises(UserError, match="Unknown kind of index 'tree'"):
         clustered.reindex("tree")
 
@@ -255,3 +257,22 @@ def test_a_bank_that_is_replaced_while_open_is_not_mixed_with_the_other(tmp_path
         opened.sql("SELECT count(*) FROM bank")
     with pytest.raises(UserError, match="changed while it was open"):
         opened.prompts(0)
+
+
+def test_kept_rows_are_found_a_row_group_at_a_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(write, "GROUP_ROWS", 16)
+    some = write_bank(tmp_path / "some.parquet", rows(90), metadata())
+    by_class = [some.kept_rows(entry.class_id) for entry in some.footer.classes]
+    read = []
+    monkeypatch.setattr(
+        PromptBank,
+        "rows",
+        lambda self, *words, of=PromptBank.rows: read.append(1) or of(self, *words),
+    )
+    np.testing.assert_array_equal(kept_rows(some), np.concatenate(by_class))
+    assert len(read) == len(some.footer.groups) == 6
+    every = write_bank(tmp_path / "every.parquet", rows(9, verdict=KEPT), metadata())
+    np.testing.assert_array_equal(kept_rows(every), np.arange(9))
+    assert every.kept_counts() == [3, 3, 3, 0]
+    empty = write_bank(tmp_path / "empty.parquet", [], metadata())
+    assert not len(kept_rows(empty))

@@ -18,6 +18,7 @@ from places import TESTS
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from aape.pipeline.embed import shards
 from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.shards import RowStore, row_key
 from aape.pipeline.embed.texts import class_embeddings, encode_texts
@@ -276,6 +277,30 @@ def test_many_small_shards_are_joined(tmp_path: Path) -> None:
     assert len(list((tmp_path / "store").glob("*.safetensors"))) == 1
     again = RowStore(tmp_path / "store", (2,), np.float32)
     np.testing.assert_array_equal(again.gather(keys)[:, 0], np.arange(130))
+
+
+def test_large_shards_are_left_alone_however_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_MANY_SHARDS", 3)
+    monkeypatch.setattr(shards, "_SMALL_SHARD", 2)
+    store = RowStore(tmp_path / "store", (2,), np.float32)
+    keys = [row_key("row", number) for number in range(14)]
+    for start in range(0, 12, 2):
+        store.add(keys[start : start + 2], np.full((2, 2), start, np.float32))
+    before = {path.name for path in store.folder.glob("*.safetensors")}
+    for found, key in enumerate(keys[12:], 1):
+        store.add([key], np.full((1, 2), 12, np.float32))
+        with store.writing():
+            store.merge()
+        now = {path.name for path in store.folder.glob("*.safetensors")}
+        assert now > before
+        assert len(now - before) == found, "a few small ones stay, too"
+    store.add([row_key("one more")], np.full((1, 2), 14, np.float32))
+    with store.writing():
+        store.merge()
+    assert len({path.name for path in store.folder.glob("*.safetensors")} - before) == 2
+    assert len(store) == 15
 
 
 # A process that forks one that works, so that torch is imported once and not for every kill.
