@@ -3,6 +3,9 @@
 Letters: n rows, q queries, k results of a query, d embedding width.
 """
 
+# pyarrow.compute makes its functions at import, so they are unknown to the type checker:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from bisect import bisect_right
