@@ -82,7 +82,7 @@ class BankSource:
 
         manifest, names = self.images.manifest, self.images.class_names
         templates = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
-        prompts, mask = self.bank.reference_embeddings()
+        prompts, mask = self.bank.reference_embeddings(bare=True)
         waffle = waffle_templates(manifest.templates[0], names) if self.waffle else []
         return ClassTexts(
             names=names,

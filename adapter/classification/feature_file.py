@@ -93,7 +93,7 @@ class FileSource:
                     " class names.",
                     "Make the bank from the same list of names, in the same order.",
                 )
-            prompts, mask = self.bank.reference_embeddings()
+            prompts, mask = self.bank.reference_embeddings(bare=True)
         elif "prompt_text.features" in self.tensors:
             prompts = self._array("prompt_text.features")
             mask = np.linalg.norm(prompts, axis=-1) > 0.5

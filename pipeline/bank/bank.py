@@ -229,13 +229,14 @@ class PromptBank:
     # --- embeddings ---
 
     def reference_embeddings(
-        self, class_ids: Sequence[int] | None = None, dataset: str = ""
+        self, class_ids: Sequence[int] | None = None, dataset: str = "", *, bare: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the embeddings of the kept prompts of each class.
 
         Args:
             class_ids: which classes, in which order; all of the data set by default.
             dataset: which data set, for a bank that has several.
+            bare: a class without a kept prompt has a row of zeros, instead of an error.
 
         Returns:
             ``(c, k_max, d)`` float32, padded with zeros, and the mask ``(c, k_max)`` that is True
@@ -247,13 +248,15 @@ class PromptBank:
         if class_ids is None:
             class_ids = range(len(self.metadata.of(dataset).class_names))
         counts = np.array([self.class_rows(int(i), dataset).kept for i in class_ids], np.int64)
+        read = np.flatnonzero(counts) if bare else np.arange(len(counts))
         wrong = UserError(f"The directory of {self.path} is wrong about its classes.", REMAKE)
         size = sum(file.path.stat().st_size for file in self.files)
         if counts.max(initial=0) * 4 * self.metadata.dim > size:  # a stranger's number
             raise wrong
         mask = np.arange(counts.max(initial=0)) < counts[:, None]
         padded = large_zeros((*mask.shape, self.metadata.dim))  # (c, k, d)
-        for number, vectors in enumerate(self._kept_embeddings(class_ids, dataset)):
+        kept = self._kept_embeddings([class_ids[number] for number in read], dataset)
+        for number, vectors in zip(read, kept):
             if len(vectors) != counts[number]:
                 raise wrong
             padded[number, : len(vectors)] = vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -106,6 +107,13 @@ def test_a_class_without_prompts_is_an_error_that_names_it(bank):
         bank.reference_embeddings()
     with pytest.raises(UserError, match="has no class 4"):
         bank.prompts(4)
+    prompts, mask = bank.reference_embeddings(bare=True)
+    assert mask.sum(1).tolist() == bank.kept_counts()
+    assert not mask[3].any()
+    assert not prompts[3].any()
+    for number in range(3):
+        alone, _ = bank.reference_embeddings([number])
+        np.testing.assert_array_equal(prompts[number, mask[number]], alone[0])
 
 
 def test_names_may_repeat_and_ids_find_them(bank):
@@ -324,7 +332,9 @@ def test_names_and_texts_are_data_everywhere(tmp_path_factory, name, text):
     assert found.column("class_name").to_pylist() == [name, "dog", name]
 
     cells = [cell.split("</bdi>")[0] for cell in bank_card(opened).split("<bdi>")[1:]]
-    assert not any(mark in cell for cell in cells for mark in "<>|`*_[]\n")
+    assert not any(mark in cell for cell in cells for mark in "<>|`*[]\n")
+    within = re.compile(r"(?<=[^\W_])_(?=[^\W_])")  # there it emphasises nothing
+    assert not any("_" in within.sub("", cell) for cell in cells)
     readable = {html.unescape(cell) for cell in cells}
     assert name in readable
 
