@@ -74,7 +74,8 @@ def sweep(
         task = progress.add_task("sweep", total=len(units))
         run = _in_processes(units, processes) if ray is None else _on_ray(units, ray)
         for unit, message in run:
-            progress.update(task, advance=1, description=f"sweep: {unit.name} done")
+            ended = "failed" if message else "done"
+            progress.update(task, advance=1, description=f"sweep: {unit.name} {ended}")
             if message:
                 failed.append(f"{unit.name}: {message}")
     if failed:

@@ -29,6 +29,7 @@ from ..results import MethodResult, Results
 from .data import ClassificationData
 from .draws import Source
 from .protocols import INCREMENTAL
+from .table import SAME_IMAGES, same_images
 
 if TYPE_CHECKING:
     from ..config import EvaluationConfig
@@ -89,9 +90,10 @@ def evaluate_incremental(
     details: dict[str, list[Any]] = {}
     times: dict[str, list[float]] = {}
     kept: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
-    data = None
+    drawn: list[ClassificationData] = []
     for seed in settings.seeds:
         data = source.draw(settings.shots, seed)
+        drawn.append(data)
         parts = sessions_of(len(data.texts.names))
         ours = Gaussians(data, recipe)
         learners: dict[str, Callable[[list[int], list[int]], Predictor]] = {"ours": ours.learn}
@@ -104,8 +106,8 @@ def evaluate_incremental(
             details.setdefault(name, []).append(curve)
         if kept is None:
             kept = _describe(data, ours, settings)
-    assert data is not None
     assert kept is not None
+    data, alike = drawn[-1], same_images(drawn)
     columns = [*[str(i + 1) for i in range(SESSIONS)], *_SUMMARY]
     results = Results(
         task="classification",
@@ -131,7 +133,9 @@ def evaluate_incremental(
             " share of the first.",
             f"Encoder: {data.encoder}.",
             *data.notes,
+            *[SAME_IMAGES] * alike,
         ],
+        details={"same_images": alike},
     )  # fmt: skip
     return results, *kept
 

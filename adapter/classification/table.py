@@ -25,6 +25,7 @@ from .protocols import Protocol, TestSet
 
 CALIBRATION = "100-ECE"
 _FULL_CONFUSION = 200  # classes
+SAME_IMAGES = "All seeds have the same training images, so what no seed changes has no ± deviation."
 Draws = Sequence[tuple[ClassificationData, list[TestSet]]]
 
 
@@ -78,7 +79,7 @@ def build_results(
         "images_a_class": _images_a_class(protocol, data),
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
-        "same_images": _same_images(draws),
+        "same_images": same_images([data for data, _ in draws]),
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
         "labels_sha256": {
@@ -252,10 +253,8 @@ def _notes(
     )
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
     notes.append(f"Test images: {counts}.")
-    if _same_images(draws):
-        notes.append(
-            "All seeds have the same training images, so what no seed changes has no ± deviation."
-        )
+    if same_images([data for data, _ in draws]):
+        notes.append(SAME_IMAGES)
     if protocol.trains_on == "base" or protocol.summary == "mean":
         notes.append(
             "New classes have the bank's prompts where a method reads them (--new-classes bank)."
@@ -286,11 +285,10 @@ def _unread_descriptions(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _same_images(draws: Draws) -> bool:
+def same_images(drawn: Sequence[ClassificationData]) -> bool:
     """Say whether several seeds drew the same training images, as from a fixed draw or all."""
-    first = draws[0][0].train
-    return len(draws) > 1 and all(
-        np.array_equal(_sorted(data.train), _sorted(first)) for data, _ in draws[1:]
+    return len(drawn) > 1 and all(
+        np.array_equal(_sorted(data.train), _sorted(drawn[0].train)) for data in drawn[1:]
     )
 
 

@@ -162,6 +162,18 @@ def test_ten_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(about["class_names"]) == CLASSES
     assert about["seed"] == 0, "what is kept is the first draw's"
     assert float(tensors["statistics.count"].sum()) == 4 * CLASSES
+    assert not results.details["same_images"]
+
+
+def test_sessions_of_all_photos_are_the_same_for_every_seed(tmp_path: Path) -> None:
+    source = FileSource(write(tmp_path / "all.safetensors", 0, CLASSES))
+    settings = EvaluationConfig(
+        shots="all", seeds=[0, 1], baselines=["none"], protocol="incremental"
+    )
+    results, *_ = evaluate_incremental(source, DEFAULT, settings)
+    assert results.details["same_images"]
+    assert any("same training images" in note for note in results.notes)
+    assert "±" not in results.cell(results.method("zero-shot"), "average")
 
 
 def test_too_few_classes_for_ten_sessions() -> None:
