@@ -255,7 +255,7 @@ class PromptBank:
             raise wrong
         mask = np.arange(counts.max(initial=0)) < counts[:, None]
         padded = large_zeros((*mask.shape, self.metadata.dim))  # (c, k, d)
-        kept = self._kept_embeddings([class_ids[number] for number in read], dataset)
+        kept = self._kept_embeddings([class_ids[int(number)] for number in read], dataset)
         for number, vectors in zip(read, kept):
             if len(vectors) != counts[number]:
                 raise wrong
