@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 _CLASSES_A_PIECE = 1000
 
 
+def _rows(array: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return some rows; all of them in their order are not copied, for they may be gigabytes."""
+    whole = len(ids) == len(array) and np.array_equal(ids, np.arange(len(array)))
+    return array if whole and array.flags.writeable else array[ids]
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Features x (n, d), labels y (n,), and views (n, v, d) of the same images if there are any.
@@ -57,17 +63,13 @@ class LabelledImages:
         position = {class_id: i for i, class_id in enumerate(class_ids)}
         keep = np.flatnonzero(np.isin(self.y, np.asarray(class_ids, dtype=np.int64)))
 
-        def kept(array: np.ndarray) -> np.ndarray:
-            whole = len(keep) == len(self.y) and array.flags.writeable
-            return array if whole else array[keep]
-
         return LabelledImages(
-            x=kept(self.x),
+            x=_rows(self.x, keep),
             y=np.array([position[int(label)] for label in self.y[keep]], dtype=np.int64),
-            views=None if self.views is None else kept(self.views),
+            views=None if self.views is None else _rows(self.views, keep),
             paths=tuple(self.paths[i] for i in keep) if self.paths else (),
-            before=None if self.before is None else kept(self.before),
-            before_views=None if self.before_views is None else kept(self.before_views),
+            before=None if self.before is None else _rows(self.before, keep),
+            before_views=None if self.before_views is None else _rows(self.before_views, keep),
             contents=tuple(self.contents[i] for i in keep) if self.contents else (),
         )
 
@@ -254,11 +256,6 @@ class ClassificationData:
         def tensor(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-        prompts = self.texts.prompts
-        # those of all classes may be gigabytes: they are not copied
-        if ids != list(range(len(prompts))) or not prompts.flags.writeable:
-            prompts = prompts[ids]
-
         def some(array: np.ndarray | None) -> Tensor | None:
             return None if array is None else tensor(array)
 
@@ -267,7 +264,7 @@ class ClassificationData:
             y=tensor(train.y),
             views=some(train.views),
             classes=self.class_set(ids, seen=ids, device=device),
-            prompts=tensor(prompts),
+            prompts=tensor(_rows(self.texts.prompts, np.asarray(ids, dtype=np.int64))),
             mask=tensor(self.texts.mask[ids]),
             val_x=tensor(val.x),
             val_y=tensor(val.y),

@@ -55,6 +55,7 @@ def build_results(
     """
     data = draws[0][0]
     tests = draws[0][1]
+    alike = same_images([data for data, _ in draws])
     columns = [test.name for test in tests]
     metrics = [*columns, *([protocol.summary] if protocol.summary else []), CALIBRATION]
     results = Results(
@@ -67,7 +68,7 @@ def build_results(
         best=protocol.best,
         title=f"{data.dataset}, {protocol.id}, {in_words(settings.shots)}",
         units=dict.fromkeys(metrics, "%"),
-        notes=_notes(protocol, settings, draws, skipped) + _unread_descriptions(rows),
+        notes=_notes(protocol, settings, draws, skipped, alike) + _unread_descriptions(rows),
     )
     if settings.resamples:
         results.intervals = _intervals(protocol, settings, draws, rows)
@@ -79,7 +80,7 @@ def build_results(
         "images_a_class": _images_a_class(protocol, data),
         "classes": {test.name: len(test.classes) for test in tests},
         "test_images": {test.name: len(test.images) for test in tests},
-        "same_images": same_images([data for data, _ in draws]),
+        "same_images": alike,
         "logit_scale": data.logit_scale,
         "zero_shot_check": _prompt_check(results),
         "labels_sha256": {
@@ -245,6 +246,7 @@ def _notes(
     settings: EvaluationConfig,
     draws: Draws,
     skipped: dict[str, str],
+    alike: bool,
 ) -> list[str]:
     data, tests = draws[0]
     counts = ", ".join(
@@ -253,7 +255,7 @@ def _notes(
     )
     notes = [f"{protocol.id}: {protocol.rule}.", f"Encoder: {data.encoder}.", *data.notes]
     notes.append(f"Test images: {counts}.")
-    if same_images([data for data, _ in draws]):
+    if alike:
         notes.append(SAME_IMAGES)
     if protocol.trains_on == "base" or protocol.summary == "mean":
         notes.append(

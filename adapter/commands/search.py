@@ -15,7 +15,7 @@ from ...pipeline.progress import step
 from ...pipeline.terminal import echo, json_text
 
 if TYPE_CHECKING:
-    from ..captions.search import PhotoSearch
+    from ..captions.search import Hit, PhotoSearch
 
 app = typer.Typer()
 
@@ -64,8 +64,13 @@ def search_verb(
     if as_json:
         print_json([hit.as_dict() for hit in found])
     else:
-        for hit in found:
-            echo(f"{hit.cosine:.3f}  {hit.path}")
+        print_hits(found)
+
+
+def print_hits(found: list[Hit]) -> None:
+    """Print a line a photo."""
+    for hit in found:
+        echo(f"{hit.cosine:.3f}  {hit.path}")
 
 
 def answer_lines(opened: PhotoSearch, k: int, as_json: bool) -> None:
@@ -80,8 +85,7 @@ def answer_lines(opened: PhotoSearch, k: int, as_json: bool) -> None:
             echo(json_text({"text": text, "hits": [hit.as_dict() for hit in found]}))
             continue
         echo(text)
-        for hit in found:
-            echo(f"{hit.cosine:.3f}  {hit.path}")
+        print_hits(found)
 
 
 def parted(words: list[str], encoder: str, by_photo: bool) -> tuple[Path | None, list[str], str]:
