@@ -1,11 +1,15 @@
 """Read files that are odd: what a reader does not like it says in one sentence, whatever it is.
 
-    python -m benchmarks.fuzz --count 200000 --seed 1 --page docs/reliability.md
+    python -m benchmarks.fuzz --count 200000 --seed 1
+    python -m benchmarks.fuzz --guided 30 --log fuzz.jsonl --page docs/reliability.md
 
 Sound files of every kind are mutated (bits, pieces, values of JSON, pieces of other files) and
 read. A :class:`UserError` is a good end; anything else is a finding: a traceback, a crash, more
-than ten seconds, more than four gigabytes. Findings of one kind are counted once and kept in
+than ten seconds, more than six gigabytes. Findings of one kind are counted once and kept in
 ``--out`` with the file that made them, which belongs into a test.
+
+With ``--guided SECONDS`` atheris watches which lines an input reaches, so long for every sound
+file; what reaches new ones is mutated further. The page counts all that the log has.
 """
 
 from __future__ import annotations
@@ -20,52 +24,18 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..marked_page import write_between
+from .guided import guide
 from .mutate import mutate
 from .readers import Reader, readers
+from .trial import MEMORY, late, try_one
 
 _AT_ONCE = 400  # inputs of one forked process
-_SECONDS = 10
-_MEMORY = 6 << 30
-
-
-class _TooSlow(BaseException):
-    """An input took longer than ten seconds."""
-
-
-def _late(number: int, frame: object) -> None:
-    raise _TooSlow
-
-
-def one(reader: Reader, folder: Path, name: str, data: bytes) -> str:
-    """Read one input; return the kind of finding, or nothing."""
-    from aape.pipeline.errors import UserError
-
-    file = folder / name
-    file.write_bytes(data)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
-    try:
-        reader.read(folder, file)
-    except UserError:
-        return ""
-    except _TooSlow:
-        return f"{reader.name}: more than {_SECONDS} s"
-    except (Exception, RecursionError, MemoryError) as error:
-        places = [
-            f for f in traceback.extract_tb(error.__traceback__) if "benchmarks" not in f.filename
-        ]
-        ours = [f for f in places if "site-packages" not in f.filename and "aape" in f.filename]
-        where = (ours or places or traceback.extract_tb(error.__traceback__))[-1]
-        return f"{type(error).__name__} in {Path(where.filename).name}:{where.lineno}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        file.unlink(missing_ok=True)
-    return ""
 
 
 def batch(reader: Reader, seeds: Sequence[str], scratch: Path) -> tuple[int, dict[str, tuple]]:
@@ -97,13 +67,13 @@ def _child(reader: Reader, seeds: Sequence[str], folder: Path, report: Path) -> 
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        signal.signal(signal.SIGALRM, _late)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        signal.signal(signal.SIGALRM, late)
         with report.open("w", buffering=1) as stream:
             for seed in seeds:
                 name, data = made(reader, seed)
                 stream.write(json.dumps({"seed": seed, "name": name, "kind": ""}) + "\n")
-                kind = one(reader, folder, name, data)
+                kind = try_one(reader, folder, name, data)
                 stream.write(
                     json.dumps({"seed": seed, "name": name, "kind": kind, "end": 1}) + "\n"
                 )
@@ -150,13 +120,8 @@ def run(
                 for kind, (which, name) in found.items():
                     if kind not in findings:
                         findings[kind] = (reader.name, which, name)
-                        print(
-                            f"{kind}: {reader.name}, {name}, {which}", file=sys.stderr, flush=True
-                        )
-                        if out is not None:
-                            out.mkdir(parents=True, exist_ok=True)
-                            data = made(reader, which)[1]
-                            (out / f"{len(findings):03}-{name}").write_bytes(data)
+                        data = made(reader, which)[1]
+                        _keep(out, len(findings), f"{reader.name} ({which})", kind, name, data)
             if minutes and time.monotonic() - start > minutes * 60:
                 break
         return counts, findings
@@ -177,15 +142,49 @@ def _check_sound(reader: Reader, scratch: Path) -> None:
             print(f"fuzz: {reader.name} refuses {name}: {error}", file=sys.stderr, flush=True)
 
 
-def write_page(path: Path, counts: Counter[str], findings: int, seed: int) -> None:
-    """Replace what is between the marks by the counts."""
+def run_guided(
+    seconds: int, seed: int, names: Sequence[str] = (), out: Path | None = None
+) -> tuple[Counter[str], dict[str, tuple[str, str, str]]]:
+    """Let atheris fuzz every sound file of every reader for so long; returns as :func:`run`."""
+    counts: Counter[str] = Counter()
+    findings: dict[str, tuple[str, str, str]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        pairs = [(r.name, name) for r in readers(Path(scratch)) for name in r.sound]
+    for reader, name in pairs:
+        if names and reader not in names:
+            continue
+        number, found = guide(reader, name, seed, seconds)
+        counts[reader] += number
+        print(f"{number:9,}  {reader}, {name}", file=sys.stderr, flush=True)
+        for kind, data in found.items():
+            if kind not in findings:
+                findings[kind] = (reader, "", name)
+                _keep(out, len(findings), reader, kind, name, data)
+    return counts, findings
+
+
+def _keep(out: Path | None, number: int, reader: str, kind: str, name: str, data: bytes) -> None:
+    print(f"{kind}: {reader}, {name}", file=sys.stderr, flush=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{number:03}-{name}").write_bytes(data)
+
+
+def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Replace what is between the marks by the counts of a log's lines."""
+    ways = {False: Counter[str](), True: Counter[str]()}
+    for record in records:
+        ways[record["guided"]].update(record["counts"])
+    drawn, guided = ways[False], ways[True]
+    findings = sum(record["findings"] for record in records)
     lines = [
-        f"`python -m benchmarks.fuzz --count {sum(counts.values())} --seed {seed}`: "
-        f"{sum(counts.values()):,} inputs, {findings} that ended in anything but a sentence.",
+        f"{drawn.total() + guided.total():,} inputs, of which {findings or 'none'} ended in "
+        "anything but a sentence.",
         "",
-        "| reader | inputs |",
-        "|---|---|",
-        *(f"| {name} | {number:,} |" for name, number in counts.items()),
+        "| reader | mutated at random | guided by atheris |",
+        "|---|---|---|",
+        *(f"| {name} | {drawn[name]:,} | {guided[name]:,} |" for name in drawn | guided),
+        f"| all | {drawn.total():,} | {guided.total():,} |",
     ]
     write_between(path, "fuzz", lines)
 
@@ -197,17 +196,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--reader", action="append", default=[], help="only this; repeat it")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long")
-    parser.add_argument("--page", type=Path, default=None, help="write the counts into this page")
+    parser.add_argument(
+        "--guided", type=int, default=0, metavar="SECONDS", help="atheris, so long a sound file"
+    )
+    parser.add_argument("--log", type=Path, default=None, help="add the counts to this file")
+    parser.add_argument("--page", type=Path, default=None, help="write the log into this page")
     parser.add_argument("--out", type=Path, default=None, help="folder for inputs with findings")
     arguments = parser.parse_args()
-    counts, findings = run(
-        arguments.count, arguments.seed, arguments.reader, arguments.minutes, arguments.out
-    )
+    if arguments.guided:
+        counts, findings = run_guided(
+            arguments.guided, arguments.seed, arguments.reader, arguments.out
+        )
+    else:
+        counts, findings = run(
+            arguments.count, arguments.seed, arguments.reader, arguments.minutes, arguments.out
+        )
     for name, number in counts.items():
         print(f"{number:9,}  {name}")
     print(f"{sum(counts.values()):9,}  in all, {len(findings)} kinds of findings")
+    record = {"guided": bool(arguments.guided), "seed": arguments.seed, "counts": counts,
+              "findings": len(findings)}  # fmt: skip
+    if arguments.log:
+        with arguments.log.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
     if arguments.page:
-        write_page(arguments.page, counts, len(findings), arguments.seed)
+        lines = arguments.log.read_text().splitlines() if arguments.log else [json.dumps(record)]
+        write_page(arguments.page, [json.loads(line) for line in lines])
     sys.exit(bool(findings))
 
 
