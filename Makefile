@@ -81,8 +81,8 @@ release: env-dev  ## requirements.lock with hashes; SBOM and wheel in dist/
 faults: env-dev  ## kill, starve, flood and lie to every long-running command (COUNT=2000 SEED=1)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --count $(or $(COUNT),2000) --seed $(or $(SEED),1)
 
-fuzz: env-dev  ## odd files for every reader (COUNT=100000 SEED=1)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1)
+fuzz: env-dev  ## odd files for every reader (COUNT=100000 SEED=1; GUIDED=15: by atheris, so many seconds a file)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),1) $(if $(GUIDED),--guided $(GUIDED))
 
 mutants: env-dev  ## change one small thing of metrics, protocols, bank and method: do tests notice? (COUNT=280 SEED=1)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutants --count $(or $(COUNT),280) --seed $(or $(SEED),1)

@@ -129,3 +129,14 @@ def test_a_table_of_results_of_wrong_types(tmp_path: Path, change: dict[str, obj
     (tmp_path / "r.json").write_text(json.dumps({**value, **change}))
     with pytest.raises(UserError, match="no table of results"):
         Results.load(tmp_path / "r.json")
+
+
+@pytest.mark.slow
+def test_fuzzing_guided_by_coverage_counts_inputs_and_says_what_died() -> None:
+    pytest.importorskip("atheris")
+    from benchmarks.fuzz.guided import guide
+
+    number, found = guide("records of ours", "a.json", 1, 1)
+    assert number > 20
+    assert not found
+    assert list(guide("no such reader", "a.json", 1, 1)[1]) == ["no such reader: it died (1)"]

@@ -52,7 +52,7 @@ def guide(reader: str, name: str, seed: int, seconds: int) -> tuple[int, dict[st
             found[kind.decode()] = data
         left = sorted(Path(scratch).glob("artifact-*"))
         if left or status:
-            why = f"{reader}: the process died ({status})"
+            why = f"{reader}: it died ({status})"
             found[why] = left[0].read_bytes() if left else text[-2000:].encode()
     return _executed(text), found
 
