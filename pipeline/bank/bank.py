@@ -149,8 +149,10 @@ class PromptBank:
 
     def kept_counts(self, dataset: str = "") -> list[int]:
         """Return how many kept prompts each class has, by the footer alone: no row is read."""
-        classes = range(len(self.metadata.of(dataset).class_names))
-        return [self.class_rows(class_id, dataset).kept for class_id in classes]
+        return [self.class_rows(number, dataset).kept for number in self._classes(dataset)]
+
+    def _classes(self, dataset: str) -> range:
+        return range(len(self.metadata.of(dataset).class_names))
 
     def find_class(self, name: str, dataset: str = "") -> list[ClassRows]:
         """Return the classes with this id or name, over all data sets unless one is named.
@@ -208,7 +210,7 @@ class PromptBank:
 
     def other_names(self, dataset: str = "") -> list[list[str]]:
         """Return the other names of each class that a language model knew, in bank order."""
-        classes = range(len(self.metadata.of(dataset).class_names))
+        classes = self._classes(dataset)
         return [self.prompts(class_id, OTHER_NAME, dataset) for class_id in classes]
 
     def prompts(self, class_id: int, verdict: str = KEPT, dataset: str = "") -> list[str]:
@@ -245,8 +247,7 @@ class PromptBank:
         Raises:
             UserError: a class has no kept prompt, its rows are damaged, or the disk is full.
         """
-        if class_ids is None:
-            class_ids = range(len(self.metadata.of(dataset).class_names))
+        class_ids = self._classes(dataset) if class_ids is None else class_ids
         counts = np.array([self.class_rows(int(i), dataset).kept for i in class_ids], np.int64)
         read = np.flatnonzero(counts) if bare else np.arange(len(counts))
         wrong = UserError(f"The directory of {self.path} is wrong about its classes.", REMAKE)
@@ -278,9 +279,7 @@ class PromptBank:
         self, class_ids: Sequence[int] | None, dataset: str
     ) -> Iterator[np.ndarray]:
         part = self.metadata.of(dataset)
-        if class_ids is None:
-            class_ids = range(len(part.class_names))
-        for class_id in class_ids:
+        for class_id in self._classes(dataset) if class_ids is None else class_ids:
             rows = self.kept_rows(int(class_id), dataset)
             if not len(rows):
                 raise UserError(
