@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-_WORDS = 'python -m pip install "atheris>=3" (Linux and macOS, Python 3.11 to 3.13)'
+_WORDS = 'python -m pip install "atheris>=3" (Linux, Python 3.11 to 3.13)'
 
 
 def available() -> bool:
