@@ -119,7 +119,10 @@ def _closed_room(bank: PromptBank) -> duckdb.DuckDBPyConnection:
             "memory_limit": _MEMORY,
         },
     )
-    reading = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    # buffered ahead, a whole file's column chunks would stay until its end (apache/arrow#39808)
+    reading = ds.ParquetFragmentScanOptions(
+        page_checksum_verification=True, pre_buffer=False, use_buffered_stream=True
+    )
     rows = ds.dataset(
         [str(file.path) for file in bank.files],
         format=ds.ParquetFileFormat(default_fragment_scan_options=reading),
