@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from aape.pipeline.datasets.archives import extract
 from aape.pipeline.datasets.dataset import Dataset
 from aape.pipeline.datasets.manifest import Manifest
 from aape.pipeline.datasets.readers.columns import numbered
+from aape.pipeline.encoders.weights import is_torchscript
 from aape.pipeline.errors import UserError
 from aape.pipeline.paths import inside
 
@@ -92,8 +94,6 @@ def test_a_label_of_coop_that_is_none(tmp_path: Path, label: str) -> None:
 
 
 def test_a_zip_whose_places_are_none(tmp_path: Path) -> None:
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a.txt", "x")
     data = bytearray((tmp_path / "a.zip").read_bytes())
@@ -129,6 +129,20 @@ def test_a_table_of_results_of_wrong_types(tmp_path: Path, change: dict[str, obj
     (tmp_path / "r.json").write_text(json.dumps({**value, **change}))
     with pytest.raises(UserError, match="no table of results"):
         Results.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"\0"], ids=["in no encoding", "empty"])
+def test_a_zip_whose_member_has_no_name(tmp_path: Path, name: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a", "x")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    entry = data.rindex(b"PK\x01\x02")  # of the directory at the end
+    data[entry + 9] |= 0x08  # the name is UTF-8
+    data[entry + 46 : entry + 47] = name
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+    assert not is_torchscript(tmp_path / "a.zip")
 
 
 @pytest.mark.slow

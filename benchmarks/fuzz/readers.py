@@ -65,6 +65,13 @@ def _extract(folder: Path, file: Path) -> Any:
         shutil.rmtree(target)
 
 
+def _weights(folder: Path, file: Path) -> Any:
+    from aape.pipeline.encoders.weights import is_torchscript, read_state
+
+    is_torchscript(file)  # asked on its own, too
+    return read_state(file, "ViT-B-32")
+
+
 def _picture(folder: Path, file: Path) -> Any:
     from aape.pipeline.errors import UserError
     from aape.pipeline.pictures import PictureError, read_picture
@@ -229,6 +236,8 @@ def readers(scratch: Path) -> list[Reader]:
         Reader("pictures", seeds.PICTURES, _picture, share=2.0),
         Reader("feature files", {"f.safetensors": seeds.features()}, _features),
         Reader("answers of servers", {"r.json": seeds.reply()}, _reply),
+        Reader("weights", {"w.pt": seeds.checkpoint(),
+                           "w.safetensors": seeds.features()}, _weights),
         Reader("banks", {"b.bank.parquet": bank}, _bank),
         Reader("indexes of banks", {"b.bank.faiss": index}, _index, _with_bank_only(bank)),
         Reader("tensors of ours", {"a.safetensors": ours["a.safetensors"]}, _parse(

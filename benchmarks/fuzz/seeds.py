@@ -178,6 +178,16 @@ def features() -> bytes:
     return save(arrays, metadata=about)
 
 
+def checkpoint() -> bytes:
+    """Return weights as a training loop saves them."""
+    import torch
+
+    out = io.BytesIO()
+    state = {"visual.proj": torch.zeros(3, 2), "logit_scale": torch.ones(())}
+    torch.save({"epoch": 3, "name": "x", "state_dict": state}, out)
+    return out.getvalue()
+
+
 def matlab() -> bytes:
     """Return labels as Flowers102 has them."""
     from scipy.io import savemat

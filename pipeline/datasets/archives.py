@@ -12,6 +12,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -25,8 +26,10 @@ from ..errors import UserError
 from ..files import disk_error, writing
 
 _CHUNK = 1 << 20
-_DAMAGED = (
+DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
+    # zipfile's own, for names in no encoding, and extra fields and sizes that lie
+    ValueError, LookupError, struct.error, OverflowError,
 )  # fmt: skip
 _LONGEST_PATH = 1024
 _LONGEST_NAME = 255
@@ -160,7 +163,7 @@ def extract(archive: Path, folder: Path) -> None:
         raise UserError(
             f"{archive} cannot be extracted: {error}.", "Extract it by hand, then run this again."
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(
             f"{archive} is damaged: {error}.", "Delete it and fetch it again."
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,11 @@ def is_torchscript(path: Path) -> bool:
     """Say whether a file is a TorchScript archive, the form of OpenAI's original files."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, struct.error):
+        return False  # a damaged file, as its reader will say
 
 
 def published_by_openai() -> frozenset[str]:

@@ -8,15 +8,14 @@ effect, and what is too large for a photo is refused.
 from __future__ import annotations
 
 import json
-import lzma
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError
 from ...files import cache_folder, hash_value, read_json, write_json
+from ..archives import DAMAGED
 from ..images import ClassIndex
 from ..manifest import Manifest
 from ..records import IMAGE_SUFFIXES, Contents
@@ -109,14 +108,7 @@ def samples(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             with tarfile.open(file) as archive:
                 for member in archive:
                     _take(archive, member, folder, found)
-        except (
-            tarfile.TarError,
-            OSError,
-            EOFError,
-            ValueError,
-            zlib.error,
-            lzma.LZMAError,
-        ) as error:
+        except (*DAMAGED, OSError) as error:
             raise UserError(f"{file} cannot be read as a tar file: {error}.") from error
         write_json(index, found)
     for name, sample in read_json(index).items():
