@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from aape.pipeline.datasets.archives import extract
 from aape.pipeline.datasets.dataset import Dataset
 from aape.pipeline.datasets.manifest import Manifest
 from aape.pipeline.datasets.readers.columns import numbered
+from aape.pipeline.datasets.readers.web_dataset import samples
 from aape.pipeline.encoders.weights import is_torchscript
 from aape.pipeline.errors import UserError
 from aape.pipeline.paths import inside
@@ -143,6 +145,31 @@ def test_a_zip_whose_member_has_no_name(tmp_path: Path, name: bytes) -> None:
     with pytest.raises(UserError, match="damaged"):
         extract(tmp_path / "a.zip", tmp_path / "out")
     assert not is_torchscript(tmp_path / "a.zip")
+
+
+def test_a_zip_on_several_disks_is_no_torchscript(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("x/constants.pkl", "x")
+    data = (tmp_path / "a.pt").read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + (0).to_bytes(4, "little") + bytes(8) + (3).to_bytes(4, "little")
+    (tmp_path / "a.pt").write_bytes(data[:end] + locator + data[end:])
+    assert not is_torchscript(tmp_path / "a.pt")
+
+
+def test_a_tar_that_asks_for_too_much_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise MemoryError  # as lzma does for a window of 4 GB
+
+    monkeypatch.setattr(tarfile, "open", none_left)
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    (tmp_path / "a.tar").write_bytes(b"x")
+    with pytest.raises(UserError, match="more memory than there is"):
+        extract(tmp_path / "a.tar", tmp_path / "out")
+    with pytest.raises(UserError, match="more memory than there is"):
+        list(samples(tmp_path / "a.tar"))
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
     # zipfile's own, for names in no encoding, and extra fields and sizes that lie
     ValueError, LookupError, struct.error, OverflowError,
+    MemoryError,  # an xz stream says how large a window to hold
 )  # fmt: skip
+TOO_LARGE = "it asks for more memory than there is"
 _LONGEST_PATH = 1024
 _LONGEST_NAME = 255
 _DEEPEST = 64
@@ -165,7 +167,7 @@ def extract(archive: Path, folder: Path) -> None:
         ) from error
     except DAMAGED as error:
         raise UserError(
-            f"{archive} is damaged: {error}.", "Delete it and fetch it again."
+            f"{archive} is damaged: {str(error) or TOO_LARGE}.", "Delete it and fetch it again."
         ) from error
     except OSError as error:
         told = disk_error(error, folder)

@@ -71,9 +71,9 @@ def download(config: dict[str, Any], name: str) -> Path:
 
 def is_torchscript(path: Path) -> bool:
     """Say whether a file is a TorchScript archive, the form of OpenAI's original files."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, struct.error):

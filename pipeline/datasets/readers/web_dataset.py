@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import cache_folder, hash_value, read_json, write_json
-from ..archives import DAMAGED
+from ..archives import DAMAGED, TOO_LARGE
 from ..images import ClassIndex
 from ..manifest import Manifest
 from ..records import IMAGE_SUFFIXES, Contents
@@ -109,7 +109,8 @@ def samples(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for member in archive:
                     _take(archive, member, folder, found)
         except (*DAMAGED, OSError) as error:
-            raise UserError(f"{file} cannot be read as a tar file: {error}.") from error
+            why = str(error) or TOO_LARGE
+            raise UserError(f"{file} cannot be read as a tar file: {why}.") from error
         write_json(index, found)
     for name, sample in read_json(index).items():
         image = sample.get("image")
