@@ -35,6 +35,7 @@ from .replies import (
 
 _FIRST_PAUSE = 0.5  # seconds; doubled at every further try
 _LONGEST_PAUSE = 60.0
+_LONGEST_ASKED = 600.0  # seconds that a server may ask for; a longer wait is the user's to decide
 _GROUP_SECONDS = 1.0
 _GRACE = 1.0  # seconds for the client to notice by itself that time is over
 _LOOK = 0.1  # seconds between looks for an interrupt
@@ -251,7 +252,9 @@ class ServerEngine(ClosingEngine):
             status = error.status_code
             if status in (408, 409, 429) or status >= 500:
                 pause = pause_of(error.response.headers.get("retry-after", ""))
-                raise _Passing(f"status {status}", min(pause, _LONGEST_PAUSE)) from error
+                if pause > _LONGEST_ASKED:
+                    raise self._closed_for(pause, status) from error
+                raise _Passing(f"status {status}", pause) from error
             if setting := unwelcome_setting(status, error, refused):
                 raise _Unwelcome(setting) from error
             raise self._refused(status, error) from error
@@ -264,6 +267,14 @@ class ServerEngine(ClosingEngine):
         reason = reason if text is not None else "length"
         text = cut_at_stop(text or "", request.sampling["stop"])  # a server may refuse to do so
         return Answer(request.key, text, reason, tokens, self.name, self.version, now())
+
+    def _closed_for(self, pause: float, status: int) -> UserError:
+        hours = pause / 3600
+        wait = f"{pause / 60:.0f} minutes" if hours < 2 else f"{hours:,.0f} hours"
+        return UserError(
+            f"The server at {self.base_url} asks to be left alone for {wait} (status {status}).",
+            "Finished answers are kept; run the same command again then, or use another server.",
+        )
 
     def _arguments(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         sampling = request.sampling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 MOST_BYTES = 8 << 20  # of an answer, unpacked; one prompt has some hundred
@@ -122,11 +123,20 @@ def tokens_of(reply: Any) -> int:
 
 
 def pause_of(header: str) -> float:
-    """Return the seconds that a server asks to wait, 0 where it says nothing or something odd."""
+    """Return the seconds that a server asks to wait, 0 where it says nothing or something odd.
+
+    It may say seconds or a date (RFC 9110, section 10.2.3).
+
+    >>> pause_of("2.5"), pause_of("Wed, 21 Oct 2015 07:28:00 GMT"), pause_of("soon")
+    (2.5, 0.0, 0.0)
+    """
     try:
         seconds = float(header)
     except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
     return seconds if 0 < seconds < float("inf") else 0.0
 
 

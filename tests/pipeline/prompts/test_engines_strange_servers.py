@@ -264,6 +264,18 @@ def test_odd_pauses_are_no_tracebacks(server: Scripted, header: str) -> None:
     assert len(ask(server, script)) == 1
 
 
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [("1e8", "27,778 hours"), ("3600", "60 minutes"), ("Wed, 21 Oct 2999 07:28:00 GMT", "hours")],
+)
+def test_a_server_that_is_closed_for_long_is_asked_once(
+    server: Scripted, header: str, told: str
+) -> None:
+    with pytest.raises(UserError, match=rf"left alone for .*{told}.*429"):
+        ask(server, lambda handler, body: handler.reply({}, 429, retry_after=header))
+    assert len(server.bodies) == 1
+
+
 _INTERRUPTED = """
 import sys
 from aape.pipeline.config import GenerationConfig
