@@ -16,6 +16,7 @@ from PIL import Image
 from aape.pipeline.datasets import open_dataset
 from aape.pipeline.datasets.add import Added, add_dataset
 from aape.pipeline.datasets.hints import Hints
+from aape.pipeline.datasets.readers.arrow_files import class_names
 from aape.pipeline.datasets.readers.hub_files import hub_files
 from aape.pipeline.datasets.readers.text_tables import parse_delimited
 from aape.pipeline.datasets.remove import remove_dataset
@@ -671,6 +672,44 @@ def test_cells_of_a_hub_table_may_name_image_files(tmp_path: Path) -> None:
         pq.write_table(odd, tmp_path / "h" / TRAIN)
         with pytest.raises(UserError, match=said):
             add_dataset(tmp_path / "h", "odd")
+
+
+def test_the_validation_split_of_a_hub_folder_is_its_test_split_if_it_has_no_other(
+    tmp_path: Path,
+) -> None:
+    hub(tmp_path / "h", TRAIN, {"label": [0, 1] * 4}, {"label": LABELS})
+    val = TRAIN.replace("train", "validation")
+    hub(tmp_path / "h", val, {"label": [1, 0] * 2}, {"label": LABELS})
+    added = add_dataset(tmp_path / "h", "mine")
+    counts = {split: count["labelled images"] for split, count in added.counts.items()}
+    assert counts == {"train": 8, "test": 4}
+    assert "there is no test split: the validation split is the test split" in added.remarks
+
+
+def test_names_of_classes_by_number_go_by_the_number(tmp_path: Path) -> None:
+    """As older releases wrote them, and as a program writes them that sorts keys."""
+    names = {str(i): f"class {i}" for i in range(11)}
+    feature = {"names": dict(sorted(names.items())), "_type": "ClassLabel"}
+    hub(tmp_path / "h", TRAIN, {"label": list(range(11))}, {"label": feature})
+    assert add_dataset(tmp_path / "h", "mine").manifest.class_names == list(names.values())
+    assert class_names({"label": {"names": {"1": "a", "2": "b"}}}, "label") == []
+
+
+def test_of_two_columns_of_classes_one_is_taken_and_the_other_named(tmp_path: Path) -> None:
+    columns = {"coarse": [0, 1] * 4, "fine": [1, 0] * 4}
+    hub(tmp_path / "h", TRAIN, columns, {"coarse": LABELS, "fine": LABELS})
+    added = add_dataset(tmp_path / "h", "mine")
+    assert "the classes are those of 'coarse'; --label-column may name fine" in added.remarks
+    other = add_dataset(tmp_path / "h", "other", hints=Hints(label_column="fine"))
+    assert not any("the classes are those of" in remark for remark in other.remarks)
+
+
+def test_photos_in_several_rows_of_other_labels_are_refused(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": image_bytes(i // 2), "path": None}, "label": "ab"[i % 2]} for i in range(8)]  # fmt: skip  # noqa: E501
+    (tmp_path / "h").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "h" / "train.parquet")
+    with pytest.raises(UserError, match=r"4 photos more than one label .*: a, b\)"):
+        add_dataset(tmp_path / "h", "mine")
 
 
 # --- WebDataset ---
