@@ -393,6 +393,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         )
         try:
             labels = labels_from_json(about)
+            if labels.ndim != 1:
+                raise ValueError(f"{labels.ndim} dimensions")
         except (TypeError, ValueError, OverflowError) as error:
             raise BadValue(f"{folder} has labels that are none of a classifier.") from error
         if len(labels) != len(adapter.text):

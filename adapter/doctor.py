@@ -181,9 +181,13 @@ def _embedded() -> str:
 
 def _encoder() -> str:
     from ..pipeline.encoders import DEFAULT
+    from ..pipeline.encoders.known import where_are_weights
     from ..pipeline.encoders.weights import find_local
 
     if chosen := os.environ.get("AAPE_ENCODER", ""):
+        there = where_are_weights(chosen)
+        if there.missing:
+            raise _Absent(f"AAPE_ENCODER is {chosen}: {there.missing[0]} not here.", there.get)
         return f"{chosen} (AAPE_ENCODER)"
     from open_clip.pretrained import get_pretrained_cfg
 

@@ -138,6 +138,8 @@ def load_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
+    except (LookupError, AttributeError, TypeError) as error:  # such as !!int "" or !!bool maybe
+        raise yaml.YAMLError("a value is not of the kind that its tag says") from error
     finally:
         loader.dispose()
 

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+_YES = frozenset(("1", "on", "yes", "true"))
+
+
+def is_offline() -> bool:
+    """Say whether ``HF_HUB_OFFLINE`` is set, by the words that huggingface_hub takes for yes."""
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in _YES
+
 
 def is_of_hub(error: Exception) -> bool:
     """Say whether an error is the hub's or the network's, and not a fault of a program.

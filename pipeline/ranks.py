@@ -208,6 +208,6 @@ def _others() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UserError(
-            f"Another process of the group cannot be reached: {reason[0][:200]}",
+            f"Another process of the group cannot be reached: {reason[0][:200].rstrip('.')}.",
             "Its own message says why it ended. Run the same command again: finished work is kept.",
         ) from error

@@ -43,7 +43,8 @@ def failed_worker(error: Exception) -> UserError:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     reason = lines[-1].strip()[:300] if lines else type(error).__name__
     return UserError(
-        f"A Ray worker failed: {reason}", "Finished work is kept; run the same command again."
+        f"A Ray worker failed: {reason.rstrip('.')}.",
+        "Finished work is kept; run the same command again.",
     )
 
 

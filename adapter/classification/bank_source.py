@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -245,10 +245,3 @@ def _before_projection(encoder: Encoder) -> BeforeProjection | None:
     """Return the image tower without its last projection, where the encoder has one to take off."""
     take_off = getattr(encoder, "before_projection", None)
     return take_off() if take_off is not None else None
-
-
-def from_bank(
-    bank: PromptBank, dataset: Dataset, encoder: Encoder, shots: Shots, seed: int, **options: Any
-) -> ClassificationData:
-    """Return one draw of a bank's data set; ``options`` are those of :class:`BankSource`."""
-    return BankSource(bank, dataset, encoder, **options).draw(shots, seed)

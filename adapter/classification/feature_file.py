@@ -224,13 +224,6 @@ class FileSource:
         )
 
 
-def from_feature_file(
-    path: str | Path, shots: Shots, seed: int, bank: PromptBank | None = None
-) -> ClassificationData:
-    """Return one draw of a file of cached features; :class:`FileSource` has its format."""
-    return FileSource(path, bank).draw(shots, seed)
-
-
 def _shots_that_exist(tensors: list[str]) -> str:
     """Say which shots a file has, by the names of its training tensors."""
     fixed = sorted(int(n) for name in tensors for n in _TRAINING.findall(name) if n)

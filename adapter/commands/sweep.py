@@ -63,7 +63,7 @@ def sweep(
     from .print_results import print_results
 
     tables = verbs.sweep(
-        sources, [some for word in words_of(shots) if (some := read_shots(word))],
+        sources, [some for word in words_of(shots) if (some := read_shots(word)) is not None],
         whole_numbers(seeds, "--seeds"), words_of(recipes), protocol, words_of(baselines),
         words_of(control), repeat_images, processes, ray, device, out, config, settings or (),
     )  # fmt: skip

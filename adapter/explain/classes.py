@@ -5,6 +5,7 @@ k sentences of a class, m photos, d embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,18 @@ def explain_class_of(
     found = _results(run.folder.path)
     if found is None:
         notes.append("The run has no table of results, so confusions are those of the texts.")
+    elif run.names.count(name) > 1:
+        notes.append(
+            f"Several classes are called {name!r}; what the table of results tells by that name"
+            " alone is not counted."
+        )
     confused = _confused(run, class_id, found)
     return ClassExplanation(
         name=name,
         class_id=class_id,
         seen=bool(run.classes.seen[class_id] >= 0),
         share=share,
-        accuracy=_accuracy(found, class_id, name),
+        accuracy=_accuracy(found, class_id, run.names),
         sentences=effects,
         confused_with=confused,
         notes=[note for note in notes if note],
@@ -198,7 +204,9 @@ def _ours(found: Results) -> MethodResult | None:
     return next((method for method in found.methods if method.group == "ours"), None)
 
 
-def _accuracy(found: Results | None, class_id: int, name: str) -> dict[str, dict[str, float]]:
+def _accuracy(
+    found: Results | None, class_id: int, names: list[str]
+) -> dict[str, dict[str, float]]:
     """Return accuracy in percent by test set of ours and of zero-shot CLIP."""
     accuracy: dict[str, dict[str, float]] = {}
     if found is None:
@@ -207,23 +215,43 @@ def _accuracy(found: Results | None, class_id: int, name: str) -> dict[str, dict
         if method.group != "ours" and method.name != "zero-shot template":
             continue
         for test, values in method.details.get("per_class", {}).items():
-            for key, value in values.items():
-                if key.partition(" ")[2] == name and value is not None:
-                    accuracy.setdefault(test, {})[method.name] = float(value)
+            for key, told in zip(values, _classes(names, list(values))):
+                if told == class_id and values[key] is not None:
+                    accuracy.setdefault(test, {})[method.name] = float(values[key])
     return accuracy
 
 
+def _classes(names: list[str], keys: Sequence[str]) -> list[int | str | None]:
+    """Return the class of each key of a test set, such as ``"12 missile"``; of another data set's
+    class its name; None where the name repeats and the place in the test set does not tell.
+
+    >>> _classes(["missile", "cat", "missile"], ["0 missile", "1 cat", "2 missile"])
+    [0, 1, 2]
+    >>> _classes(["missile", "cat", "missile"], ["0 cat", "1 missile", "2 dog"])
+    [1, None, 'dog']
+    """
+    pairs = [key.partition(" ")[::2] for key in keys]
+    in_place = all(p.isdecimal() and names[int(p) : int(p) + 1] == [name] for p, name in pairs)
+    known = {name: _by_name(names, name) for _, name in pairs}
+    return [
+        int(position) if in_place and known[name] is None else known[name]
+        for position, name in pairs
+    ]
+
+
 def _confused(run: OpenedRun, class_id: int, found: Results | None) -> list[Confusion]:
-    name = run.names[class_id]
-    counts: dict[str, list[int]] = {}
+    counts: dict[int | str, list[int]] = {}
     ours = _ours(found) if found else None
-    for test, values in (ours.details.get("confusion", {}) if ours else {}).items():
-        assert ours is not None
-        for true, answered, images in _cells(values, ours.details["per_class"].get(test, {})):
-            if true == name and answered != name:
-                counts.setdefault(answered, [0, 0])[0] += int(images)
-            elif answered == name and true != name:
-                counts.setdefault(true, [0, 0])[1] += int(images)
+    details = ours.details if ours else {}
+    for test, values in details.get("confusion", {}).items():
+        keys = list(details.get("per_class", {}).get(test, {}))
+        for true, answered, images in _cells(values, keys, run.names):
+            if true is None or answered is None or true == answered:
+                continue
+            if true == class_id:
+                counts.setdefault(answered, [0, 0])[0] += images
+            elif answered == class_id:
+                counts.setdefault(true, [0, 0])[1] += images
     ranked = sorted(counts, key=lambda other: -sum(counts[other]))[:_CONFUSED]
     if not ranked:
         text = run.classes.text(run.adapter.class_text)
@@ -235,27 +263,37 @@ def _confused(run: OpenedRun, class_id: int, found: Results | None) -> list[Conf
         ]
     return [
         Confusion(
-            other,
+            other if isinstance(other, str) else run.names[other],
             counts[other][0],
             counts[other][1],
-            _shared(run, class_id, run.names.index(other)) if other in run.names else [],
+            [] if isinstance(other, str) else _shared(run, class_id, other),
         )
         for other in ranked
     ]
 
 
-def _cells(values: dict[str, Any], per_class: dict[str, Any]) -> list[tuple[str, str, int]]:
+def _cells(
+    values: dict[str, Any], keys: Sequence[str], names: list[str]
+) -> list[tuple[int | str | None, int | str | None, int]]:
     """Return the confusions of a test set: of the whole matrix where it is kept."""
     matrix = values.get("matrix")
-    names = [key.partition(" ")[2] for key in per_class]
-    if matrix and len(names) == len(matrix):
+    if matrix and len(keys) == len(matrix):
+        told = _classes(names, keys)
         return [
-            (names[i], names[j], count)
+            (told[i], told[j], count)
             for i, row in enumerate(matrix)
             for j, count in enumerate(row)
             if i != j and count
         ]
-    return [(str(a), str(b), int(count)) for a, b, count in values.get("most_confused", [])]
+    rows = [(str(a), str(b), int(count)) for a, b, count in values.get("most_confused", [])]
+    known = {name: _by_name(names, name) for a, b, _ in rows for name in (a, b)}
+    return [(known[a], known[b], count) for a, b, count in rows]
+
+
+def _by_name(names: list[str], name: str) -> int | str | None:
+    """Return the class that alone has a name, the name where no class has it, or None."""
+    places = [i for i, known in enumerate(names) if known == name]
+    return name if not places else places[0] if len(places) == 1 else None
 
 
 def _shared(run: OpenedRun, one: int, other: int) -> list[SharedPair]:

@@ -138,7 +138,7 @@ def _sealed(path: Path, document: dict[str, Any]) -> bool:
         with path.open("rb") as stream:
             stream.seek(start)
             tail = stream.read()
-    except (KeyError, TypeError, ValueError, OSError):
+    except (LookupError, TypeError, ValueError, OverflowError, OSError):
         return False
     position = tail.find(_SEAL) + len(_SEAL)
     unsealed = tail[:position] + _UNSEALED.encode() + tail[position + len(_UNSEALED) :]

@@ -37,9 +37,6 @@ class MappedVectors:
         self._starts = np.cumsum([0, *(group.rows for group in footer.groups)])
         self._checked: set[int] = set()
 
-    def __len__(self) -> int:
-        return self._footer.rows
-
     def group(self, index: int) -> np.ndarray:
         """Return a row group's embeddings as a read-only view of the file, perhaps unaligned.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +77,15 @@ class RowStore:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the store for writing; wait while another process fills it, then see its rows."""
-        try:
-            with exclusive(self.folder / "store", "filling"):
-                self.refresh()
-                yield
-                return
-        except UserError as error:
-            if "Another process" not in error.message:
-                raise
-        step(f"Waiting for another process that fills {self.folder.name} …")
-        with exclusive(self.folder / "store", "filling", wait=True):
+        with ExitStack() as stack:
+            place = self.folder / "store"
+            try:
+                stack.enter_context(exclusive(place, "filling"))
+            except UserError as error:
+                if "Another process" not in error.message:
+                    raise
+                step(f"Waiting for another process that fills {self.folder.name} …")
+                stack.enter_context(exclusive(place, "filling", wait=True))
             self.refresh()
             yield
 

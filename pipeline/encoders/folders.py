@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from ..errors import UserError
 from ..files import read_json
-from ..hub_errors import is_of_hub
+from ..hub_errors import is_of_hub, is_offline
 from .clip_sources import CONFIG
 
 SCHEMES = ("hf-hub:", "local-dir:", "transformers:")
@@ -133,7 +133,7 @@ def snapshot(repository: str) -> Path:
         pass
     address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        if is_offline():
             raise OSError("HF_HUB_OFFLINE is set")
         socket.create_connection(
             (address.hostname or "", address.port or 443), _PROBE_SECONDS

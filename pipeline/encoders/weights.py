@@ -15,7 +15,7 @@ import torch
 
 from ..errors import UserError
 from ..files import hash_file
-from ..hub_errors import is_of_hub
+from ..hub_errors import is_of_hub, is_offline
 from .checkpoints import State, fill, read_tensors
 
 _PROBE_SECONDS = 3.0
@@ -53,9 +53,8 @@ def download(config: dict[str, Any], name: str) -> Path:
     hint = "Give a local file with --checkpoint, or use --encoder lite."
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     parts = urlparse(address if config.get("hf_hub") else config.get("url", address))
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     try:
-        if offline:
+        if is_offline():
             raise OSError("HF_HUB_OFFLINE is set")
         socket.create_connection((parts.hostname or "", parts.port or 443), _PROBE_SECONDS).close()
         return Path(download_pretrained(config))

@@ -109,12 +109,14 @@ def _training_items(manifest: Manifest, photos: int) -> list[Item]:
     from ..datasets import open_dataset
 
     try:
-        items = open_dataset(manifest.name).items("train")
+        dataset = open_dataset(manifest.name)
+        if dataset.class_names != manifest.class_names:  # another manifest of that name
+            return []
+        items = dataset.items("train")
     except UserError:
         return []
-    order = np.random.default_rng(0).permutation(len(items)).tolist()
     taken: dict[int, list[int]] = {}
-    for position in order:
+    for position in np.random.default_rng(0).permutation(len(items)).tolist():
         of_class = taken.setdefault(items[position].label, [])
         if len(of_class) < photos:
             of_class.append(position)

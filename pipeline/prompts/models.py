@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..embedded_packages import INSTALL_EMBEDDED
 from ..errors import UserError
-from ..files import atomic_folder, cache_folder, exclusive, hash_file, write_json
+from ..files import atomic_folder, cache_folder, exclusive, hash_file, read_json, write_json
+from ..hub_errors import is_of_hub, is_offline
 from ..progress import step
 
 if TYPE_CHECKING:
@@ -196,17 +196,37 @@ def _hub_folder(spec: str, revision: str, *, online: bool = True) -> Path:
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     wanted = {"repo_id": spec, "revision": revision or None, "allow_patterns": patterns}
     try:
-        return Path(snapshot_download(**wanted, local_files_only=True))
+        folder = Path(snapshot_download(**wanted, local_files_only=True))
+        if _is_whole(folder):
+            return folder
+        reason = "only a part of it is in the hub cache"
     except (OSError, ValueError):
-        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-        if offline or not online:
-            why = " and HF_HUB_OFFLINE is set" if offline else ""
-            raise _unknown_model(spec, f"it is not in the hub cache{why}") from None
+        reason = "it is not in the hub cache"
+    if is_offline() or not online:
+        raise _unknown_model(spec, reason + " and HF_HUB_OFFLINE is set" * is_offline())
     try:
-        return Path(snapshot_download(**wanted))
-    except (OSError, ValueError) as error:
+        folder = Path(snapshot_download(**wanted))
+    except Exception as error:
+        if not is_of_hub(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _unknown_model(spec, reason) from error
+    if not _is_whole(folder):
+        raise _unknown_model(spec, "it has no config.json and weights as safetensors there")
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Say whether a snapshot has its config and all weights; a cache may hold a tokenizer alone."""
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(read_json(index)["weight_map"].values())
+        except (UserError, LookupError, TypeError, AttributeError):
+            return False
+        return (folder / "config.json").is_file() and bool(shards) and shards <= weights
+    return (folder / "config.json").is_file() and bool(weights)
 
 
 def _unknown_model(spec: str, reason: str) -> UserError:

@@ -16,11 +16,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
+from aape.adapter.arrays import labels_from_json, labels_to_json
 from aape.adapter.classifier import Classifier
 from aape.adapter.method.recipe import RECIPES, ConvexRecipe
 from aape.adapter.run import RunFolder
 from aape.adapter.term_sum import Adapter
-from aape.pipeline.errors import UserError
+from aape.pipeline.errors import BadValue, UserError
+from aape.pipeline.store import read_record, write_record
 
 NAMES = ["owl", "cat", "elk", "dog"]  # not sorted
 D = 16
@@ -352,3 +354,31 @@ def test_a_saved_classifier_that_was_changed_is_one_sentence(tmp_path):
         Classifier(class_text=w, device="cpu").fit(x, rows).save(folder)
     with pytest.raises(UserError, match="No folder is named"):
         Classifier(class_text=w, device="cpu").fit(x, rows).save("")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": {"dtype": "int64", "values": ["a"]}},
+        {"labels": {"dtype": "int64", "values": [[0], [1], [2], [3]]}},
+        {"labels": {"dtype": ["x"], "values": [1]}},
+        {"labels": None, "class_names": ["a"] * 4, "class_ids": 3},
+        {"labels": None, "class_names": [["a"], "b", "c", "d"]},
+        {"labels": None, "class_names": None},
+    ],
+)
+def test_labels_that_are_none_are_one_sentence(tmp_path, change):
+    x, rows, w = problem()
+    folder = Classifier(device="cpu").fit(x, rows, w).save(tmp_path / "saved")
+    place = folder / "adapter_config.json"
+    write_record(place, read_record(place) | change)
+    with pytest.raises(BadValue, match=r"labels that are none of a classifier|names no classes"):
+        Classifier.load(folder, device="cpu")
+
+
+def test_labels_of_classes_of_one_name_are_their_ids():
+    about = {"class_names": ["crane", "crane"], "class_ids": [3, 7]}
+    assert labels_from_json(about).tolist() == [3, 7]
+    assert labels_from_json({"class_names": ["crane", "crane"]}).tolist() == [0, 1]
+    kept = labels_to_json(np.array(["a", "b"], dtype=object))
+    assert labels_from_json({"labels": kept}).dtype == object

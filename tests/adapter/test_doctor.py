@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from aape.adapter import doctor as module
 from aape.adapter.doctor import CHECKS, doctor, run_check
 from aape.pipeline.embedded_packages import INSTALL_EMBEDDED
+from aape.pipeline.encoders import weights
 from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.engines import vllm
+from aape.pipeline.prompts.engines.vllm import Interpreter
 
 
 def by_name() -> dict[str, module.Finding]:
@@ -63,6 +67,39 @@ def test_a_check_that_fails_stops_nothing(error: Exception) -> None:
     assert found.state == "broken"
     assert found.mend
     assert len(found.detail) < 300
+
+
+def test_vllm_that_is_here_and_cannot_run_is_not_that_which_is_absent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for found, state, said in [
+        (Interpreter("py", "0.11", False, True, "a GPU is here"), "works", "0.11 at py"),
+        (Interpreter("py", "0.11", False, False, "needs a GPU"), "broken", "0.11.*needs a GPU"),
+        (Interpreter("", "", False, False, "none found"), "absent", "No Python with it"),
+    ]:
+        monkeypatch.setattr(vllm, "find_interpreter", lambda found=found: found)
+        one = run_check("vLLM", CHECKS["vLLM"])
+        assert one.state == state
+        assert re.search(said, one.detail)
+
+
+def test_the_encoder_that_auto_means(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for found, state in [(tmp_path / "w.bin", "works"), (None, "absent")]:
+        monkeypatch.setattr(weights, "find_local", lambda _, found=found: found)
+        for chosen in ("", "ViT-B-16/openai"):
+            monkeypatch.setenv("AAPE_ENCODER", chosen)
+            assert run_check("encoder", CHECKS["encoder"]).state == state
+    monkeypatch.setenv("AAPE_ENCODER", "ViT-Q-99/nobody")
+    unknown = run_check("encoder", CHECKS["encoder"])
+    assert (unknown.state, unknown.detail) == ("broken", "Unknown encoder ViT-Q-99/nobody.")
+
+
+def test_what_the_hub_keeps_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert run_check("hub", CHECKS["hub"]).state == "absent"
+    for name in ("models--a--b", "datasets--c--d", ".locks", "version.txt"):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+    assert run_check("hub", CHECKS["hub"]).detail.startswith("2 repositories in")
 
 
 def test_the_command(aape, tmp_path: Path) -> None:

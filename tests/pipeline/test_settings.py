@@ -258,6 +258,9 @@ def test_generation_is_left_out_of_files_of_runs_alone():
         ("encoder: {name: a, name: a}", "name stands there twice (again in line 1)"),
         ("[" * 50_000, "is not valid YAML"),
         ("data: 2026-99-99", "is not valid YAML"),
+        ("data: !!int ''", "is not valid YAML: a value is not of the kind that its tag says"),
+        ("data: !!bool maybe", "is not valid YAML"),
+        ("data: !!timestamp x", "is not valid YAML"),
     ],
 )
 def test_what_a_file_cannot_mean_is_one_sentence_of_every_verb(tmp_path, text, said):

@@ -108,6 +108,8 @@ def class_names(features: dict[str, Any], column: str) -> list[str]:
     while isinstance(feature, dict) and "feature" in feature:
         feature = feature["feature"]
     names = feature.get("names") if isinstance(feature, dict) else None
-    if isinstance(names, dict):  # older releases wrote {"0": "cat", …}
-        names = list(names.values())
+    if isinstance(names, dict):  # older releases wrote {"0": "cat", …}, in any order
+        by_number = {str(number): name for number, name in names.items()}
+        names = [by_number.get(str(number)) for number in range(len(names))]
+        names = [] if None in names else names
     return [str(name) for name in names] if isinstance(names, list) else []

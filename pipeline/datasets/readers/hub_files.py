@@ -10,12 +10,14 @@ from typing import Any
 
 import yaml
 
+from ...config import load_yaml
 from ...errors import UserError
 from ..hints import LEFT_OUT, Hints, SplitOrNone, resolve_split, split_word
 from ..records import Split
 
 # "train-00000-of-00001.parquet", "train-0.parquet", with or without a fingerprint behind it
 _NUMBERED = re.compile(r"(?P<word>.+?)[-_.]\d+(-of-\d+)?(-[0-9a-f]{6,})?")
+_FRONT = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 _PLAIN_WORDS = frozenset(("data", "part", "dataset", "shard", "default", "file", "batch"))
 
 
@@ -91,34 +93,62 @@ def _by_name(root: Path, file: str) -> tuple[str, str]:
 
 def _stated(root: Path, files: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Return configurations, splits and files as the front matter of the data card states them."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    found: dict[str, dict[tuple[str, str], None]] = {}
     for configuration in _front_matter(root / "README.md"):
-        if not isinstance(configuration, dict):
-            continue
-        name = str(configuration.get("config_name", "default"))
-        entries = configuration.get("data_files")
-        for entry in entries if isinstance(entries, list) else []:
-            if not isinstance(entry, dict):
-                continue
-            patterns = entry.get("path", [])
-            for pattern in patterns if isinstance(patterns, list) else [patterns]:
-                some = fnmatch.filter(files, str(pattern))
-                split = str(entry.get("split", "train"))
-                found.setdefault(name, []).extend((split, file) for file in some)
-    return {name: some for name, some in found.items() if some}
+        if isinstance(configuration, dict):
+            name = str(configuration.get("config_name", "default"))
+            # a file that two patterns name is one file
+            found.setdefault(name, {}).update(dict.fromkeys(_named(configuration, root, files)))
+    return {name: list(some) for name, some in found.items() if some}
+
+
+def _named(
+    configuration: dict[str, Any], root: Path, files: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield split and file as one configuration states them.
+
+    ``data_files`` is a pattern, a list of patterns, or a list of ``{split, path}``; patterns are
+    relative to ``data_dir``. Without them all files of ``data_dir`` are meant.
+    """
+    folder = _parts(str(configuration.get("data_dir") or ""))
+    entries = configuration.get("data_files")
+    if entries is None and folder:
+        for file in files:
+            if _parts(file)[: len(folder)] == folder:
+                rest = "/".join(_parts(file)[len(folder) :])
+                yield _by_name(root.joinpath(*folder), rest)[1], file
+    for entry in entries if isinstance(entries, list) else [entries]:
+        stated = entry if isinstance(entry, dict) else {"path": entry}
+        split, patterns = str(stated.get("split", "train")), stated.get("path")
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            if isinstance(pattern, str):
+                wanted = folder + _parts(pattern)
+                yield from ((split, file) for file in files if _fits(_parts(file), wanted))
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _fits(file: list[str], pattern: list[str]) -> bool:
+    """Say whether a path is one of a pattern, in which only ``**`` goes through folders."""
+    if not pattern:
+        return not file
+    if pattern[0] == "**":
+        return _fits(file, pattern[1:]) or (bool(file) and _fits(file[1:], pattern))
+    here = bool(file) and fnmatch.fnmatchcase(file[0], pattern[0])
+    return here and _fits(file[1:], pattern[1:])
 
 
 def _front_matter(card: Path) -> list[Any]:
     try:
-        text = card.read_text(encoding="utf-8")
+        text = card.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return []
-    parts = text.split("---\n", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return []
+    found = _FRONT.match(text)
     try:
-        values = yaml.safe_load(parts[1])
-    except (yaml.YAMLError, RecursionError):
+        values = load_yaml(found[1]) if found else None
+    except (yaml.YAMLError, ValueError):  # ValueError: such as the date 2026-99-99
         return []
     configurations = values.get("configs") if isinstance(values, dict) else None
     return configurations if isinstance(configurations, list) else []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import FakeEncoder
 from safetensors.numpy import load_file, save_file
 
 from aape.adapter.bank_of_run import bank_of_run
@@ -16,11 +19,26 @@ from aape.adapter.classification.run import run_classification
 from aape.adapter.compare import compare
 from aape.adapter.config import Config
 from aape.adapter.explain import explain, training_photos
-from aape.adapter.explain.classes import ClassExplanation, shared_sentences
-from aape.adapter.explain.opened import Sentences, open_run
-from aape.adapter.explain.photo import PhotoExplanation, explain_features
+from aape.adapter.explain.classes import (
+    ClassExplanation,
+    explain_class_of,
+    sentence_effects,
+    shared_sentences,
+)
+from aape.adapter.explain.opened import Sentences, _classes, open_run
+from aape.adapter.explain.photo import (
+    PhotoExplanation,
+    _weight_of_aape,
+    aape_of,
+    explain_features,
+)
+from aape.adapter.method.query import Query
 from aape.adapter.metrics.right_and_wrong import pack, unpack
+from aape.adapter.results import MethodResult, Results
+from aape.adapter.run import RunFolder
 from aape.adapter.run_classes import trained_positions
+from aape.pipeline.datasets import load_manifest
+from aape.pipeline.embed.texts import class_embeddings
 from aape.pipeline.errors import UserError
 from aape.pipeline.store import write_record
 
@@ -354,3 +372,152 @@ def test_a_single_test_set_has_no_name_of_its_own(capsys: pytest.CaptureFixture[
         found = ClassExplanation("cat", 0, True, 0.0, {test: {"ours": 75.0}}, [], [])
         print_explanation(found)
         assert said in capsys.readouterr().out
+
+
+# --- what the table of results tells of a class ---
+
+
+def told_of(folder: Path, tmp_path: Path, class_id: int, names: list[str], details: dict):
+    """Explain a class by a table of results whose row of ours holds these details."""
+    ours = MethodResult("default", [], "ours", details=details)
+    table = Results("classification", "fewshot/1", "toy", "toy", ["accuracy"], [ours])
+    (tmp_path / "results").mkdir(exist_ok=True)
+    table.save(tmp_path / "results" / "classification.json")
+    run = replace(open_run(folder / "default"), folder=RunFolder(tmp_path), names=names)
+    return explain_class_of(run, class_id, None, "no photos")
+
+
+MATRIX = [[8, 0, 1], [2, 6, 1], [0, 0, 9]]
+THREE = ["missile", "cat", "missile"]
+REPEATED = THREE + NAMES[3:]
+
+
+def by_class(*values: float) -> dict:
+    return {"accuracy": {f"{i} {THREE[i]}": value for i, value in enumerate(values)}}
+
+
+def test_confusions_are_counted_both_ways(folder: Path, tmp_path: Path) -> None:
+    keys = {f"{i} {name}": 50.0 for i, name in enumerate(NAMES[:3])}
+    details = {"per_class": {"base": keys}, "confusion": {"base": {"matrix": MATRIX}}}
+    found = told_of(folder, tmp_path, 0, NAMES, details)
+    confused = [(c.name, c.taken_for_it, c.takes_it) for c in found.confused_with]
+    assert confused == [("dog", 0, 2), ("[bold]owl[/bold]", 1, 0)]
+    assert found.accuracy == {"base": {"default": 50.0}}
+    assert "no photos" in found.notes
+    # of many classes the table keeps the most confused alone, by name; another set has others
+    details = {"confusion": {"test": {"most_confused": [["cat", "fox", 4], ["yak", "cat", 3]]}}}
+    found = told_of(folder, tmp_path, 0, NAMES, details)
+    confused = [(c.name, c.taken_for_it, c.takes_it) for c in found.confused_with]
+    assert confused == [("fox", 4, 0), ("yak", 0, 3)]
+    assert found.confused_with[0].shared
+    assert not found.confused_with[1].shared
+
+
+def test_of_classes_of_one_name_each_has_its_own_figures(folder: Path, tmp_path: Path) -> None:
+    details = {
+        "per_class": by_class(80.0, 60.0, 90.0),
+        "confusion": {"accuracy": {"matrix": MATRIX}},
+    }
+    first = told_of(folder, tmp_path, 0, REPEATED, details)
+    second = told_of(folder, tmp_path, 2, REPEATED, details)
+    assert (first.accuracy, second.accuracy) == (
+        {"accuracy": {"default": 80.0}},
+        {"accuracy": {"default": 90.0}},
+    )
+    of = [
+        [(c.name, c.taken_for_it, c.takes_it) for c in one.confused_with] for one in (first, second)
+    ]
+    assert of == [[("cat", 0, 2), ("missile", 1, 0)], [("missile", 0, 1), ("cat", 0, 1)]]
+    # new classes alone: the place in the test set is no class of the run
+    details["per_class"] = {"new": {"0 missile": 10.0}}
+    assert (
+        told_of(folder, tmp_path, 2, REPEATED[1:3] + REPEATED[:1] + NAMES[3:], details).accuracy
+        == {}
+    )
+    assert "several classes are called 'missile'" in " ".join(first.notes).lower()
+
+
+def test_a_run_without_a_table_names_the_nearest_texts(folder: Path, tmp_path: Path) -> None:
+    run = open_run(folder / "default")
+    nearest = [
+        c.name
+        for c in explain_class_of(replace(run, folder=RunFolder(tmp_path)), 0, None).confused_with
+    ]
+    text = run.classes.text(run.adapter.class_text)
+    order = (text @ text[0]).argsort(descending=True).tolist()
+    assert nearest == [NAMES[i] for i in order if i != 0][:3]
+
+
+def test_a_name_that_several_classes_have_is_asked_for_by_id(folder: Path) -> None:
+    run = replace(open_run(folder / "default"), names=REPEATED)
+    with pytest.raises(
+        UserError, match=r"2 classes are called 'missile'\. Name one by its id: 0, 2"
+    ):
+        run.class_id("missile")
+    assert run.class_id("2") == 2
+    assert run.class_id("CAT") == 1
+
+
+def test_the_only_sentence_of_a_class_leaves_its_name_alone(folder: Path) -> None:
+    """At β = 1 nothing would be left without it."""
+    run = open_run(folder / "default")
+    run.sentences = Sentences(["alone"], unit_vector(0), [0])
+    texts = unit_vector(1).repeat(C, 1)
+    run.classes = replace(run.classes, template=texts, ensemble=texts)
+    (effect,) = sentence_effects(run, 0, [0], None, 0.5)
+    assert effect.turns == pytest.approx(1 - 0.5**0.5, abs=1e-6)
+    (effect,) = sentence_effects(run, 0, [0], None, 1.0)
+    assert effect.turns == pytest.approx(1.0)
+    assert effect.carries is None
+    assert sentence_effects(run, 1, [], None, 1.0) == []
+
+
+def unit_vector(place: int) -> torch.Tensor:
+    return torch.eye(D)[place : place + 1]
+
+
+def test_a_linear_generator_is_read_where_the_mean_text_is_the_origin() -> None:
+    query = Query(2 * torch.eye(3), torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0]))
+    adapter = SimpleNamespace(
+        term=lambda name: SimpleNamespace(query=query) if name == "query" else None,
+        table={"query": (0.0, 0.4)},
+    )
+    h, origin, told = aape_of(adapter, torch.tensor([[1.0, 1.0, 0.0]]))  # type: ignore[misc]
+    assert h.tolist() == [[0, 2, 0]]
+    assert origin is not None
+    assert origin.tolist() == [0, 0, 1]
+    assert "of the query" in told
+    # its weight is 0 for classes that were trained on
+    assert "adds nothing" in _weight_of_aape(adapter, [True])
+    assert _weight_of_aape(adapter, [True, False]) == ""
+
+
+@pytest.mark.parametrize("base", ["ensemble", "template"])
+def test_class_texts_are_built_as_training_built_them(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path))
+    manifest, encoder = load_manifest("eurosat"), FakeEncoder()
+    names = manifest.class_names
+    about = {"template": manifest.templates[0], "dataset": "eurosat", "class_text": {"base": base}}
+    told = Sentences([], torch.zeros(0, encoder.dim), [])
+    found = _classes(encoder, about, names, torch.zeros(len(names)), told)
+    every = list(dict.fromkeys([*manifest.templates, *manifest.ensemble]))
+    assert len(every) > 1
+    template, whole = (class_embeddings(encoder, names, t) for t in (manifest.templates[:1], every))
+    np.testing.assert_array_equal(found.template, template)
+    np.testing.assert_array_equal(found.ensemble, whole if base == "ensemble" else template)
+    np.testing.assert_array_equal(found.described, template)  # nothing is written
+    about["dataset"] = "../eurosat"
+    if base == "ensemble":
+        with pytest.raises(UserError, match="no plain name"):
+            _classes(encoder, about, names, torch.zeros(len(names)), told)
+
+
+def test_a_run_whose_data_set_is_no_name_has_no_training_photos(folder: Path) -> None:
+    run = replace(open_run(folder / "default"), source=None)
+    run.about["dataset"] = "../../etc"
+    photos, why = training_photos(run, None)
+    assert photos is None
+    assert "only texts are compared" in why
+    assert "no plain name" in why

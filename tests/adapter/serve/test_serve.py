@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from fakes import PixelEncoder
 from PIL import Image
 from small_runs import NAMES, FakeCaptioner, FakePhotos, random_photo, small_run
 
+from aape.adapter.captions.settings import DecodeConfig
 from aape.adapter.open_model import OpenModel, open_model
 from aape.adapter.predict import predict
 from aape.adapter.serve import check_access, service
 from aape.adapter.serve.limits import Allowance, Limits, check_size
-from aape.adapter.serve.service import Service, open_service
+from aape.adapter.serve.service import PhotoQuestion, Service, open_service
 from aape.pipeline.errors import UserError
 
 pytest.importorskip("fastapi")
@@ -323,6 +325,38 @@ def test_search_and_caption_are_wired_and_tell_no_folder(home: Path, model: Open
         reply = opened.post("/caption", files={"photo": ("x", wide)})
         assert reply.status_code == 400
         assert "aape-" not in reply.text
+
+
+def test_equal_questions_are_one_batch_and_each_has_its_own_answer(home: Path) -> None:
+    class Answerer:
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, str, int]] = []
+
+        def texts(self, paths: list[Path], prompt: str, decode: DecodeConfig) -> Iterator[Any]:
+            self.asked.append((len(paths), prompt, decode.max_tokens))
+            for path, said in zip(paths, FakeCaptioner().texts(paths)):
+                yield replace(said, text=f"{prompt} {path.stem}")
+
+    places = [random_photo(home / f"{name}.png") for name in "abc"]
+    wide = random_photo(home / "wide.png", size=(60, 60))
+    asked = list(zip([*places, wide], ["what?", "where?", "what?", "where?"]))
+    answerer = Answerer()
+    answers = Service(answerer=answerer).ask(asked)
+    assert answerer.asked == [(2, " Q: what? A:", 8), (2, " Q: where? A:", 8)]
+    texts = [answer.text for answer in answers[:3]]  # type: ignore[union-attr]
+    assert texts == [" Q: what? A: a", " Q: where? A: b", " Q: what? A: c"]
+    assert isinstance(answers[3], UserError)
+    assert str(home) not in str(answers[3])
+
+
+def test_a_question_that_cannot_be_answered_spoils_no_other(home: Path, model: OpenModel) -> None:
+    pixels = model.encoder.transform(Image.open(random_photo(home / "a.png")))
+    good = PhotoQuestion(pixels, 1, classes=(NAMES[1],))
+    bad = PhotoQuestion(pixels, 1, classes=("",))
+    first, wrong, last = Service(model).classify([good, bad, good])
+    assert isinstance(wrong, UserError)
+    assert first == last
+    assert first.labels[0].label == NAMES[1]  # type: ignore[union-attr]
 
 
 def test_a_run_with_captions_of_its_own_needs_no_other(

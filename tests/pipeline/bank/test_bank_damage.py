@@ -302,3 +302,15 @@ def test_of_what_cannot_be_opened_nothing_is_counted(tmp_path: Path) -> None:
     assert (report.rows, report.row_groups, report.content_hash) == (0, 0, "")
     assert report.index == "absent"
     assert not report.sound
+
+
+@pytest.mark.parametrize(
+    "groups",
+    ["3", "[3]", "[{}]", '[{"end":-9}]', '[{"end":1e3}]', f'[{{"end":{2**70}}}]', '{"a":1}'],
+)
+def test_a_footer_of_any_json_is_a_damaged_one(tmp_path: Path, groups: str) -> None:
+    body = write.KEY + b'{"seal":"x","metadata":{},"groups":' + groups.encode() + b"}"
+    path = tmp_path / "b.parquet"
+    path.write_bytes(b"PAR1" + body + struct.pack("<I", len(body)) + b"PAR1")
+    with pytest.raises(UserError, match="is damaged in its footer"):
+        PromptBank.open(path)

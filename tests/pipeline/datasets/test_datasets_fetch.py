@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from aape.pipeline.datasets.archives import extract
-from aape.pipeline.datasets.fetch import fetch_dataset, fetch_file
+from aape.pipeline.datasets.dataset import candidate_roots
+from aape.pipeline.datasets.fetch import default_root, fetch_dataset, fetch_file
 from aape.pipeline.datasets.manifest import Download, Manifest
 from aape.pipeline.errors import UserError
 
@@ -205,12 +207,15 @@ def manifest_of(*downloads: Download) -> Manifest:
     )
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tgz", "deb"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar", "deb"])
 def test_archives_are_extracted_once(server, download, tmp_path, kind) -> None:
     members = {"photos/a.txt": b"A cat."}
     server.content = {
         "zip": lambda: zipped(members),
         "deb": lambda: debian(tarred(members, mode="w:xz")),
+        "tar.bz2": lambda: tarred(members, mode="w:bz2"),
+        "tar.xz": lambda: tarred(members, mode="w:xz"),
+        "tar": lambda: tarred(members, mode="w"),
     }.get(kind, lambda: tarred(members))()
     manifest = manifest_of(download(f"data.{kind}", sha256=sha256(server.content)))
     fetch_dataset(manifest, tmp_path)
@@ -356,3 +361,23 @@ def test_an_encrypted_zip_is_one_sentence(tmp_path: Path) -> None:
     archive.write_bytes(raw)
     with pytest.raises(UserError, match="cannot be extracted"):
         extract(archive, tmp_path / "out")
+
+
+def test_an_archive_that_holds_more_than_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=3)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    for name, content in [("a.zip", zipped({"a": b"four"})), ("a.tar.gz", tarred({"a": b"four"}))]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="has room for 0"):
+            extract(tmp_path / name, tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
+
+
+def test_data_go_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = manifest_of()
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    for data in (str(tmp_path / "data"), ""):
+        monkeypatch.setenv("AAPE_DATA", data)
+        assert default_root(manifest) == candidate_roots(manifest)[0]

@@ -16,6 +16,8 @@ from PIL import Image
 from aape.pipeline.datasets import open_dataset
 from aape.pipeline.datasets.add import Added, add_dataset
 from aape.pipeline.datasets.hints import Hints
+from aape.pipeline.datasets.readers.arrow_files import class_names
+from aape.pipeline.datasets.readers.hub_files import hub_files
 from aape.pipeline.datasets.readers.text_tables import parse_delimited
 from aape.pipeline.datasets.remove import remove_dataset
 from aape.pipeline.errors import UserError
@@ -577,6 +579,137 @@ def test_hub_split_column_unknown_split_and_configurations(tmp_path: Path) -> No
         add_dataset(tmp_path / "c", "c")
     added = add_dataset(tmp_path / "c", "c", hints=Hints(configuration="small"))
     assert counted(added, "labelled images") == 4
+
+
+CARD = """---
+title: mugs ---
+license: mit
+configs:
+%s
+---
+# Mugs
+"""
+
+
+@pytest.mark.parametrize(
+    ("configs", "found"),
+    [
+        # the forms of the hub: a pattern, patterns, and patterns by split
+        ("- {config_name: a, data_files: a/x-0.parquet}", {"train": ["a/x-0.parquet"]}),
+        (
+            "- {data_files: ['a/x-*', './a/x-1.parquet']}",
+            {"train": ["a/x-0.parquet", "a/x-1.parquet"]},
+        ),
+        (
+            "- {data_files: [{split: train, path: [a/x-0.parquet]}, {split: test, path: b/*}]}",
+            {"train": ["a/x-0.parquet"], "test": ["b/y.parquet"]},
+        ),
+        # a star stays in its folder, two stars do not
+        ("- {data_files: b/*}", {"train": ["b/y.parquet"]}),
+        ("- {data_files: '*'}", None),
+        ("- {data_files: b/**/*.parquet}", {"train": ["b/c/test.parquet", "b/y.parquet"]}),
+        ("- {data_dir: b, data_files: c/*}", {"train": ["b/c/test.parquet"]}),
+        ("- {data_dir: ./b/c/}", {"test": ["b/c/test.parquet"]}),
+        # what names nothing here says nothing
+        ("- 3\n- {data_files: 3}\n- {data_files: [{split: x}]}\n- {data_dir: b-}", None),
+        ("- {data_files: a/*, since: 2026-99-99}", None),
+        ("- {data_files: a/*, since: !!timestamp x}", None),
+    ],
+)
+def test_the_card_of_a_hub_folder_states_the_files(tmp_path: Path, configs: str, found) -> None:
+    every = ["a/x-0.parquet", "a/x-1.parquet", "b/c/test.parquet", "b/y.parquet"]
+    for file in every:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "README.md").write_text(CARD % configs, encoding="utf-8-sig")
+    if found is None:
+        with pytest.raises(UserError, match="configurations: a, b, b/c"):
+            hub_files(tmp_path, (".parquet",), Hints())
+    else:
+        assert hub_files(tmp_path, (".parquet",), Hints()) == (found, [])
+
+
+def test_configurations_that_the_card_states_are_chosen_by_name(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.parquet").touch()
+    pairs = (("one", "a"), ("two", "b"))
+    rows = [f"- {{config_name: {name}, data_files: {file}.parquet}}" for name, file in pairs]
+    (tmp_path / "README.md").write_text(CARD % "\n".join(rows))
+    with pytest.raises(UserError, match="2 configurations: one, two"):
+        hub_files(tmp_path, (".parquet",), Hints())
+    with pytest.raises(UserError, match=r"no configuration 'b'.*one, two"):
+        hub_files(tmp_path, (".parquet",), Hints(configuration="b"))
+    chosen = hub_files(tmp_path, (".parquet",), Hints(configuration="two"))
+    assert chosen == ({"train": ["b.parquet"]}, [])
+    with pytest.raises(UserError, match="No split of"):
+        hub_files(tmp_path, (".parquet",), Hints(configuration="two", split_as={"train": "none"}))
+
+
+def test_a_hub_folder_whose_splits_are_folders(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "data-00000-of-00001.arrow").touch()
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    assert hub_files(tmp_path, (".arrow",), Hints())[0] == {
+        split: [f"{split}/data-00000-of-00001.arrow"] for split in ("train", "test")
+    }
+
+
+def test_cells_of_a_hub_table_may_name_image_files(tmp_path: Path) -> None:
+    """The ``datasets`` library writes a path without bytes for images that lie beside the table."""
+    images(tmp_path / "h" / "data" / "p")
+    cells = [{"bytes": None, "path": f"p/{i}.jpg"} for i in range(4)]
+    table = pa.table({"image": cells, "label": ["mug", "plate"] * 2})
+    pq.write_table(table, tmp_path / "h" / TRAIN)
+    assert counted(add_dataset(tmp_path / "h", "mine"), "labelled images") == 4
+    for path, said in [
+        ("p/9.jpg", r"neither bytes nor a file: 'p/9\.jpg'"),
+        ("p/notes.txt", "neither bytes nor a file"),
+        ("../../../etc/x.jpg", "leads out of|outside"),
+    ]:
+        cells[0] = {"bytes": None, "path": path}
+        odd = pa.table({"image": cells, "label": ["mug", "plate"] * 2})
+        pq.write_table(odd, tmp_path / "h" / TRAIN)
+        with pytest.raises(UserError, match=said):
+            add_dataset(tmp_path / "h", "odd")
+
+
+def test_the_validation_split_of_a_hub_folder_is_its_test_split_if_it_has_no_other(
+    tmp_path: Path,
+) -> None:
+    hub(tmp_path / "h", TRAIN, {"label": [0, 1] * 4}, {"label": LABELS})
+    val = TRAIN.replace("train", "validation")
+    hub(tmp_path / "h", val, {"label": [1, 0] * 2}, {"label": LABELS})
+    added = add_dataset(tmp_path / "h", "mine")
+    counts = {split: count["labelled images"] for split, count in added.counts.items()}
+    assert counts == {"train": 8, "test": 4}
+    assert "there is no test split: the validation split is the test split" in added.remarks
+
+
+def test_names_of_classes_by_number_go_by_the_number(tmp_path: Path) -> None:
+    """As older releases wrote them, and as a program writes them that sorts keys."""
+    names = {str(i): f"class {i}" for i in range(11)}
+    feature = {"names": dict(sorted(names.items())), "_type": "ClassLabel"}
+    hub(tmp_path / "h", TRAIN, {"label": list(range(11))}, {"label": feature})
+    assert add_dataset(tmp_path / "h", "mine").manifest.class_names == list(names.values())
+    assert class_names({"label": {"names": {"1": "a", "2": "b"}}}, "label") == []
+
+
+def test_of_two_columns_of_classes_one_is_taken_and_the_other_named(tmp_path: Path) -> None:
+    columns = {"coarse": [0, 1] * 4, "fine": [1, 0] * 4}
+    hub(tmp_path / "h", TRAIN, columns, {"coarse": LABELS, "fine": LABELS})
+    added = add_dataset(tmp_path / "h", "mine")
+    assert "the classes are those of 'coarse'; --label-column may name fine" in added.remarks
+    other = add_dataset(tmp_path / "h", "other", hints=Hints(label_column="fine"))
+    assert not any("the classes are those of" in remark for remark in other.remarks)
+
+
+def test_photos_in_several_rows_of_other_labels_are_refused(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": image_bytes(i // 2), "path": None}, "label": "ab"[i % 2]} for i in range(8)]  # fmt: skip  # noqa: E501
+    (tmp_path / "h").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "h" / "train.parquet")
+    with pytest.raises(UserError, match=r"4 photos more than one label .*: a, b\)"):
+        add_dataset(tmp_path / "h", "mine")
 
 
 # --- WebDataset ---

@@ -23,6 +23,7 @@ from aape.pipeline.embed.images import image_features
 from aape.pipeline.embed.shards import RowStore, row_key
 from aape.pipeline.embed.texts import class_embeddings, encode_texts
 from aape.pipeline.errors import UserError
+from aape.pipeline.files import exclusive
 
 
 @pytest.fixture(autouse=True)
@@ -265,6 +266,33 @@ def test_shards_of_the_first_versions_are_reused(tmp_path: Path, own_cache: Path
     after = image_features(PixelEncoder(), paths, workers=0)
     assert (after.reused, after.computed) == (4, 0)
     np.testing.assert_array_equal(before.x, after.x)
+
+
+def test_what_is_said_while_a_store_is_filled_comes_through_as_it_is(tmp_path: Path) -> None:
+    """Such as that another process of the group is gone, which is not the one that fills it."""
+    store = RowStore(tmp_path / "store", (2,), np.float32)
+    gone = "Another process of the group cannot be reached: closed"
+    with pytest.raises(UserError, match=gone), store.writing():
+        raise UserError(gone)
+    with store.writing():
+        store.add([row_key("row")], np.zeros((1, 2), np.float32))
+
+
+def test_a_store_that_another_fills_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = (RowStore(tmp_path / "store", (2,), np.float32) for _ in range(2))
+    other = exclusive(tmp_path / "store" / "store", "filling")
+    other.__enter__()
+
+    def release(said: str) -> None:
+        assert said == "Waiting for another process that fills store …"
+        theirs.add([row_key("row")], np.ones((1, 2), np.float32))
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(shards, "step", release)
+    with ours.writing():
+        assert row_key("row") in ours, "what the other wrote is seen"
 
 
 def test_many_small_shards_are_joined(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -9,6 +12,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from aape.pipeline.encoders.folders import snapshot
 from aape.pipeline.encoders.weights import download
 from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.models import folder_revision, local_folder, where_is_model
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +43,94 @@ def test_a_fault_of_a_program_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("socket.create_connection", wrong)
     with pytest.raises(TypeError, match="unexpected argument"):
         download({"url": "https://example.invalid/w.pt"}, "ViT-B-16/x")
+
+
+# --- language models ---
+
+
+class Hub:
+    """A hub's client: what a cache holds, and what a download would add."""
+
+    def __init__(self, folder: Path, cached: list[str], there: list[str] | Exception) -> None:
+        self.folder, self.there = folder, there
+        self._put(cached)
+
+    def _put(self, files: list[str]) -> None:
+        for name in files:
+            (self.folder / name).write_text(INDEX if name.endswith("index.json") else "{}")
+
+    def snapshot_download(self, *, local_files_only: bool = False, **wanted: object) -> str:
+        assert (wanted["repo_id"], wanted["revision"]) == ("some/lm", "v2")
+        if local_files_only:
+            if not any(self.folder.iterdir()):
+                raise LocalEntryNotFoundError("absent")
+        elif isinstance(self.there, Exception):
+            raise self.there
+        else:
+            self._put(self.there)
+        return str(self.folder)
+
+
+INDEX = json.dumps({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}})
+SHARDED = ["config.json", "model.safetensors.index.json", "m-1.safetensors", "m-2.safetensors"]
+
+
+@pytest.mark.parametrize("cached", [["config.json", "model.safetensors"], SHARDED])
+def test_a_language_model_that_is_whole_in_the_cache_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: list[str]
+) -> None:
+    hub = Hub(tmp_path, cached, AssertionError("the network is not asked"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    assert local_folder("some/lm", "v2") == tmp_path
+    found = where_is_model("some/lm", "v2")
+    assert (found.place, found.missing) == (str(tmp_path), [])
+
+
+@pytest.mark.parametrize(
+    ("cached", "why"),
+    [
+        ([], "it is not in the hub cache"),
+        (["config.json", "tokenizer.json"], "only a part of it"),
+        (SHARDED[:3], "only a part of it"),
+        (["model.safetensors"], "only a part of it"),
+    ],
+)
+def test_a_part_of_a_language_model_is_completed_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: list[str], why: str
+) -> None:
+    hub = Hub(tmp_path, cached, SHARDED)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    with pytest.raises(UserError, match=rf"'some/lm'.*{why}.* and HF_HUB_OFFLINE is set"):
+        local_folder("some/lm", "v2")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    (missing,) = where_is_model("some/lm", "v2").missing
+    assert why in missing
+    assert "OFFLINE" not in missing
+    assert local_folder("some/lm", "v2") == tmp_path
+
+
+def test_a_hub_without_the_weights_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    for there, said in [
+        (["config.json"], "no config.json and weights as safetensors there"),
+        (ConnectionError("no route\nto host"), r"no route\)"),
+        (ConnectionError(), r"\(ConnectionError\)"),
+    ]:
+        hub = Hub(tmp_path, [], there)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+        with pytest.raises(UserError, match=said):
+            local_folder("some/lm", "v2")
+    hub.there = TypeError("a fault of ours")
+    with pytest.raises(TypeError):
+        local_folder("some/lm", "v2")
+
+
+def test_folders_that_are_no_language_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a language model folder"):
+        local_folder(str(tmp_path))
+    assert where_is_model(str(tmp_path)).missing == [str(tmp_path / "config.json")]
+    commit = tmp_path / "snapshots" / "0a1b"
+    commit.mkdir(parents=True)
+    assert folder_revision(commit) == "0a1b"

@@ -7,16 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeEncoder
+from fakes import FakeEncoder, PixelEncoder
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from toy_words import toy_words
 
 from aape.pipeline.bank import PromptBank
 from aape.pipeline.bank.schema import CONTRAST_PREFIX, NAME_QUERY
 from aape.pipeline.bank.statistics import bank_statistics
 from aape.pipeline.config import ContrastConfig, GenerationConfig
-from aape.pipeline.prompts.contrast import alike_classes, contrast_requests, most_alike
+from aape.pipeline.datasets import open_dataset
+from aape.pipeline.datasets.add import add_dataset
+from aape.pipeline.errors import UserError
+from aape.pipeline.prompts.contrast import (
+    _training_items,
+    alike_classes,
+    contrast_requests,
+    most_alike,
+)
 from aape.pipeline.prompts.engines.base import Answer, ClosingEngine
 from aape.pipeline.prompts.generate import generate_prompts
 from aape.pipeline.prompts.other_names import judge_names, name_in
@@ -86,6 +95,48 @@ def test_texts_tell_what_is_alike_where_there_are_no_photos() -> None:
     by_texts = alike_classes(manifest, FakeEncoder(), ContrastConfig(by="texts", others=2))
     assert by_texts == alike_classes(manifest, FakeEncoder(), ContrastConfig(by="auto", others=2))
     assert len(by_texts) == 8
+
+
+def test_photos_tell_what_is_taken_for_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AAPE_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee", "cow", "dog"):
+        (tmp_path / "zoo" / "train" / name).mkdir(parents=True)
+        for i in range(10 if name == "ant" else 7):
+            picture = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            picture.save(tmp_path / "zoo" / "train" / name / f"{i}.png")
+    manifest = add_dataset(tmp_path / "zoo", "zoo").manifest
+    encoder = PixelEncoder()
+    encoder.logit_scale = 5.0
+    likeness = np.zeros((4, 4))
+    items = open_dataset("zoo").items("train")
+    texts = encoder.encode_text(
+        [manifest.templates[0].replace("{}", n) for n in manifest.class_names]
+    )
+    for a in range(4):
+        rows = []
+        for item in (item for item in items if item.label == a):
+            with Image.open(item.path) as picture:
+                x = encoder.encode_images(encoder.transform(picture)[None])[0].numpy()
+            odds = [np.exp(5.0 * float(x @ text)) for text in texts]
+            rows.append([one / sum(odds) for one in odds])
+        for b in range(4):
+            mean = sum(row[b] for row in rows) / len(rows)
+            likeness[a, b] += mean
+            likeness[b, a] += mean
+    asked = ContrastConfig(by="photos", others=2, photos=99)
+    assert alike_classes(manifest, encoder, asked) == most_alike(likeness, manifest.class_names, 2)
+    assert alike_classes(manifest, encoder, asked) != alike_classes(
+        manifest, encoder, ContrastConfig(by="texts", others=2)
+    )
+    few = _training_items(manifest, 2)
+    assert sorted(item.label for item in few) == [0, 0, 1, 1, 2, 2, 3, 3]
+    # another manifest of this name has other labels
+    other = manifest.model_copy(update={"classes": manifest.classes[:3]})
+    with pytest.raises(UserError, match=r"no training photos of 'zoo' here.*--contrast texts"):
+        alike_classes(other, encoder, asked)
 
 
 def test_a_bank_with_contrasts_and_names(tmp_path: Path) -> None:
