@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from ...config import load_yaml
 from ...errors import UserError
+from ...files import require_regular
 from ..hints import LEFT_OUT, Hints, SplitOrNone, resolve_split, split_word
 from ..records import Split
 
@@ -110,15 +112,16 @@ def _stated(root: Path, files: list[str]) -> dict[str, list[tuple[str, str]]]:
 
 def _front_matter(card: Path) -> list[Any]:
     try:
+        require_regular(card)
         text = card.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, UserError):
         return []
     parts = text.split("---\n", 2)
     if len(parts) < 3 or parts[0].strip():
         return []
     try:
-        values = yaml.safe_load(parts[1])
-    except (yaml.YAMLError, RecursionError):
+        values = load_yaml(parts[1])
+    except (yaml.YAMLError, ValueError):  # such as the date 2026-99-99
         return []
     configurations = values.get("configs") if isinstance(values, dict) else None
     return configurations if isinstance(configurations, list) else []
