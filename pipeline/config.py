@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import UserError, unknown_name
-from .files import unreadable
+from .files import require_document, unreadable
 
 S = TypeVar("S", bound="Section")
 # what torch, numpy and language-model servers all take
@@ -31,6 +31,12 @@ _NAMES_CODE = re.compile(
 )
 # values of a file where aliases are written out; ImageNet's manifest has some 10,000
 _LARGEST = 2_000_000
+# characters of a number: those in base 60 take a time that grows with the square of their length,
+# and Python writes out no whole number of more than 4,300 digits
+_LONGEST_NUMBER = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# what PyYAML's own constructors raise at a value that is none of its tag, as in "!!bool perhaps"
+_NO_VALUE = (LookupError, AttributeError, TypeError, ArithmeticError)
 # a file that begins with the first line must end with the last, else it was cut short
 _WHOLE = ('# aape: a whole file ends with the line "# end"', "# end")
 # the safe loader in C where PyYAML has it: ten times faster on a list of 1,000 classes
@@ -102,9 +108,11 @@ def read_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader.
 
     Raises:
-        UserError: the file is absent, cannot be read, is not YAML, or was cut short.
+        UserError: the file is absent, cannot be read, is a pipe or a device, is not YAML, or was
+            cut short.
     """
     try:
+        require_document(Path(path))
         text = Path(path).read_text(encoding="utf-8")
         lines = text.splitlines()
         if lines and lines[0] == _WHOLE[0] and _WHOLE[1] not in lines:
@@ -124,7 +132,8 @@ def load_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: it is no YAML, a name stands twice in one mapping (the last would win
-            silently), or something holds itself or is nested or repeated without measure.
+            silently), a value is none of its tag, a number is absurdly long, or something holds
+            itself or is nested or repeated without measure.
 
     >>> load_yaml("{a: [1, 2]}")
     {'a': [1, 2]}
@@ -138,7 +147,7 @@ def load_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
-    except (LookupError, AttributeError, TypeError) as error:  # such as !!int "" or !!bool maybe
+    except _NO_VALUE as error:
         raise yaml.YAMLError("a value is not of the kind that its tag says") from error
     finally:
         loader.dispose()
@@ -147,7 +156,12 @@ def load_yaml(text: str) -> Any:
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
     """Return how many values a node stands for where every alias is written out."""
     if isinstance(node, yaml.ScalarNode):
+        if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"a number has more than {_LONGEST_NUMBER} digits (line {line})")
         return 1
+    if node.tag in _NUMBERS:  # {=: 1} stands for 1 there, and would pass unmeasured
+        raise yaml.YAMLError(f"a number is no list (line {node.start_mark.line + 1})")
     known = sizes.get(id(node))
     if known == 0:  # begun and not ended
         raise yaml.YAMLError(f"something holds itself (line {node.start_mark.line + 1})")

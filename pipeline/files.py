@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .leftovers import temporary_file, temporary_folder
 
 _CHUNK = 1 << 20
 _FULL = "No space left on device"
+_OPENED = re.compile(r"/dev/(fd/\d+|stdin)|/proc/self/fd/\d+")
 _UNWRITABLE = (
     errno.EACCES,
     errno.EEXIST,
@@ -146,6 +148,17 @@ def require_regular(path: Path) -> None:
         raise UserError(f"{path} is a pipe or a device, not a file.", "Name a regular file.")
 
 
+def require_document(path: Path) -> None:
+    """Do as :func:`require_regular`, but for what your own shell opened: ``<(command)``, a pipe.
+
+    Raises:
+        OSError: there is nothing at ``path``.
+        UserError: it is neither a file nor a folder, nor opened by the shell.
+    """
+    if not _OPENED.fullmatch(str(path)):
+        require_regular(path)
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Say in one sentence why ``path`` could not be made or appended to.
@@ -218,10 +231,11 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: the file is absent, cannot be read, or is not JSON.
+        UserError: the file is absent, cannot be read, is a pipe or a device, or is not JSON.
     """
     path = Path(path)
     try:
+        require_document(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(error, path) from error

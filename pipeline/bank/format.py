@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ..config import Section
 from ..errors import UserError
+from ..files import require_regular
 from .schema import SCHEMA_VERSION, BankMetadata
 
 KEY = b"aape.bank"
@@ -96,6 +97,7 @@ def read_footer(path: Path) -> Footer:
         UserError: the file is absent, no bank, truncated, damaged, or of an unknown version.
     """
     try:
+        require_regular(path)
         with path.open("rb") as stream:
             size = stream.seek(0, 2)
             stream.seek(0)

@@ -6,15 +6,17 @@ Two views: ``bank``, one row a prompt with every column (``embedding`` as ``FLOA
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ..errors import UserError
+from ..errors import UserError, require_text
 from .schema import COLUMNS
 
 if TYPE_CHECKING:
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
     from .bank import PromptBank
 
 _MEMORY = "2GB"
+_MOST_BYTES = 2_000_000_000  # of a result
+# beside what DuckDB counts: what Arrow decodes ahead, and lists and texts of one step
+_UNCOUNTED = 2_000_000_000
 _SECONDS = 120.0
 _MOST_ROWS = 1_000_000
+_BATCH = 10_000  # rows at a time
 VIEWS = (
     f"Views: bank ({', '.join(COLUMNS)}, embedding),"
     " classes (dataset, class_id, class_name, rows, kept)."
@@ -43,6 +49,7 @@ def run_sql(bank: PromptBank, query: str) -> pa.Table:
     """
     import duckdb
 
+    require_text(query, "The query")
     bank.require_unchanged()
     with _closed_room(bank) as connection, _stopped_after(_SECONDS, connection):
         try:
@@ -50,33 +57,58 @@ def run_sql(bank: PromptBank, query: str) -> pa.Table:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError("Only a single SELECT can be run: a bank is read-only.", VIEWS)
             # As Arrow, not as Python objects: those would need pytz for the time column.
-            reader = connection.sql(query).to_arrow_reader(100_000)
+            reader = connection.sql(query).to_arrow_reader(_BATCH)
             return _limited(reader)
         except duckdb.InterruptException as error:
             raise UserError(
                 f"The query was stopped after {_SECONDS:.0f} seconds.",
                 "Ask for less: narrow it with WHERE, or take out a join without a condition.",
             ) from error
-        except duckdb.OutOfMemoryException as error:
-            raise UserError(
-                f"The query needs more than {_MEMORY} of memory.",
-                "Ask for fewer rows or columns: embedding is the largest.",
-            ) from error
+        except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError) as error:
+            raise _too_large() from error
         except duckdb.Error as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise UserError(f"The query failed: {first.rstrip('.')}.", VIEWS) from error
-        except OSError as error:  # a page that does not have its checksum
+        except OSError as error:
+            if "Arrow Appender" in str(error):  # texts of one batch that no array holds
+                raise _too_large() from error
+            # a page that does not have its checksum
             raise UserError(
                 f"The bank {bank.path} could not be read: {error}.",
                 f"Look at it with: aape bank verify {bank.path}",
             ) from error
 
 
+def rows_of(result: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a result as Python's own values.
+
+    Raises:
+        UserError: a date is beyond those that Python has, the years 1 to 9999.
+    """
+    try:
+        return result.to_pylist()
+    except (OverflowError, ValueError) as error:
+        raise UserError(
+            "The result has a date before the year 1 or after 9999, or one without end.",
+            "Ask for it as text: CAST(… AS VARCHAR).",
+        ) from error
+
+
+def _too_large() -> UserError:
+    return UserError(
+        f"The query needs more than {_MEMORY} of memory.",
+        "Ask for fewer rows or columns: embedding is the largest.",
+    )
+
+
 def _limited(reader: pa.RecordBatchReader) -> pa.Table:
     """Collect a result, with columns of one name told apart, up to a million rows."""
-    batches, rows = [], 0
+    batches, rows, size = [], 0, 0
     for batch in reader:
         rows += batch.num_rows
+        size += batch.nbytes
+        if size > _MOST_BYTES:
+            raise _too_large()
         if rows > _MOST_ROWS:
             raise UserError(
                 f"The query has more than {_MOST_ROWS:,} rows.", "Add a LIMIT, or count them."
@@ -103,6 +135,34 @@ def _stopped_after(seconds: float, connection: duckdb.DuckDBPyConnection) -> Ite
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Let this process have 4 GB more and no others, where the system (Linux) can.
+
+    DuckDB counts what it keeps from one step to the next, and not, for instance, the list that
+    ``range(1000000000)`` makes: the system refuses it, and DuckDB says so as of its own limit.
+    All threads share the limit, so a process that does other work beside must not ask for it.
+    """
+    size = _MOST_BYTES + _UNCOUNTED
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    used = next((int(line.split()[1]) << 10 for line in status if line.startswith("VmData:")), None)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    if used is None or any(limit < used + size for limit in bounds):  # tight enough as it is
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (used + size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _closed_room(bank: PromptBank) -> duckdb.DuckDBPyConnection:

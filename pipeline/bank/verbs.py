@@ -105,7 +105,9 @@ def bank_sql(query: str, bank: Bank = "") -> list[dict[str, Any]]:
     Raises:
         UserError: the query is wrong, or wants to write.
     """
-    return named_bank(bank).sql(query).to_pylist()
+    from .sql import rows_of
+
+    return rows_of(named_bank(bank).sql(query))
 
 
 def bank_diff(before: Bank, after: Bank) -> BankDiff:

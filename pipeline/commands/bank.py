@@ -106,14 +106,17 @@ def bank_sql(
     Example: aape bank sql "SELECT class_name, count(*) AS n FROM bank GROUP BY 1 ORDER BY n"
     """
     from ..bank import verbs, which
+    from ..bank.sql import bounded_memory, rows_of
     from . import print_bank, which_bank
 
     named, query = which_bank.split_words(words, bank, "The query")
-    if as_json:
-        print_json(verbs.bank_sql(query, named))
-        return
-    found = which.named_bank(named).sql(query)  # with the names of columns where no row has any
-    print_bank.print_table(found.column_names, [row.values() for row in found.to_pylist()])
+    with bounded_memory():
+        if as_json:
+            print_json(verbs.bank_sql(query, named))
+            return
+        # with the names of columns where no row has any
+        found = which.named_bank(named).sql(query)
+    print_bank.print_table(found.column_names, [row.values() for row in rows_of(found)])
 
 
 @bank_app.command("diff")

@@ -28,14 +28,18 @@ from ..files import disk_error, writing
 _CHUNK = 1 << 20
 DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
-    # zipfile's own, for names in no encoding, and extra fields and sizes that lie
-    ValueError, LookupError, struct.error, OverflowError,
+    # numbers in headers that are none, or in a chain; zip's names in no encoding
+    ValueError, LookupError, struct.error, ArithmeticError, RecursionError,
     MemoryError,  # an xz stream says how large a window to hold
 )  # fmt: skip
 TOO_LARGE = "it asks for more memory than there is"
+# What a tar says before a member (its long name, its attributes) is held in memory as a whole.
+_MOST_AT_ONCE = 1 << 24
+_MOST_MEMBERS = 5_000_000
 _LONGEST_PATH = 1024
 _LONGEST_NAME = 255
 _DEEPEST = 64
+_SHOWN = 80
 
 Parts = tuple[str, ...]
 
@@ -44,16 +48,78 @@ class LeadsOutside(Exception):
     """A member that would be written, or that points, outside the folder; ``args[0]`` names it."""
 
 
-def check_tar(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+class _Sparing:
+    """A stream of which only a little is read at once, whatever length a header states."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MOST_AT_ONCE:
+            raise tarfile.ReadError(f"a header says to be {size:,} bytes long")
+        return self._stream.read(size)
+
+
+@contextmanager
+def open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar, compressed or not; take its members by :func:`members_of`.
+
+    Raises:
+        DAMAGED, OSError: it is no tar, here or while it is read.
+    """
+    with archive.open("rb") as stream, _tar_in(stream) as tar:
+        yield tar
+
+
+@contextmanager
+def _tar_in(stream: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    with _uncompressed(stream) as plain:
+        # no other compression is tried within: twice a thousandfold is a million
+        with tarfile.open(fileobj=cast("IO[bytes]", _Sparing(plain)), mode="r:") as tar:
+            yield tar
+        # the checksum of what is compressed comes after the last member
+        while plain.read(_CHUNK):
+            pass
+
+
+def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar, each after the one before, and not without end.
+
+    Python before 3.11.14 and 3.12.12 goes round for ever where a size is negative (CVE-2025-8194).
+
+    Raises:
+        tarfile.ReadError: a member leads back, or there are too many.
+    """
+    for number, member in enumerate(tar, 1):
+        if member.size < 0 or tar.offset <= member.offset:
+            raise tarfile.ReadError(f"the member {member.name[:_SHOWN]!r} has a negative size")
+        if number > _MOST_MEMBERS:
+            raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS:,} members")
+        yield member
+
+
+def check_tar(tar: tarfile.TarFile, room: int | None = None) -> list[tarfile.TarInfo]:
     """Return the members of a tar, all of them checked, with plain owners and permissions.
 
     No path and no target of a link may pass through another link: then what the text of a path
     says is where it leads.
 
+    Args:
+        tar: opened for reading.
+        room: bytes that the members may have together; by default any number.
+
     Raises:
         LeadsOutside: a member is a device or a pipe, or leads out of the folder.
+        NoRoom: the members say to be larger.
+        tarfile.ReadError: as :func:`members_of`.
     """
-    members = tar.getmembers()
+    members, size = [], 0
+    for member in members_of(tar):
+        size += member.size
+        if room is not None and size > room:  # at once: reading on may take hours
+            raise NoRoom(size)
+        members.append(member)
     links = {_key(_parts(member.name)) for member in members if member.issym()}
     for member in members:
         path = _parts(member.name)
@@ -69,6 +135,10 @@ def check_tar(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
         member.uname = member.gname = ""
         member.mode = 0o755 if member.isdir() else member.mode & 0o755 | 0o600
     return members
+
+
+class NoRoom(Exception):
+    """What an archive holds is larger than what is free; ``args[0]``: bytes, at the least."""
 
 
 def check_zip(archive: zipfile.ZipFile) -> None:
@@ -151,23 +221,27 @@ def extract(archive: Path, folder: Path) -> None:
         if archive.suffix == ".zip":
             _extract_zip(archive, folder)
         elif archive.suffix == ".deb":
-            with _deb_data(archive, folder) as data, tarfile.open(fileobj=data) as tar:
+            with _deb_data(archive, folder) as data, _tar_in(data) as tar:
                 _extract_tar(tar, folder)
         else:
-            with _uncompressed(archive) as plain, tarfile.open(fileobj=plain) as tar:
+            with open_tar(archive) as tar:
                 _extract_tar(tar, folder)
-                # the checksum of what is compressed comes after the last member
-                while plain.read(_CHUNK):
-                    pass
     except LeadsOutside as error:
         raise _outside(archive, error.args[0]) from error
-    except (RuntimeError, NotImplementedError) as error:  # of zipfile
+    except NoRoom as error:
+        free = shutil.disk_usage(folder).free
         raise UserError(
-            f"{archive} cannot be extracted: {error}.", "Extract it by hand, then run this again."
+            f"The archive holds {error.args[0] / 1e9:,.1f} GB or more, and {folder} has room for"
+            f" {free / 1e9:,.1f}.",
+            "Free some space, or give another --root.",
         ) from error
     except DAMAGED as error:
         raise UserError(
             f"{archive} is damaged: {str(error) or TOO_LARGE}.", "Delete it and fetch it again."
+        ) from error
+    except (RuntimeError, NotImplementedError) as error:  # of zipfile
+        raise UserError(
+            f"{archive} cannot be extracted: {error}.", "Extract it by hand, then run this again."
         ) from error
     except OSError as error:
         told = disk_error(error, folder)
@@ -176,26 +250,16 @@ def extract(archive: Path, folder: Path) -> None:
         raise told from error
 
 
-def _uncompressed(archive: Path) -> IO[bytes]:
-    with archive.open("rb") as stream:
-        start = stream.read(6)
+def _uncompressed(stream: IO[bytes]) -> IO[bytes]:
+    start = stream.read(6)
+    stream.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.open(archive))
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=stream))
     if start.startswith(b"BZh"):
-        return cast("IO[bytes]", bz2.open(archive))
+        return cast("IO[bytes]", bz2.BZ2File(stream))
     if start.startswith(b"\xfd7zXZ\0"):
-        return cast("IO[bytes]", lzma.open(archive))
-    return archive.open("rb")
-
-
-def _check_room(size: int, folder: Path) -> None:
-    """Refuse an archive that says to hold more than the disk does: a small file can."""
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise UserError(
-            f"The archive holds {size / 1e9:,.1f} GB, and {folder} has room for {free / 1e9:,.1f}.",
-            "Free some space, or give another --root.",
-        )
+        return cast("IO[bytes]", lzma.LZMAFile(stream))
+    return stream
 
 
 def _outside(archive: Path, member: str) -> UserError:
@@ -207,8 +271,7 @@ def _outside(archive: Path, member: str) -> UserError:
 
 
 def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
-    members = check_tar(tar)
-    _check_room(sum(member.size for member in members), folder)
+    members = check_tar(tar, shutil.disk_usage(folder).free)
     options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     tar.extractall(folder, members, **options)  # checked  # nosec B202
 
@@ -216,7 +279,9 @@ def _extract_tar(tar: tarfile.TarFile, folder: Path) -> None:
 def _extract_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         check_zip(content)
-        _check_room(sum(member.file_size for member in content.infolist()), folder)
+        size = sum(member.file_size for member in content.infolist())
+        if size > shutil.disk_usage(folder).free:
+            raise NoRoom(size)
         content.extractall(folder)  # checked  # nosec B202
 
 

@@ -20,6 +20,7 @@ from .manifest import Download, Manifest
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
 _IDLE_TRIES = 4
+_DIGITS = 18  # of a number of bytes; more is none
 _NEVER = "Thu, 01 Jan 1970 00:00:00 GMT"  # as If-Range: send the file whole
 
 
@@ -121,7 +122,8 @@ def _download_all(download: Download, part: Path) -> None:
         try:
             if _download(download, part):
                 return
-        except (OSError, HTTPException) as error:
+        # ValueError: addresses, also those of a redirect, that no name can be, and odd lengths
+        except (OSError, HTTPException, ValueError, OverflowError) as error:
             if isinstance(error, OSError) and disk_error(error, part) is not error:
                 raise
             if _is_final(error):
@@ -140,7 +142,9 @@ def _size(path: Path) -> int:
 
 
 def _is_final(error: Exception) -> bool:
-    """Say whether the server refused, as opposed to failing."""
+    """Say whether the server refused, or the address is none, as opposed to failing."""
+    if isinstance(error, ValueError):
+        return True
     return isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
 
 
@@ -177,6 +181,10 @@ def _download(download: Download, part: Path) -> bool:
         if resumed and first != have:
             _forget(part)
             raise HTTPException(f"the server sent bytes from {first} where {have} was asked for")
+        told = _named_version(response.headers)
+        if resumed and version and told and told != version:
+            _forget(part)  # a server that knows no If-Range
+            raise HTTPException("the file changed since the beginning of it was sent")
         length = _number(response.headers.get("Content-Length"))
         done = have if resumed else 0
         total = whole if resumed and whole else done + length if length else download.size
@@ -204,13 +212,18 @@ def _version(part: Path) -> str:
 
 
 def _remember(part: Path, headers: Message) -> None:
-    tag = headers.get("ETag", "")
-    version = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
+    version = _named_version(headers)
     note = part.with_name(f"{part.name}.version")
     if version:
         write_text(note, version)
     else:
         note.unlink(missing_ok=True)
+
+
+def _named_version(headers: Message) -> str:
+    """Return what a server calls the version of a file; nothing where it does not say."""
+    tag = headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
 def _forget(part: Path) -> None:
@@ -228,7 +241,7 @@ def _range(headers: Message) -> tuple[int | None, int | None]:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+    return int(text) if text and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import require_regular, write_text
 from .add import HEADER, add_dataset, to_yaml
 from .catalogue import load_manifest, shipped_manifests, user_manifests
 from .check import SHOWN, check_dataset
@@ -184,8 +184,9 @@ def _readable(file: Path, path: Path, found: Found) -> Manifest | None:
 
 def _content(file: Path) -> bytes:
     try:
+        require_regular(file)
         return file.read_bytes()
-    except OSError:
+    except (OSError, UserError):
         return b""
 
 

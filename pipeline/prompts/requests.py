@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..config import GenerationConfig, read_yaml
 from ..datasets.manifest import Manifest, Query
 from ..errors import UserError
-from ..files import hash_value, unreadable
+from ..files import hash_value, require_document, unreadable
 from .english import article, plural
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def read_queries(path: str | Path) -> list[Query]:
         values = read_yaml(path)
     else:
         try:
+            require_document(path)
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise unreadable(error, path) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
+from ...files import require_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,7 @@ def read_schema(path: Path) -> pa.Schema:
     if path.suffix.lower() != ".parquet":
         return read_arrow(path).schema
     try:
+        require_regular(path)
         return parquet.read_schema(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.") from error
@@ -41,6 +43,7 @@ def read_arrow(path: Path, columns: list[str] | None = None) -> pa.Table:
     import pyarrow as pa
 
     try:
+        require_regular(path)
         if columns is not None and path.suffix.lower() == ".parquet":
             _require(columns, read_schema(path).names, path)
         table = _read_any(path, columns)

@@ -12,6 +12,7 @@ import yaml
 
 from ...config import load_yaml
 from ...errors import UserError
+from ...files import require_regular
 from ..hints import LEFT_OUT, Hints, SplitOrNone, resolve_split, split_word
 from ..records import Split
 
@@ -142,8 +143,9 @@ def _fits(file: list[str], pattern: list[str]) -> bool:
 
 def _front_matter(card: Path) -> list[Any]:
     try:
+        require_regular(card)
         text = card.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError, UserError):
         return []
     found = _FRONT.match(text)
     try:

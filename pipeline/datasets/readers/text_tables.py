@@ -19,7 +19,7 @@ from typing import Any
 
 from ...counts import counted
 from ...errors import UserError
-from ...files import unreadable
+from ...files import require_document, unreadable
 from .western import is_western
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -83,6 +83,7 @@ def decode(path: Path) -> str:
         UserError: the file cannot be read, is no text, or of another encoding.
     """
     try:
+        require_document(path)
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(error, path) from error

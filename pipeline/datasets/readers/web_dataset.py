@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import UserError
-from ...files import cache_folder, hash_value, read_json, write_json
-from ..archives import DAMAGED, TOO_LARGE
+from ...files import cache_folder, hash_value, read_json, require_regular, write_json
+from ..archives import DAMAGED, TOO_LARGE, members_of, open_tar
 from ..images import ClassIndex
 from ..manifest import Manifest
 from ..records import IMAGE_SUFFIXES, Contents
@@ -29,6 +29,7 @@ LABEL_MEMBERS = ("cls", "cls.txt", "label", "label.txt", "class")
 CAPTION_MEMBERS = ("txt", "caption", "caption.txt", "text", "captions.txt")
 _TEXTS = ("json", *LABEL_MEMBERS, *CAPTION_MEMBERS)
 _MAX_TEXT = 1 << 22
+_CHUNK = 1 << 20
 
 
 def read_web_dataset(root: Path, layout: WebDataset, manifest: Manifest) -> Contents:
@@ -96,6 +97,7 @@ def samples(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         UserError: the file is absent or damaged.
     """
     try:
+        require_regular(file)
         status = file.stat()
     except OSError as error:
         raise UserError(f"{file} does not exist.") from error
@@ -105,8 +107,8 @@ def samples(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not index.exists():
         found: dict[str, dict[str, Any]] = {}
         try:
-            with tarfile.open(file) as archive:
-                for member in archive:
+            with open_tar(file) as archive:
+                for member in members_of(archive):
                     _take(archive, member, folder, found)
         except (*DAMAGED, OSError) as error:
             why = str(error) or TOO_LARGE
@@ -133,9 +135,9 @@ def _take(
     if not image and extension not in _TEXTS:
         return
     if member.size > (MAX_BYTES if image else _MAX_TEXT):
-        raise UserError(f"The member {member.name[:80]!r} of {archive.name} is too large.")
+        raise UserError(f"The member {member.name[:80]!r} is too large.")
     stream = archive.extractfile(member)
-    content = stream.read() if stream else b""
+    content = b"".join(iter(lambda: stream.read(_CHUNK), b"")) if stream else b""
     sample = found.setdefault(str(pure.with_name(stem)), {})
     if image:
         sample.setdefault("image", write_image(content, folder).name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from random_bank import DIM, metadata, random_unit, rows
@@ -164,6 +166,41 @@ def test_sql_sees_every_column_and_the_classes(bank):
     assert bank.sql("SELECT * FROM bank").column_names == bank.schema.names
     classes = bank.sql("SELECT class_name, kept FROM classes ORDER BY class_id").to_pylist()
     assert classes[3] == {"class_name": "no prompts", "kept": 0}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such limit")
+def test_sql_takes_no_memory_that_duckdb_does_not_count(bank):
+    import resource
+
+    from aape.pipeline.bank.sql import bounded_memory
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(UserError, match="more than 2GB of memory"), bounded_memory():
+        bank.sql("SELECT list_sum(range(1000000000))")  # 8 GB
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_sql_counts_the_bytes_of_a_result(bank, monkeypatch):
+    from aape.pipeline.bank import sql
+
+    monkeypatch.setattr(sql, "_MOST_BYTES", 100_000)
+    assert bank.sql("SELECT repeat('x', 1000) FROM range(50)").num_rows == 50
+    with pytest.raises(UserError, match="more than 2GB of memory"):
+        bank.sql("SELECT repeat('x', 1000) FROM range(200)")
+
+
+@pytest.mark.parametrize("value", ["'infinity'::DATE", "TIMESTAMP '290000-01-01'"])
+def test_sql_says_which_dates_python_lacks(bank, value):
+    from aape.pipeline.bank.verbs import bank_sql
+
+    with pytest.raises(UserError, match="date before the year 1 or after 9999"):
+        bank_sql(f"SELECT {value} AS x", bank)
+    assert bank_sql(f"SELECT ({value})::VARCHAR AS x", bank)
+
+
+def test_sql_of_half_a_character(bank):
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        bank.sql("SELECT '\udce9'")
 
 
 def test_sql_compares_embeddings(bank):

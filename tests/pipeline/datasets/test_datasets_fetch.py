@@ -30,6 +30,8 @@ class FakeServer(ThreadingHTTPServer):
     status: int = 0
     good: int = 1 << 30  # requests answered before the server is overloaded
     ranges: bool = True
+    honours: bool = True  # If-Range
+    headers: dict[str, str] | None = None  # instead of its own, and nothing else is said
     shifted: int = 0  # what the server says a range begins at, if not where it was asked for
     asked: list[str]
 
@@ -43,8 +45,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status or len(self.server.asked) > self.server.good:
             self.send_error(self.server.status or 503)
             return
+        if self.server.headers:
+            self.send_response(302 if "Location" in self.server.headers else 200)
+            for name, value in self.server.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"-5\r\nab\r\n")
+            return
         tag = f'"{zlib.crc32(self.server.content)}"'
-        same = self.headers.get("If-Range", tag) == tag
+        same = not self.server.honours or self.headers.get("If-Range", tag) == tag
         start = int(wanted[6:-1]) if wanted and self.server.ranges and same else 0
         size = len(self.server.content)
         if wanted and start >= size:
@@ -323,6 +332,43 @@ def test_a_range_that_was_not_asked_for_is_never_appended(server, download, tmp_
     (tmp_path / "data.bin.part").write_bytes(b"01234")
     fetch_file(download(sha256=sha256(server.content)), tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == server.content
+
+
+def test_a_change_is_noticed_where_the_server_knows_no_condition(
+    server, download, tmp_path
+) -> None:
+    server.content, server.patience, server.good = b"old" * 1000, 600, 1
+    with pytest.raises(UserError, match="600 bytes are kept"):
+        fetch_file(download(), tmp_path / "data.bin")
+    server.content, server.patience, server.good = b"new" * 1000, 0, 1 << 30
+    server.honours = False
+    fetch_file(download(), tmp_path / "data.bin")
+    assert (tmp_path / "data.bin").read_bytes() == server.content
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "9" * 5000}, {"Content-Range": f"bytes 0-1/{'9' * 5000}"},
+        {"Transfer-Encoding": "chunked"},  # and the length of the chunk is negative
+        {"Location": "http://[bad/x"}, {"Location": f"http://{'a' * 70}/x"},
+        {"Location": "http://a..b/x"},
+    ],
+)  # fmt: skip
+def test_headers_of_a_server_that_are_none(server, download, tmp_path, headers) -> None:
+    server.headers = headers
+    if "Location" in headers or "Transfer-Encoding" in headers:
+        with pytest.raises(UserError, match="cannot be downloaded"):
+            fetch_file(download(), tmp_path / "data.bin")
+    else:  # a number of so many digits says nothing
+        fetch_file(download(), tmp_path / "data.bin")
+        assert (tmp_path / "data.bin").read_bytes() == b"-5\r\nab\r\n"
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x", "http://a..b/x", "http://127.0.0.1:9/é"])
+def test_an_address_that_is_none_is_one_sentence(tmp_path, url) -> None:
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        fetch_file(Download(url=url, file="x"), tmp_path / "x")
 
 
 def test_a_part_longer_than_the_file_is_not_complete(server, download, tmp_path) -> None:
