@@ -116,7 +116,7 @@ def bank_sql(
             return
         # with the names of columns where no row has any
         found = which.named_bank(named).sql(query)
-    print_bank.print_table(found.column_names, [row.values() for row in rows_of(found)])
+    print_bank.print_table(found.column_names, [list(row.values()) for row in rows_of(found)])
 
 
 @bank_app.command("diff")
