@@ -108,12 +108,13 @@ def read_queries(path: str | Path) -> list[Query]:
     else:
         try:
             require_document(path)
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise unreadable(error, path) from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not a text file of queries: {error}.") from error
-        values = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        lines = [line.strip() for line in lines]
+        values = [line for line in lines if line and not line.startswith("#")]
     if isinstance(values, dict):
         values = values.get("queries")
     if not isinstance(values, list) or not values:

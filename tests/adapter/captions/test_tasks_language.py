@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from aape.adapter.captions import written as kept_texts
 from aape.adapter.captions.answer_scores import BASELINE, most_frequent
 from aape.adapter.captions.captioning import caption_scores, evaluate_captioning, write_coco_results
 from aape.adapter.captions.lm import FrozenLM
-from aape.adapter.captions.question_training import prompt_of
+from aape.adapter.captions.question_training import captions_before, prompt_of
 from aape.adapter.captions.settings import CaptionConfig, CaptioningConfig, DecodeConfig, VqaConfig
 from aape.adapter.captions.train import CaptionAdapter, train_captions
 from aape.adapter.captions.vqa import evaluate_vqa
@@ -268,3 +269,24 @@ def test_where_a_tokenizer_drops_line_breaks_texts_end_with_the_end_token():
     lm.model.config.eos_token_id = None
     with pytest.raises(UserError, match="neither a line break nor an end token"):
         FrozenLM(lm.model, Drops(), "drops")
+
+
+def test_captions_come_first_only_where_they_are_and_are_wanted(tmp_path: Path) -> None:
+    class Silent(FakeDataset):
+        def captions(self, split: str) -> list[CaptionedImage]:
+            raise UserError("no captions")
+
+    class Blank(FakeDataset):
+        def captions(self, split: str) -> list[CaptionedImage]:
+            return [replace(image, captions=(" ",)) for image in super().captions(split)]
+
+    encoder, dataset = ColourEncoder(), FakeDataset(tmp_path, 12)
+    assert captions_before(dataset, encoder, VqaConfig(caption_steps=0), 0) is None
+    texts = captions_before(dataset, encoder, VqaConfig(caption_steps=5), 0)
+    assert texts is not None
+    assert len(texts.x) == 4
+    for kind in (Silent, Blank):
+        without = kind(tmp_path, 12)
+        assert captions_before(without, encoder, VqaConfig(caption_steps=5), 0) is None
+        with pytest.raises(UserError, match="no captions to train the prefix on"):
+            captions_before(without, encoder, VqaConfig(train_on="captions"), 0)

@@ -15,9 +15,10 @@ from toy_world import world
 from aape.adapter.baselines.label_free import transclip
 from aape.adapter.classification.feature_file import FileSource
 from aape.adapter.classification.photo_pool import read_pool, without
+from aape.adapter.classification.run import default_folder, run_classification
 from aape.adapter.classification.unlabelled import evaluate_unlabelled
 from aape.adapter.classification.unlabelled_rows import verdict
-from aape.adapter.config import EvaluationConfig
+from aape.adapter.config import Config, EvaluationConfig
 from aape.adapter.method.class_statistics import ClassStatistics
 from aape.adapter.method.recipe import DEFAULT
 from aape.adapter.method.unlabelled import (
@@ -294,3 +295,50 @@ def test_bad_pools_are_one_sentence(tmp_path: Path, aape, words: list[str], said
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert np.all([not p.name.startswith("run") for p in tmp_path.iterdir()])
+
+
+def test_a_pool_from_a_file_of_features(tmp_path: Path) -> None:
+    source = FileSource(write_file(tmp_path / "a.safetensors"))
+    width = source.texts.template.shape[1]
+    rows = 3 * F.normalize(torch.randn(5, width), dim=-1)
+    file = tmp_path / "pool.safetensors"
+    save_file({"features": rows[:1].clone(), "unlabelled.features": rows}, file)
+    assert torch.allclose(read_pool(str(file), source, None), rows / 3, atol=1e-6)
+    for odd, said in [
+        (rows[0].clone(), "no table of finite values"),
+        (torch.full((2, width), torch.nan), "no table of finite values"),
+        (rows[:, 1:].contiguous(), f"have width {width - 1}, the class texts {width}"),
+    ]:
+        save_file({"features": odd}, file)
+        with pytest.raises(UserError, match=said):
+            read_pool(str(file), source, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "evaluation", "folder"),
+    [
+        ({"bank": "x/cars.bank.parquet"}, {}, "cars-base2new-16shot-default"),
+        ({"bank": "c.parquet", "unlabelled": "p"}, {"shots": 4}, "c-unlabelled-0shot-default"),
+        ({"bank": "c", "unlabelled": "p", "semi": True}, {"shots": 4}, "c-semi-4shot-default"),
+        ({"features": "a.b.safetensors"}, {"shots": "all"}, "a-base2new-all-shots-default"),
+    ],
+)  # fmt: skip
+def test_a_run_is_called_what_it_was_trained_on(data: dict, evaluation: dict, folder: str) -> None:
+    config = Config.parse({"data": data, "evaluation": evaluation}, "test")
+    assert default_folder(config) == Path("runs") / folder
+
+
+@pytest.mark.parametrize(
+    ("data", "protocol", "said"),
+    [
+        ({"unlabelled": "p"}, "fewshot/1", "photos without labels"),
+        ({}, "incremental/1", "the protocol incremental"),
+    ],
+)
+def test_names_are_not_chosen_where_nothing_would_choose(
+    data: dict, protocol: str, said: str, tmp_path: Path
+) -> None:
+    values = {"data": data, "evaluation": {"names": "best", "protocol": protocol}}
+    with pytest.raises(UserError, match=said):
+        run_classification(Config.parse(values, "test"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from aape.pipeline.encoders.clip_sources import _weights_in
 from aape.pipeline.encoders.folders import snapshot
-from aape.pipeline.encoders.weights import download
+from aape.pipeline.encoders.transformers import _context_length
+from aape.pipeline.encoders.weights import download, find_local
 from aape.pipeline.errors import UserError
 from aape.pipeline.prompts.models import folder_revision, local_folder, where_is_model
 
@@ -134,3 +137,48 @@ def test_folders_that_are_no_language_model(tmp_path: Path) -> None:
     commit = tmp_path / "snapshots" / "0a1b"
     commit.mkdir(parents=True)
     assert folder_revision(commit) == "0a1b"
+
+
+# --- weights that lie here ---
+
+
+def test_weights_in_a_folder_are_those_of_the_name_or_the_only_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no weights in"):
+        _weights_in(tmp_path)
+    (tmp_path / "x.pt").touch()
+    assert _weights_in(tmp_path).name == "x.pt"
+    (tmp_path / "y.bin").touch()
+    with pytest.raises(UserError, match="holds 2 files of weights"):
+        _weights_in(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").touch()
+    assert _weights_in(tmp_path).name == "open_clip_model.safetensors"
+
+
+def test_published_weights_are_found_in_the_caches_of_three_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {("owner/model", "open_clip_model.safetensors"): "a", ("owner/model", "w.bin"): "b"}
+    look = lambda repository, file: there.get((repository, file))  # noqa: E731
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert find_local({"hf_hub": "owner/model/"}) == Path("a")
+    assert find_local({"hf_hub": "owner/model/w.bin"}) == Path("b"), "the file that is named"
+    old = {"hf_hub": "other/model/", "url": "https://example.invalid/hash/ViT-B-16.pt?x=1"}
+    assert find_local(old) is None
+    place = tmp_path / ".cache" / "clip" / "ViT-B-16.pt"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert find_local(old) == place
+
+
+def test_a_text_is_as_long_as_the_model_reads() -> None:
+    endless = SimpleNamespace(model_max_length=10**30)
+    text = SimpleNamespace(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
+    # RoBERTa's positions begin behind that of the padding
+    assert _context_length(SimpleNamespace(text_config=text, model_type="x"), endless) == 512
+    text = SimpleNamespace(model_type="bert", max_position_embeddings=300)
+    assert _context_length(SimpleNamespace(text_config=text, model_type="x"), endless) == 300
+    text = SimpleNamespace(model_type="t5")
+    assert _context_length(SimpleNamespace(text_config=text, model_type="x"), endless) == 512
+    short = SimpleNamespace(model_max_length=64)
+    assert _context_length(SimpleNamespace(text_config=text, model_type="x"), short) == 64

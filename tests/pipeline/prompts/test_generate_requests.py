@@ -167,6 +167,21 @@ def test_own_queries(tmp_path) -> None:
         Query(id="one", text="A {class}"),
         Query(id="q2", text="The {class}"),
     ]
+    lines.write_text("  # mine\n A {class} \n", encoding="utf-8-sig")  # as Windows writes texts
+    assert [query.text for query in read_queries(lines)] == ["A {class}"]
+    entries.write_text("queries: ['A {class}']\n")
+    assert read_queries(entries) == [Query(id="q1", text="A {class}")]
+    for text, said in [
+        ("- {id: q2, text: 'A {class}'}\n- 'The {class}'\n", "uses a query id twice"),
+        ("queries: 3", "holds no queries"),
+        ("- 3", "query 1 of"),
+    ]:
+        entries.write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_queries(entries)
+    lines.write_bytes(b"A {class} \xff")
+    with pytest.raises(UserError, match="not a text file of queries"):
+        read_queries(lines)
     for bad in ("", "Describe it\n", "A {clas}\n"):
         lines.write_text(bad)
         with pytest.raises(UserError):
