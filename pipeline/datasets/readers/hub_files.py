@@ -144,7 +144,7 @@ def _fits(file: list[str], pattern: list[str]) -> bool:
 def _front_matter(card: Path) -> list[Any]:
     try:
         require_regular(card)
-        text = card.read_text(encoding="utf-8-sig")
+        text = card.read_text(encoding="utf-8-sig") if card.is_file() else ""  # no pipe
     except (OSError, UnicodeDecodeError, UserError):
         return []
     found = _FRONT.match(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -650,6 +651,7 @@ def test_a_hub_folder_whose_splits_are_folders(tmp_path: Path) -> None:
         (tmp_path / split).mkdir()
         (tmp_path / split / "data-00000-of-00001.arrow").touch()
     (tmp_path / "dataset_dict.json").write_text("{}")
+    os.mkfifo(tmp_path / "README.md")  # is not waited for
     assert hub_files(tmp_path, (".arrow",), Hints())[0] == {
         split: [f"{split}/data-00000-of-00001.arrow"] for split in ("train", "test")
     }
