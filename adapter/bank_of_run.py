@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.bank.folder import bank_digest, is_folder_bank
 from ..pipeline.errors import UserError
+from ..pipeline.paths import is_file
 
 if TYPE_CHECKING:
     from ..pipeline.bank import PromptBank
@@ -45,7 +46,7 @@ def bank_of_run(
         return PromptBank.open(given)
     name = Path(recorded).name
     for place in (Path(recorded), Path(run) / name, Path(run).parent / name):
-        here = place.is_file() if place.suffix == ".parquet" else is_folder_bank(place)
+        here = is_file(place) if place.suffix == ".parquet" else is_folder_bank(place)
         if here and bank_digest(place) == wanted:
             return PromptBank.open(place)
     raise UserError(

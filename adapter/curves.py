@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..pipeline.files import atomic_path, write_text
+from ..pipeline.formulas import harmless
 from .results import Results
 
+_LONGEST_NAME = 50
 _NAMED = 7  # lines with a colour and a name; the others stay grey
 _WIDTH, _HEIGHT = 7.2, 3.8  # inches
 
@@ -28,21 +31,31 @@ def write_curves(tables: Sequence[Results], out: Path) -> list[Path]:
         groups.setdefault(table.dataset, []).append(table)
     figures = []
     for dataset, group in groups.items():
-        ordered = sorted(group, key=_images_a_class)
+        ordered = sorted(group, key=images_a_class)
         lines = curves(ordered)
         metric = ordered[0].best
         rows = ["method,shots,mean,std"]
         for name, points in lines.items():
-            quoted = '"' + name.replace('"', '""') + '"'
+            quoted = '"' + harmless(name).replace('"', '""') + '"'
             rows += [f"{quoted},{shots},{mean:.4f},{std:.4f}" for shots, mean, std in points]
-        write_text(out / f"curves-{dataset}.csv", "\n".join(rows) + "\n")
-        figure = out / f"curves-{dataset}.svg"
+        name = _file_name(dataset)
+        write_text(out / f"curves-{name}.csv", "\n".join(rows) + "\n")
+        figure = out / f"curves-{name}.svg"
         _draw(lines, f"{dataset}, {ordered[0].protocol}", f"{metric} (%)", figure)
         figures.append(figure)
     return figures
 
 
-def _images_a_class(table: Results) -> int:
+def _file_name(dataset: str) -> str:
+    """Return a data set's name as that of a file; a file of features may say any.
+
+    >>> _file_name("imagenet-v2"), _file_name("x/../../../etc/x")
+    ('imagenet-v2', 'x_.._.._.._etc_x')
+    """
+    return re.sub(r"[^\w.-]+", "_", dataset)[:_LONGEST_NAME]
+
+
+def images_a_class(table: Results) -> int:
     """Return the shots of a table; of ``--shots all`` the mean number of images a class."""
     shots = table.details["shots"]
     return int(round(table.details["images_a_class"]) if shots == "all" else shots)
@@ -55,7 +68,7 @@ def curves(tables: Sequence[Results]) -> dict[str, list[tuple[int, float, float]
     """
     lines: dict[str, dict[int, tuple[int, float, float]]] = {}
     for table in tables:
-        shots = _images_a_class(table)
+        shots = images_a_class(table)
         for method in table.methods:
             mean = method.mean(table.best)
             if method.group != "published" and not math.isnan(mean):

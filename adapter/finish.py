@@ -14,7 +14,7 @@ from ..pipeline.errors import UserError
 from ..pipeline.files import read_json, write_text
 from ..pipeline.settings import read_source
 from ..pipeline.store import read_record, write_record
-from .report import report_run
+from .report import origin, report_run
 from .results import Results
 from .run import RunFolder
 
@@ -80,11 +80,12 @@ def _provenance(run: RunFolder, values: Mapping[str, Any]) -> list[str]:
     """Return what the run was made of: encoder, bank, data set, versions, machine."""
     about = _json(run.path / "adapter_config.json")
     made = _json(run.path / "environment.json")
+    names = about.get("class_names")
     rows: list[tuple[str, Any]] = [
         ("data set", about.get("dataset") or values.get("dataset")),
         ("encoder", about.get("encoder") or _at(values, "encoder.name")),
         ("bank, SHA-256", about.get("bank_sha256")),
-        ("trained classes", len(about["class_names"]) if "class_names" in about else None),
+        ("trained classes", len(names) if isinstance(names, list) else None),
         ("seed of the kept adapter", about.get("seed")),
         ("machine", made.get("gpu") or made.get("platform")),
     ]
@@ -99,14 +100,15 @@ def _provenance(run: RunFolder, values: Mapping[str, Any]) -> list[str]:
 def _terms(run: RunFolder) -> list[str]:
     """Return the table of terms: the logits are the sum of each times its weight."""
     about = _json(run.path / "adapter_config.json")
-    if not isinstance(about.get("table"), dict):
-        return []
+    # of a stranger's run: what is no table of weights is left out
     rows = [
-        (name, *[f"{float(weight):.4g}" for weight in weights])
-        for name, weights in about["table"].items()
+        (term["name"], f"{term['seen']:.4g}", f"{term['new']:.4g}") for term in origin.terms(about)
     ]
-    text = about.get("class_text") or {}
-    share = float(text.get("share", 0.0))
+    text = about.get("class_text")
+    text = text if isinstance(text, dict) else {}
+    if not rows or not isinstance(text.get("share", 0.0), int | float):
+        return []
+    share = text.get("share", 0.0)
     stands = f"{_code(text.get('base', 'template'))}, and {share:.0%} of its descriptions"
     return [
         "",

@@ -16,6 +16,7 @@ from ..pipeline.formulas import harmless
 from ..pipeline.store import read_record, write_record
 
 SCHEMA = 1
+_LARGEST = 1e15  # of a figure: beyond any metric, number of a seed included
 
 
 @dataclass
@@ -119,7 +120,8 @@ class Results:
             table = cls(methods=methods, **value)
             # as it is: nothing is turned into another type, it is only looked at
             TypeAdapter(cls).validate_python(_without_null(asdict(table)))
-        except (ValidationError, TypeError, KeyError, AttributeError) as error:
+            _require_drawable(table)
+        except (ValidationError, TypeError, KeyError, AttributeError, ValueError) as error:
             why = str(error).splitlines()
             raise UserError(
                 f"{path} is no table of results: {' '.join(why[:3])}.",
@@ -181,6 +183,26 @@ class Results:
             rows.append(" & ".join([method.name.translate(escape), *cells]) + r" \\")
         body = "\n".join([r"\toprule", *rows, r"\bottomrule"])
         return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
+
+
+def _require_drawable(table: Results) -> None:
+    """Look at what the types alone do not say, and what every table that is written keeps to.
+
+    Raises:
+        ValueError: there is no method, a figure is beyond any, or an interval has not two ends.
+    """
+    if not table.methods or not table.metrics:
+        raise ValueError("it has no methods or no metrics")
+    figures = [value for method in table.methods for row in method.seeds for value in row.values()]
+    figures += [end for ends in table.intervals.values() for pair in ends.values() for end in pair]
+    if any(value is not None and abs(value) > _LARGEST for value in figures):
+        raise ValueError(f"it has a figure beyond {_LARGEST:g}")
+    if any(len(pair) != 2 for ends in table.intervals.values() for pair in ends.values()):
+        raise ValueError("an interval has two ends")
+    shots = table.details.get("shots", 1)
+    images = table.details.get("images_a_class") if shots == "all" else shots
+    if not isinstance(images, int | float) or not 0 <= images <= _LARGEST:
+        raise ValueError("details.shots is no number")
 
 
 def _without_null(value: Any) -> Any:

@@ -11,6 +11,8 @@ from ...pipeline.files import hash_file, read_json
 from ..bank_of_run import bank_of_run
 
 _SHOWN_CLASSES, _SHOWN_PROMPTS = 6, 3
+_LARGEST = 1e12  # of a figure that can be drawn
+_MOST_EPOCHS = 10_000
 
 
 def adapter_facts(run: Path) -> dict[str, Any]:
@@ -22,12 +24,13 @@ def adapter_facts(run: Path) -> dict[str, Any]:
 
 def provenance(run: Path, about: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a reader needs to trust or repeat the run, as name and value."""
+    recipe = about.get("recipe")
     rows = [
         ("data set", about.get("dataset")),
         ("encoder", about.get("encoder")),
         ("protocol", about.get("protocol")),
         ("shots", about.get("shots")),
-        ("recipe", (about.get("recipe") or {}).get("name")),
+        ("recipe", recipe.get("name") if isinstance(recipe, dict) else None),
         ("bank", Path(str(about["bank"])).name if about.get("bank") else None),
         ("bank, SHA-256", about.get("bank_sha256")),
         ("features, SHA-256", about.get("features_sha256")),
@@ -46,8 +49,12 @@ def terms(about: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"name": str(name), "seen": float(pair[0]), "new": float(pair[1])}
         for name, pair in table.items()
-        if isinstance(pair, list) and len(pair) == 2
+        if isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
     ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= _LARGEST  # False for NaN
 
 
 def training_curves(run: Path) -> dict[str, list[tuple[float, float, float]]]:
@@ -56,12 +63,15 @@ def training_curves(run: Path) -> dict[str, list[tuple[float, float, float]]]:
 
     path = run / "metrics.jsonl"
     found: dict[str, dict[int, list[float]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
         try:
             row = json.loads(line)
             value, epoch = float(row["cross_entropy"]), int(row["epoch"])
-        except (ValueError, KeyError, TypeError):
-            continue  # a line that a kill cut short
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue  # a line that a kill cut short, or that is not ours
+        if not _is_number(value) or not 0 <= epoch <= _MOST_EPOCHS:
+            continue
         found.setdefault(str(row.get("method", "ours")), {}).setdefault(epoch, []).append(value)
     return {
         name: [(epoch, float(np.mean(v)), float(np.std(v))) for epoch, v in sorted(epochs.items())]

@@ -67,7 +67,7 @@ def write_report(
     about = about or {}
     bank = about.get("bank") or {}
     sections = [
-        section(result, f"table-{i}", root, len(results) <= _WITH_FIGURES)
+        _section(result, f"table-{i}", root, len(results) <= _WITH_FIGURES)
         for i, result in enumerate(results)
     ]
     for made in sections:
@@ -91,6 +91,24 @@ def write_report(
     )
     write_text(path, text)
     return Path(path)
+
+
+def _section(
+    results: Results, name: str, root: str | Path | None, pictures: bool
+) -> dict[str, Any]:
+    """Return what the template shows of a table, whose details may be a stranger's.
+
+    Raises:
+        UserError: its details are not what a report shows.
+    """
+    try:
+        return section(results, name, root, pictures)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"The table of {results.task} on {results.dataset} has details that no report can"
+            f" show ({type(error).__name__}: {error}).",
+            "Restore it from a copy, or make it again.",
+        ) from error
 
 
 def report_run(
@@ -128,7 +146,7 @@ def report_run(
             "terms": origin.terms(adapter),
             "bank": origin.bank_facts(run, adapter, bank),
             "training": origin.training_curves(run),
-            "configuration": configuration.read_text(encoding="utf-8")
+            "configuration": configuration.read_text(encoding="utf-8", errors="replace")
             if configuration.is_file()
             else "",
         },
@@ -174,7 +192,7 @@ def _curves(
     results: Sequence[Results], training: dict[str, list[tuple[float, float, float]]]
 ) -> list[dict[str, str]]:
     """Return accuracy by shots where tables of several numbers of shots are here, then training."""
-    from ..curves import curves
+    from ..curves import curves, images_a_class
 
     groups: dict[tuple[str, str], list[Results]] = {}
     for table in results:
@@ -182,7 +200,7 @@ def _curves(
             groups.setdefault((table.dataset, table.protocol), []).append(table)
     made = []
     for number, ((dataset, protocol), group) in enumerate(groups.items()):
-        ordered = sorted(group, key=lambda table: table.details["shots"])
+        ordered = sorted(group, key=images_a_class)
         by_method = curves(ordered)
         ranked = sorted(
             by_method, key=lambda name: (not name.startswith("ours"), -by_method[name][-1][1])

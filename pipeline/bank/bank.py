@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError
 from ..large_array import large_zeros
 from .folder import INDEX, read_folder
-from .format import REMAKE, BankFile, ClassRows, Footer, read_footer
+from .format import REMAKE, BankFile, ClassRows, Footer, open_rows, read_footer, read_rows
 from .schema import COLUMNS, KEPT, OTHER_NAME, BankMetadata, arrow_schema, embedding_array
 from .vectors import MappedVectors
 
@@ -93,7 +93,7 @@ class PromptBank:
     def _file(self, number: int) -> pq.ParquetFile:
         if number not in self._opened:
             self.require_unchanged()
-            self._opened[number] = pq.ParquetFile(self.files[number].path, memory_map=True)
+            self._opened[number] = open_rows(self.files[number])
         return self._opened[number]
 
     def _identities(self) -> list[tuple[int, int, int, int]]:
@@ -204,9 +204,17 @@ class PromptBank:
         """Decode columns of a row group, after checking its bytes."""
         self.vectors.check(index)
         number, own = self.vectors.place(index)
-        part = self._file(number).read_row_group(own, columns=list(columns))
         fields = [self.schema.field(name) for name in columns]
-        return part.select(list(columns)).cast(pa.schema(fields))
+        return read_rows(self._file(number), own, fields, self.files[number].path)
+
+    def require_columns(self) -> None:
+        """Refuse files whose columns are not those of a bank.
+
+        Raises:
+            UserError: they are not.
+        """
+        for number in range(len(self.files)):
+            self._file(number)
 
     def other_names(self, dataset: str = "") -> list[list[str]]:
         """Return the other names of each class that a language model knew, in bank order."""
@@ -216,6 +224,8 @@ class PromptBank:
     def prompts(self, class_id: int, verdict: str = KEPT, dataset: str = "") -> list[str]:
         """Return the texts of a class with this verdict, in bank order; ``""`` for any verdict."""
         entry = self.class_rows(class_id, dataset)
+        if not entry.rows:
+            return []
         rows = self.rows(entry.start, entry.start + entry.rows, ["text", "verdict"])
         return [row["text"] for row in rows.to_pylist() if not verdict or row["verdict"] == verdict]
 

@@ -22,6 +22,7 @@ from pydantic import Field
 from ..config import Section
 from ..errors import UserError
 from ..files import atomic_folder, exclusive, hash_file, hash_value, read_json, write_json
+from ..paths import is_file
 from .content import ContentHash
 from .format import REMAKE, BankFile, Footer, read_footer
 from .schema import BankMetadata
@@ -63,7 +64,7 @@ def is_folder_bank(path: str | Path) -> bool:
     The folder of a bank's answers keeps the recipe of the bank under the same name.
     """
     listing = Path(path) / LISTING
-    if not listing.is_file():
+    if not is_file(listing):
         return False
     with listing.open("rb") as stream:
         beginning = stream.read(4096)

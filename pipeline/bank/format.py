@@ -8,6 +8,9 @@ A bank is an ordinary Parquet file that any tool reads. Its key-value metadata h
   64 digits of this hash itself taken as zeros (the seal), so damage to the footer is found too.
 """
 
+# pyarrow.compute makes its functions at import, so they are unknown to the type checker:
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import hashlib
@@ -15,12 +18,16 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import Section
 from ..errors import UserError
 from ..files import require_regular
-from .schema import SCHEMA_VERSION, BankMetadata
+from .schema import SCHEMA_VERSION, BankMetadata, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 KEY = b"aape.bank"
 _MAGIC = b"PAR1"
@@ -130,7 +137,89 @@ def read_footer(path: Path) -> Footer:
         migrated = _migrated(path, document)
     except (KeyError, TypeError, AttributeError) as error:  # sealed, but by another program
         raise UserError(f"The footer of {path} is not that of a prompt bank.", REMAKE) from error
-    return Footer.parse(migrated, f"The footer of {path}")
+    footer = Footer.parse(migrated, f"The footer of {path}")
+    problem = _groups_problem(footer, size) or _classes_problem(footer)
+    if problem:
+        raise UserError(f"The footer of {path} is wrong about {problem}.", REMAKE)
+    return footer
+
+
+def open_rows(file: BankFile) -> pq.ParquetFile:
+    """Open a file of a bank for reading rows.
+
+    Raises:
+        UserError: its columns or row groups are not those of a bank, or of its footer.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wrong = UserError(f"The columns of {file.path} are not those of a prompt bank.", REMAKE)
+    try:
+        opened = pq.ParquetFile(file.path, memory_map=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise wrong from error
+    about = opened.metadata
+    rows = [about.row_group(index).num_rows for index in range(about.num_row_groups)]
+    said = [group.rows for group in file.footer.groups]
+    if rows != said or not opened.schema_arrow.equals(arrow_schema(file.footer.metadata.dim)):
+        raise wrong
+    return opened
+
+
+def read_rows(opened: pq.ParquetFile, index: int, fields: list[pa.Field], path: Path) -> pa.Table:
+    """Return columns of a row group, checked value by value.
+
+    Raises:
+        UserError: they cannot be decoded, or hold text that is none or dates that Python lacks.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = [field.name for field in fields]
+    try:
+        part = opened.read_row_group(index, columns=names).select(names).cast(pa.schema(fields))
+        part.validate(full=True)
+        for field in fields:
+            if pa.types.is_timestamp(field.type):
+                _ = [end.as_py() for end in pc.min_max(part.column(field.name)).values()]
+        return part
+    except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
+        reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
+        raise UserError(f"The rows of {path} cannot be read: {reason}.", REMAKE) from error
+
+
+def _groups_problem(footer: Footer, size: int) -> str:
+    """Say which row group cannot lie where a footer says, in a file of so many bytes.
+
+    A seal says that nothing changed since, not that whoever made it told the truth.
+    """
+    rows, before = 0, len(_MAGIC)
+    for number, group in enumerate(footer.groups):
+        length = 4 * footer.metadata.dim * group.rows
+        # the writer puts the vectors last, so they end with their group
+        if group.rows < 1 or group.end - length != group.vectors or group.vectors < before:
+            return f"row group {number}"
+        rows, before = rows + group.rows, group.end
+    if before > size:
+        return "the size of its row groups"
+    return "" if rows == footer.rows else "the number of its rows"
+
+
+def _classes_problem(footer: Footer) -> str:
+    """Say which class cannot have the rows that the directory gives it: all follow each other."""
+    names = {part.dataset: len(part.class_names) for part in footer.metadata.datasets}
+    if len(names) < len(footer.metadata.datasets):
+        return "its data sets: a name is there twice"
+    covered, seen = 0, set()
+    for entry in footer.classes:
+        here = (entry.dataset, entry.class_id)
+        known = 0 <= entry.class_id < names.get(entry.dataset, 0) and here not in seen
+        rows = entry.start == covered and entry.rows >= 1 and 0 <= entry.kept <= entry.rows
+        if not known or not rows:
+            return f"the rows of {entry.dataset} class {entry.class_id}"
+        seen.add(here)
+        covered += entry.rows
+    return "" if covered == footer.rows else "the rows of its classes"
 
 
 def _sealed(path: Path, document: dict[str, Any]) -> bool:
@@ -180,7 +269,7 @@ def _document(path: Path, thrift: bytes) -> dict[str, Any]:
     try:
         text = thrift[start:].decode("utf-8", errors="replace")
         document, _ = json.JSONDecoder().raw_decode(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise UserError(f"The bank {path} is damaged in its footer.", REMAKE) from error
     return document
 

@@ -24,6 +24,7 @@ OTHER_NAME = "other name"  # the verdict of a synonym: of use, and no descriptio
 CONTRAST_PREFIX = "contrast-"
 NAME_QUERY = "other-name"
 UNIT_TOLERANCE = 1e-3
+_WIDEST = 100_000  # of DuckDB's arrays
 
 _SAMPLING = pa.struct(
     [
@@ -130,7 +131,7 @@ class BankMetadata(Section):
     class_names: list[str]
     encoder_id: str
     encoder_fingerprint: str
-    dim: int = Field(ge=1)
+    dim: int = Field(ge=1, le=_WIDEST)
     preprocessing: str = ""
     tool_versions: dict[str, str] = Field(default_factory=dict)
     further: list[BankDataset] = Field(default_factory=list)

@@ -51,6 +51,7 @@ def run_sql(bank: PromptBank, query: str) -> pa.Table:
 
     require_text(query, "The query")
     bank.require_unchanged()
+    bank.require_columns()
     with _closed_room(bank) as connection, _stopped_after(_SECONDS, connection):
         try:
             statements = connection.extract_statements(query)

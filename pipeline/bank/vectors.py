@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from .format import REMAKE, BankFile, Footer
+from .schema import UNIT_TOLERANCE
 
 
 class MappedVectors:
@@ -44,6 +45,9 @@ class MappedVectors:
             UserError: the row group is damaged.
         """
         self.check(index)
+        return self._mapped(index)
+
+    def _mapped(self, index: int) -> np.ndarray:
         group, dim = self._footer.groups[index], self._footer.metadata.dim
         end = group.vectors + 4 * dim * group.rows
         data = self._bytes[self._places[index][0]]
@@ -86,7 +90,24 @@ class MappedVectors:
         if not self.intact(index):
             path = self._files[self._places[index][0]].path
             raise UserError(f"The bank {path} is damaged in {self.describe(index)}.", REMAKE)
+        if not self.of_length(index):
+            path = self._files[self._places[index][0]].path
+            raise UserError(
+                f"The bank {path} has vectors that are not of unit length in"
+                f" {self.describe(index)}.",
+                REMAKE,
+            )
         self._checked.add(index)
+
+    def of_length(self, index: int) -> bool:
+        """Say whether all vectors of a row group are of unit length, or zero as dropped ones are.
+
+        The right checksum does not say so: a bank may come from a stranger.
+        """
+        vectors = self._mapped(index)
+        length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        # False for NaN
+        return bool(((np.abs(length - 1) <= UNIT_TOLERANCE) | (length == 0)).all())
 
     def intact(self, index: int) -> bool:
         """Say whether a row group's bytes have their checksum."""

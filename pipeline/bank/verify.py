@@ -53,10 +53,18 @@ def verify_bank(path: str | Path) -> VerifyReport:
         for index in groups
         if not bank.vectors.intact(index)
     ]
-    if not problems:
-        problems += _content_problems(bank)
-    if not problems:
-        problems += _directory_problems(bank)
+    problems += [
+        f"Vectors that are not of unit length: {bank.vectors.describe(index)}."
+        for index in groups
+        if not problems and not bank.vectors.of_length(index)
+    ]
+    try:
+        if not problems:
+            problems += _content_problems(bank)
+        if not problems:
+            problems += _directory_problems(bank)
+    except UserError as error:  # sealed by somebody whose rows are none
+        problems.append(error.message)
     index = _index_state(bank)
     remedy = ""
     if problems:
