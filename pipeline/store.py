@@ -29,6 +29,10 @@ from .progress import step
 CHECKSUM = "sha256"
 _CHUNK = 1 << 20
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
+# of headers that say anything; AttributeError: types of numbers that numpy has not
+_NO_HEADER = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 _IN_NAME = 16  # hex digits of a checksum that stands in a name
 
 
@@ -78,7 +82,7 @@ def read_tensors(
             notes = dict(opened.metadata() or {})
     except OSError as error:
         raise unreadable(error, path) from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, *_NO_HEADER) as error:
         raise damaged(path, str(error)) from error
     notes.pop(CHECKSUM, None)
     return tensors, notes
@@ -99,7 +103,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
     except OSError as error:
         raise unreadable(error, path) from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except _NO_HEADER as error:
         raise damaged(path, str(error)) from error
 
 

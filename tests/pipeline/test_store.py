@@ -13,6 +13,7 @@ from aape.pipeline.errors import UserError
 from aape.pipeline.store import (
     finished,
     read_record,
+    read_shapes,
     read_tensors,
     write_record,
     write_tensors,
@@ -110,3 +111,21 @@ def test_the_same_work_is_the_same_bytes(tmp_path: Path) -> None:
     found, said = read_tensors(tmp_path / "0.safetensors", "np")
     assert said == notes
     assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"__metadata__": 5}', b"[" * 100_000,
+        b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}',  # not of numpy
+    ],
+)  # fmt: skip
+def test_a_header_that_says_anything_is_one_sentence(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match="is damaged"):
+        read_tensors(path, "np")
+    if b"F8" not in header and b"meta" not in header:
+        with pytest.raises(UserError, match="is damaged"):
+            read_shapes(path)
