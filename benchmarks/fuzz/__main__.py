@@ -176,10 +176,10 @@ def write_page(path: Path, records: Sequence[dict[str, Any]]) -> None:
     for record in records:
         ways[record["guided"]].update(record["counts"])
     drawn, guided = ways[False], ways[True]
-    findings = sum(record["findings"] for record in records)
+    kinds = {kind for record in records for kind in record["findings"]}
     lines = [
-        f"{drawn.total() + guided.total():,} inputs, of which {findings or 'none'} ended in "
-        "anything but a sentence.",
+        f"{drawn.total() + guided.total():,} inputs. Kinds of ends that were no sentence: "
+        f"{len(kinds)}.",
         "",
         "| reader | mutated at random | guided by atheris |",
         "|---|---|---|",
@@ -215,7 +215,7 @@ def main() -> None:
         print(f"{number:9,}  {name}")
     print(f"{sum(counts.values()):9,}  in all, {len(findings)} kinds of findings")
     record = {"guided": bool(arguments.guided), "seed": arguments.seed, "counts": counts,
-              "findings": len(findings)}  # fmt: skip
+              "findings": sorted(findings)}  # fmt: skip
     if arguments.log:
         with arguments.log.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
