@@ -16,6 +16,11 @@ from ..pipeline.formulas import harmless
 from ..pipeline.store import read_record, write_record
 
 SCHEMA = 1
+# a baseline of one's own may have any name, and \input would read a file
+_TEX = str.maketrans(
+    {**{sign: f"\\{sign}" for sign in "%_&#{}$"}, "\\": r"\textbackslash{}",
+     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)  # fmt: skip
 _LARGEST = 1e15  # of a figure: beyond any metric, number of a seed included
 
 
@@ -151,7 +156,8 @@ class Results:
         for method in self.methods:
             cells = [self.cell(method, metric) for metric in self.metrics]
             bold = self.best and method in ranked and method.mean(self.best) == top
-            name = f"**{method.name}**" if bold else method.name
+            name = method.name.replace("|", r"\|")
+            name = f"**{name}**" if bold else name
             lines.append("| " + " | ".join([name, *cells]) + " |")
         return "\n".join([*lines, "", *[f"- {note}" for note in self.all_notes()]]) + "\n"
 
@@ -174,13 +180,12 @@ class Results:
 
     def to_latex(self) -> str:
         """Return a ``tabular`` with booktabs rules."""
-        escape = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"})
         plus_minus = r" \pm "
-        head = [text.translate(escape) for text in ("method", *self.metrics)]
+        head = [text.translate(_TEX) for text in ("method", *self.metrics)]
         rows = [" & ".join(head) + r" \\", r"\midrule"]
         for method in self.methods:
             cells = [f"${self.cell(method, metric, plus_minus)}$" for metric in self.metrics]
-            rows.append(" & ".join([method.name.translate(escape), *cells]) + r" \\")
+            rows.append(" & ".join([method.name.translate(_TEX), *cells]) + r" \\")
         body = "\n".join([r"\toprule", *rows, r"\bottomrule"])
         return f"\\begin{{tabular}}{{l{'r' * len(self.metrics)}}}\n{body}\n\\end{{tabular}}\n"
 

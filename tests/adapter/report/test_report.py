@@ -86,6 +86,14 @@ def test_latex_and_csv_have_a_row_each():
     assert len(table().to_csv().splitlines()) == 1 + 3
 
 
+def test_a_name_is_no_markup(tmp_path):
+    results = table()
+    results.methods[0].name = r"\input{/a}~^$|"
+    expected = r"\textbackslash{}input\{/a\}\textasciitilde{}\textasciicircum{}\$|"
+    assert f"{expected} & $" in results.to_latex()
+    assert r"\input{/a}~^$\|" in results.to_markdown()
+
+
 def test_saved_table_reads_back_equal(tmp_path):
     path = tmp_path / "classification.json"
     table().save(path)
