@@ -42,13 +42,8 @@ _RECALL_QUERIES = 256
 _TRAIN_ROWS_PER_LIST = 40  # what FAISS asks for at least
 _CODE_BYTES = 64
 _CODE_BITS = 8
-_CANDIDATES = (
-    4,
-    8,
-    16,
-    32,
-    64,
-)  # a result wanted, that ``ivfpq`` ranks again by the bank's vectors
+# a result wanted, that ``ivfpq`` ranks again by the bank's vectors
+_CANDIDATES = (4, 8, 16, 32, 64)
 
 
 class IndexReport(Section):
