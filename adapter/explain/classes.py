@@ -5,6 +5,7 @@ k sentences of a class, m photos, d embedding width.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -232,11 +233,9 @@ def _classes(names: list[str], keys: Sequence[str]) -> list[int | str | None]:
     """
     pairs = [key.partition(" ")[::2] for key in keys]
     in_place = all(p.isdecimal() and names[int(p) : int(p) + 1] == [name] for p, name in pairs)
-    known = {name: _by_name(names, name) for _, name in pairs}
-    return [
-        int(position) if in_place and known[name] is None else known[name]
-        for position, name in pairs
-    ]
+    known = _by_name(names)
+    told = [known.get(name, name) for _, name in pairs]
+    return [int(p) if in_place and one is None else one for (p, _), one in zip(pairs, told)]
 
 
 def _confused(run: OpenedRun, class_id: int, found: Results | None) -> list[Confusion]:
@@ -285,15 +284,15 @@ def _cells(
             for j, count in enumerate(row)
             if i != j and count
         ]
+    known = _by_name(names)
     rows = [(str(a), str(b), int(count)) for a, b, count in values.get("most_confused", [])]
-    known = {name: _by_name(names, name) for a, b, _ in rows for name in (a, b)}
-    return [(known[a], known[b], count) for a, b, count in rows]
+    return [(known.get(a, a), known.get(b, b), count) for a, b, count in rows]
 
 
-def _by_name(names: list[str], name: str) -> int | str | None:
-    """Return the class that alone has a name, the name where no class has it, or None."""
-    places = [i for i, known in enumerate(names) if known == name]
-    return name if not places else places[0] if len(places) == 1 else None
+def _by_name(names: list[str]) -> dict[str, int | None]:
+    """Return the class that alone has a name; None where several have it."""
+    times = Counter(names)
+    return {name: i if times[name] == 1 else None for i, name in enumerate(names)}
 
 
 def _shared(run: OpenedRun, one: int, other: int) -> list[SharedPair]:

@@ -33,7 +33,7 @@ from ..marked_page import write_between
 from .guided import guide
 from .mutate import mutate
 from .readers import Reader, readers
-from .trial import MEMORY, late, try_one
+from .trial import MEMORY, SCRATCH, late, try_one
 
 _AT_ONCE = 400  # inputs of one forked process
 
@@ -94,9 +94,7 @@ def run(
     count: int, seed: int, names: Sequence[str] = (), minutes: float = 0.0, out: Path | None = None
 ) -> tuple[Counter[str], dict[str, tuple[str, str, str]]]:
     """Fuzz all readers in turn; return inputs by reader, and findings with their first input."""
-    scratch = Path(
-        tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-    )
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-", dir=SCRATCH))
     os.environ["AAPE_HOME"] = str(scratch / "home")
     start = time.monotonic()
     counts: Counter[str] = Counter()

@@ -17,6 +17,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from .mutate import mutate
+from .readers import readers
+from .trial import MEMORY, SCRATCH, late, try_one
+
 _WORDS = 'python -m pip install "atheris>=3" (Linux, Python 3.11 to 3.13)'
 
 
@@ -35,9 +39,7 @@ def guide(reader: str, name: str, seed: int, seconds: int) -> tuple[int, dict[st
     """
     if not available():
         raise SystemExit(f"fuzz: --guided needs atheris: {_WORDS}")
-    with tempfile.TemporaryDirectory(
-        prefix="guided-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
-    ) as scratch:
+    with tempfile.TemporaryDirectory(prefix="guided-", dir=SCRATCH) as scratch:
         words = [reader, name, str(seed), str(seconds), scratch]
         command = [sys.executable, "-m", "benchmarks.fuzz.guided", *words]
         environment = {**os.environ, "AAPE_HOME": f"{scratch}/home"}
@@ -82,10 +84,6 @@ def main(words: list[str]) -> None:
     (room / "corpus").mkdir()
     os.environ["AAPE_HOME"] = str(room / "home")
     with atheris.instrument_imports(include=["aape"]):
-        from .mutate import mutate
-        from .readers import readers
-        from .trial import MEMORY, late, try_one
-
         (reader,) = [r for r in readers(room / "sound") if r.name == reader_name]
         sound = reader.sound[name]
         reader.prepare(folder)

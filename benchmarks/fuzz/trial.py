@@ -9,6 +9,8 @@ from pathlib import Path
 from .readers import Reader
 
 MEMORY = 6 << 30  # bytes that a process may take
+# in memory, where the system has such a folder; else in the usual place of temporary files
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _SECONDS = 10
 
 

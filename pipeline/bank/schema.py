@@ -23,7 +23,7 @@ OTHER_NAME = "other name"  # the verdict of a synonym: of use, and no descriptio
 # queries of these names are no plain descriptions: what sets a class apart, and its other names
 CONTRAST_PREFIX = "contrast-"
 NAME_QUERY = "other-name"
-UNIT_TOLERANCE = 1e-3
+_UNIT_TOLERANCE = 1e-3
 _WIDEST = 100_000  # of DuckDB's arrays
 
 _SAMPLING = pa.struct(
@@ -194,6 +194,12 @@ def embedding_array(vectors: np.ndarray) -> pa.FixedSizeListArray:
     vectors = np.require(vectors, np.float32, ["C", "A"])
     kind = embedding_type(vectors.shape[1])
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
+
+
+def unit_length(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length of each of ``(n, d)`` vectors, and whether it is 1; False for NaN."""
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return length, np.abs(length - 1) <= _UNIT_TOLERANCE
 
 
 def embedding_matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

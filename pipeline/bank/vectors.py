@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from .format import REMAKE, BankFile, Footer
-from .schema import UNIT_TOLERANCE
+from .schema import unit_length
 
 
 class MappedVectors:
@@ -88,26 +88,22 @@ class MappedVectors:
         if index in self._checked:
             return
         if not self.intact(index):
-            path = self._files[self._places[index][0]].path
-            raise UserError(f"The bank {path} is damaged in {self.describe(index)}.", REMAKE)
-        if not self.of_length(index):
-            path = self._files[self._places[index][0]].path
-            raise UserError(
-                f"The bank {path} has vectors that are not of unit length in"
-                f" {self.describe(index)}.",
-                REMAKE,
-            )
-        self._checked.add(index)
+            wrong = "is damaged"
+        elif not self.of_length(index):
+            wrong = "has vectors that are not of unit length"
+        else:
+            self._checked.add(index)
+            return
+        path = self._files[self._places[index][0]].path
+        raise UserError(f"The bank {path} {wrong} in {self.describe(index)}.", REMAKE)
 
     def of_length(self, index: int) -> bool:
         """Say whether all vectors of a row group are of unit length, or zero as dropped ones are.
 
         The right checksum does not say so: a bank may come from a stranger.
         """
-        vectors = self._mapped(index)
-        length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        # False for NaN
-        return bool(((np.abs(length - 1) <= UNIT_TOLERANCE) | (length == 0)).all())
+        length, unit = unit_length(self._mapped(index))
+        return bool((unit | (length == 0)).all())
 
     def intact(self, index: int) -> bool:
         """Say whether a row group's bytes have their checksum."""

@@ -53,11 +53,12 @@ def verify_bank(path: str | Path) -> VerifyReport:
         for index in groups
         if not bank.vectors.intact(index)
     ]
-    problems += [
-        f"Vectors that are not of unit length: {bank.vectors.describe(index)}."
-        for index in groups
-        if not problems and not bank.vectors.of_length(index)
-    ]
+    if not problems:
+        problems += [
+            f"Vectors that are not of unit length: {bank.vectors.describe(index)}."
+            for index in groups
+            if not bank.vectors.of_length(index)
+        ]
     try:
         if not problems:
             problems += _content_problems(bank)

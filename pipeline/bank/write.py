@@ -25,13 +25,13 @@ from .format import KEY, ClassRows, Footer, RowGroup, write_seal
 from .schema import (
     COLUMNS,
     KEPT,
-    UNIT_TOLERANCE,
     BankMetadata,
     PromptRow,
     arrow_schema,
     embedding_array,
     embedding_matrix,
     rows_to_table,
+    unit_length,
 )
 
 GROUP_ROWS = 8192
@@ -254,9 +254,8 @@ def _slices(
 
 
 def _check_vectors(part: pa.Table, vectors: np.ndarray, start: int) -> None:
-    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    length, good = unit_length(vectors)
     kept = np.asarray(pc.equal(part.column("verdict"), KEPT))
-    good = np.abs(length - 1) <= UNIT_TOLERANCE  # False for NaN
     good |= ~kept & (length == 0)
     if not good.all():
         row = int(np.argmin(good))
